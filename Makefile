@@ -1,0 +1,83 @@
+# The study's commands; `make` or `make help` lists them. Everything installs itself into .venv on first use.
+
+PROFILE  ?= quick
+ONLY     ?=
+DATASETS ?=
+SEEDS    ?= 1
+EPOCHS   ?=
+JOBS     ?=
+
+KNOWN := PROFILE ONLY DATASETS SEEDS EPOCHS JOBS PYTHON
+$(foreach v,$(MAKEOVERRIDES),$(if $(filter $(KNOWN),$(firstword $(subst =, ,$v))),,$(error unknown variable in "$v"; possible: $(KNOWN))))
+
+PYTHON ?= python3
+ifeq ($(CONDA_DEFAULT_ENV),qlstm)
+PY    := python
+READY :=
+else
+PY    := .venv/bin/python
+READY := .venv/ready
+endif
+
+REPRODUCE = $(PY) workflow/reproduce.py --profile "$(PROFILE)" --only "$(ONLY)" --datasets "$(DATASETS)" \
+            --seeds "$(SEEDS)" --epochs "$(EPOCHS)" --jobs "$(JOBS)"
+
+.PHONY: help setup lab data reproduce status report test lint bench clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@echo "make reproduce    run every notebook and make all tables and figures -> reports/<profile>/index.html"
+	@echo "make test         the tests, and the lessons against their stored outputs"
+	@echo "make lab          open JupyterLab"
+	@echo "make status       what is done, running, failed"
+	@echo "make report       tables, figures and page again from the records that exist"
+	@echo "make data         fetch and check data sets        (DATASETS=\"war_and_peace penn_char\")"
+	@echo "make setup        install into .venv (done by the other commands too)"
+	@echo "make lint         check style        make bench  time the layer        make clean  remove what was made"
+	@echo
+	@echo "Settings of reproduce, all optional, in any combination:"
+	@echo "  PROFILE=smoke|quick|paper   minutes | the finding on two cores (default) | the paper's settings"
+	@echo "  ONLY=table_2,figure_01      only these        DATASETS=war_and_peace,my.txt   only these texts"
+	@echo "  SEEDS=3  EPOCHS=10          seeds 0, 1, 2; epochs instead of the profile's        JOBS=2  side by side"
+
+setup: $(READY)
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "error: Python 3.11, 3.12 or 3.13 is needed ($(PYTHON) is another or missing): make setup PYTHON=python3.12"; exit 1; }
+	@echo "setting up .venv (once, a few minutes, 1.5 GB)"
+	@$(PYTHON) -m venv .venv
+	@sh workflow/install.sh .venv/bin/python
+	@touch .venv/ready
+
+lab: $(READY)  ## JupyterLab
+	@$(PY) -m jupyterlab notebooks
+
+data: $(READY)
+	@$(PY) -m qlstm.data $(subst $(comma), ,$(DATASETS))
+
+reproduce: $(READY)
+	@$(REPRODUCE)
+
+report: $(READY)
+	@$(REPRODUCE) report
+
+status: $(READY)
+	@$(REPRODUCE) status
+
+test: $(READY)
+	@$(PY) -m pytest
+	@$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg -p no:warnings notebooks/learn
+
+lint: $(READY)
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+bench: $(READY)
+	@$(PY) -m qlstm.bench
+
+clean:
+	@echo "removing reports of smoke and quick, caches; .venv, data/raw and reports/paper stay"
+	@rm -rf reports/smoke reports/quick .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+comma := ,

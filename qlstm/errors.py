@@ -1,0 +1,38 @@
+"""Errors that name their cause and the way out."""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A setting that does not exist or cannot be: the message lists what is possible."""
+
+
+def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> str:
+    """One line: what is unknown, the nearest possible name, all possible names.
+
+    >>> unknown("quantizer", "bnw", ["bwn", "lab"])
+    "unknown quantizer 'bnw': did you mean 'bwn'? Possible: bwn, lab"
+    """
+    possible = list(possible)
+    nearest = difflib.get_close_matches(str(name), possible, n=1, cutoff=0.5)
+    suggestion = f" did you mean '{nearest[0]}'?" if nearest else ""
+    return f"unknown {what} {name!r}:{suggestion} Possible: {', '.join(possible)}{hint}"
+
+
+def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The entry of ``table``, or the object behind an importable ``"module:name"``.
+
+    Raises ``ConfigError`` for any other name.
+    """
+    if name in table:
+        return table[name]
+    if not isinstance(name, str) or ":" not in name:
+        raise ConfigError(unknown(what, name, table, ', or your own as "module:name"'))
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"cannot import the {what} {name!r}: {error}") from error

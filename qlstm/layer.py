@@ -1,0 +1,240 @@
+"""QuantLSTM: latent weights -> quantize, normalize -> recurrence; called like ``torch.nn.LSTM``."""
+
+import inspect
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+from qlstm.errors import ConfigError
+from qlstm.normalizers import Normalizer, make_normalizer
+from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer, sbn, stn, straight_through
+from qlstm.recurrence import find_backend, naive
+
+State = tuple[Tensor, Tensor]
+
+
+class QuantLSTM(nn.Module):
+    """LSTM layers with quantized weight matrices and normalized matrix-vector products.
+
+    Called like ``torch.nn.LSTM``, time first: ``output, (h_n, c_n) = lstm(x, (h_0, c_0))`` with ``x`` (T, N, D) or
+    (T, D), or integers (T, N), each standing for a one-hot vector of size D; ``output`` (T, N, d); states
+    (num_layers, N, d), zero if left out. Gate order i, f, a, o (torch's i, f, g, o); one bias vector of 4d a layer.
+
+    ``quantizer``: a name of ``qlstm.quantizers.QUANTIZERS``; an importable ``"module:name"``; a function of one matrix
+    (d, n) that returns a tensor or a ``Quantized`` (its gradient is straight-through; it may take ``second_moment``
+    or ``generator``); or a module of one matrix, which defines its own gradient and trains with the layer.
+    ``normalizer``: a name of ``qlstm.normalizers.NORMALIZERS``, a function or a module, see
+    :func:`qlstm.normalizers.make_normalizer`. ``max_steps``: time steps with statistics of their own
+    (batch_separate). ``dropout``: between layers, in training. ``backend``: see :mod:`qlstm.recurrence`.
+
+    The weights that train are the latent ones (``weight_ih_l0``, ...). Loss-aware quantizers read buffers
+    ``second_moment_*``, to be set with :meth:`set_second_moment` after each optimizer step. Stochastic quantizers
+    sample anew in each training pass, and the same fixed sample (``sample_seed``) in every evaluation pass.
+    Under autocast the layer computes in the precision of its parameters.
+
+    >>> lstm = QuantLSTM(10, 20, quantizer="binary_connect", normalizer="layer")
+    >>> output, (h, c) = lstm(torch.zeros(5, 3, 10))
+    >>> output.shape, h.shape
+    (torch.Size([5, 3, 20]), torch.Size([1, 3, 20]))
+
+    Raises ``ConfigError`` (a ``ValueError``) for settings that do not exist or cannot be combined.
+    """
+
+    sample_seed = 0
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        quantizer: str | Callable | nn.Module = "full_precision",
+        normalizer: str | Callable | nn.Module = "none",
+        max_steps: int | None = None,
+        dropout: float = 0.0,
+        backend: str = "auto",
+    ):
+        super().__init__()
+        for name, size in [("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)]:
+            if not isinstance(size, int) or size < 1:
+                raise ConfigError(f"{name} must be a positive integer, got {size!r}")
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.dropout, self.backend = dropout, backend
+        find_backend(backend)
+        self.quantizer = find_quantizer(quantizer) if isinstance(quantizer, str) else quantizer
+        if not callable(self.quantizer):
+            raise ConfigError(f"quantizer: expected a name, a function or a module, got {quantizer!r}")
+        self._arguments = _arguments(self.quantizer)
+        stochastic = self.quantizer in (sbn, stn)
+        if stochastic and normalizer != "batch_separate":
+            raise ConfigError("quantizers 'sbn' and 'stn' are defined with normalizer 'batch_separate' only")
+        d = hidden_size
+        for k in range(num_layers):
+            n = input_size if k == 0 else d
+            self.register_parameter(f"weight_ih_l{k}", nn.Parameter(torch.empty(4 * d, n)))
+            self.register_parameter(f"weight_hh_l{k}", nn.Parameter(torch.empty(4 * d, d)))
+            self.register_parameter(f"bias_l{k}", nn.Parameter(torch.empty(4 * d)))
+            self.add_module(f"norm_ih_l{k}", make_normalizer(normalizer, (4, d), n, max_steps))
+            self.add_module(f"norm_hh_l{k}", make_normalizer(normalizer, (4, d), d, max_steps))
+            # SBN and STN normalize the cell state too, and start all gains at 0.1
+            self.add_module(f"norm_c_l{k}", make_normalizer(normalizer if stochastic else "none", (d,), d, max_steps))
+            if "second_moment" in self._arguments:  # 1 stands for D = 1: no optimizer step yet
+                self.register_buffer(f"second_moment_ih_l{k}", torch.ones(4 * d, n))
+                self.register_buffer(f"second_moment_hh_l{k}", torch.ones(4 * d, d))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """U(-1/sqrt(d), 1/sqrt(d)) for weights and biases, as torch; normalizers as they define (SBN, STN: 0.1)."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters(recurse=False):
+            nn.init.uniform_(parameter, -bound, bound)
+        for module in self.modules():
+            if isinstance(module, Normalizer):
+                module.reset_parameters()
+                if self.quantizer in (sbn, stn):
+                    nn.init.constant_(module.gain, 0.1)
+
+    @classmethod
+    def from_torch(cls, lstm: nn.LSTM, **settings) -> "QuantLSTM":
+        """A QuantLSTM with the weights of a plain ``torch.nn.LSTM`` (the two bias vectors added up).
+
+        ``settings``: keywords of :class:`QuantLSTM`. With weight normalization the gains start at the row norms of
+        the given weights, so that the unquantized network computes what the plain one does.
+        Raises ``ConfigError`` for a bidirectional, projected or batch-first LSTM.
+        """
+        if lstm.bidirectional or lstm.proj_size or lstm.batch_first:
+            raise ConfigError("from_torch takes a time-first, one-directional LSTM without projection")
+        settings = {"dropout": lstm.dropout} | settings
+        own = cls(lstm.input_size, lstm.hidden_size, lstm.num_layers, **settings).to(lstm.weight_ih_l0)
+        with torch.no_grad():
+            for k in range(lstm.num_layers):
+                for side in ("ih", "hh"):
+                    weight = getattr(lstm, f"weight_{side}_l{k}")
+                    getattr(own, f"weight_{side}_l{k}").copy_(weight)
+                    norm = getattr(own, f"norm_{side}_l{k}")
+                    if settings.get("normalizer") == "weight":
+                        norm.gain.copy_(torch.linalg.vector_norm(weight, dim=-1).view_as(norm.gain))
+                bias = getattr(own, f"bias_l{k}").zero_()
+                if lstm.bias:
+                    bias += getattr(lstm, f"bias_ih_l{k}") + getattr(lstm, f"bias_hh_l{k}")
+        return own.train(lstm.training)
+
+    def set_second_moment(self, second_moment: dict[str, Tensor]):
+        """Give the loss-aware quantizers v by weight name, e.g. ``{"weight_hh_l0": adam.state[p]["exp_avg_sq"]}``.
+
+        Each of the shape of its weight; held by reference, not copied. Names other than weights are ignored, and so
+        is the whole call if the quantizer takes no second moment.
+        """
+        for name, moment in second_moment.items():
+            buffer = name.replace("weight", "second_moment")
+            if buffer in self._buffers:
+                setattr(self, buffer, moment.detach())
+
+    def quantized(self, name: str) -> Quantized:
+        """Codes (k, 4, d, n) and scales of the four gates' matrices of a weight, e.g. ``"weight_hh_l0"``."""
+        result = self._quantize(name)
+        if isinstance(result, Quantized):
+            return result
+        return Quantized(result[None], result.new_ones(1, 4, 1, 1))
+
+    def _quantize(self, name: str) -> Quantized | Tensor:
+        weight = getattr(self, name).view(4, self.hidden_size, -1)
+        extra = {}
+        if "generator" in self._arguments and not self.training:
+            index = [key for key, _ in self.named_parameters(recurse=False)].index(name)
+            extra["generator"] = torch.Generator(weight.device).manual_seed(self.sample_seed * 1000 + index)
+        if "second_moment" in self._arguments:
+            extra["second_moment"] = getattr(self, name.replace("weight", "second_moment")).view_as(weight)
+        if isinstance(self.quantizer, nn.Module):
+            return torch.stack([_dense(self.quantizer(matrix)) for matrix in weight])
+        with torch.no_grad():
+            if self.quantizer in QUANTIZERS.values():  # these take the four gates as a batch of matrices
+                return self.quantizer(weight, **extra)
+            batched = ("second_moment",)
+            results = [
+                self.quantizer(matrix, **{key: value[g] if key in batched else value for key, value in extra.items()})
+                for g, matrix in enumerate(weight)
+            ]
+            if isinstance(results[0], Quantized):
+                return Quantized(*(torch.stack(parts, 1) for parts in zip(*results, strict=True)))
+            return torch.stack(results)
+
+    def effective_weight(self, name: str) -> Tensor:
+        """The matrix (4d, n) that products are taken with: quantized, then weight-normalized; differentiable."""
+        latent = getattr(self, name).view(4, self.hidden_size, -1)
+        if self.quantizer is QUANTIZERS["full_precision"]:
+            weight = latent
+        else:
+            weight = _dense(self._quantize(name))
+            if weight.shape != latent.shape:
+                raise ConfigError(f"the quantizer returned {tuple(weight.shape[1:])} for a {tuple(latent.shape[1:])} matrix")
+            if not isinstance(self.quantizer, nn.Module):
+                weight = straight_through(latent, weight)
+        return getattr(self, name.replace("weight", "norm")).normalize_weight(weight).flatten(0, 1)
+
+    def forward(self, x: Tensor, state: State | None = None, *, trace: list | None = None) -> tuple[Tensor, State]:
+        """Run all layers over all steps; shapes above.
+
+        ``trace``: if given, receives one list a layer of (h_t, c_t), each (N, d), part of the autograd graph, so that
+        the gradient of a loss with respect to any of them can be taken (naive backend).
+        """
+        if isinstance(x, PackedSequence):
+            raise TypeError("QuantLSTM takes a padded tensor (T, N, D), not a PackedSequence")
+        dtype = self.weight_ih_l0.dtype
+        one_hot = not x.is_floating_point()
+        unbatched = x.dim() == (1 if one_hot else 2)
+        if unbatched:
+            x, state = x.unsqueeze(1), None if state is None else tuple(s.unsqueeze(1) for s in state)
+        if not one_hot and x.shape[-1] != self.input_size:
+            raise ValueError(f"expected input (T, N, {self.input_size}) or (T, {self.input_size}), got {tuple(x.shape)}")
+        if x.dim() != (2 if one_hot else 3) or len(x) == 0:
+            raise ValueError(f"expected at least one time step and (T, N, D) or integers (T, N), got {tuple(x.shape)}")
+        shape = (self.num_layers, x.shape[1], self.hidden_size)
+        h_0, c_0 = (x.new_zeros(shape, dtype=dtype),) * 2 if state is None else state
+        if tuple(h_0.shape) != shape or tuple(c_0.shape) != shape:
+            raise ValueError(f"expected states {shape}, got {tuple(h_0.shape)} and {tuple(c_0.shape)}")
+        with torch.autocast(x.device.type, enabled=False):
+            if torch.is_autocast_enabled(x.device.type):
+                x, h_0, c_0 = x if one_hot else x.to(dtype), h_0.to(dtype), c_0.to(dtype)
+            output, (h_n, c_n) = self._layers(x, h_0, c_0, trace)
+        if unbatched:
+            output, h_n, c_n = output.squeeze(1), h_n.squeeze(1), c_n.squeeze(1)
+        return output, (h_n, c_n)
+
+    def _layers(self, x, h_0, c_0, trace):
+        recurrence = find_backend(self.backend) if trace is None else naive.recurrence
+        last = []
+        for k in range(self.num_layers):
+            w_x, w_h = self.effective_weight(f"weight_ih_l{k}"), self.effective_weight(f"weight_hh_l{k}")
+            # W_x x_t of all steps at once; a one-hot x_t picks a column of W_x
+            products = F.linear(x, w_x) if x.is_floating_point() else F.embedding(x, w_x.T)
+            norms = [getattr(self, f"norm_{side}_l{k}") for side in ("ih", "hh", "c")]
+            steps = {}
+            if trace is not None:
+                trace.append([])
+                steps["trace"] = trace[-1]
+            x, state = recurrence(products, w_h, getattr(self, f"bias_l{k}"), (h_0[k], c_0[k]), norms, **steps)
+            last.append(state)
+            if k < self.num_layers - 1:
+                x = F.dropout(x, self.dropout, self.training)
+        h_n, c_n = zip(*last, strict=True)
+        return x, (torch.stack(h_n), torch.stack(c_n))
+
+    def extra_repr(self):
+        """Shown by ``print(lstm)``."""
+        name = getattr(self.quantizer, "__name__", type(self.quantizer).__name__)
+        return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, quantizer={name}, backend={self.backend}"
+
+
+def _dense(result: Quantized | Tensor) -> Tensor:
+    return result.dense() if isinstance(result, Quantized) else result
+
+
+def _arguments(quantizer) -> set[str]:
+    """Which of the optional arguments the quantizer takes."""
+    function = quantizer.forward if isinstance(quantizer, nn.Module) else quantizer
+    return {"second_moment", "generator"} & set(inspect.signature(function).parameters)

@@ -1,0 +1,189 @@
+"""Normalizers of the matrix-vector products W x_t and W h_{t-1}: none, weight, layer, batch (shared, separate).
+
+Each of the eight products of an LSTM layer (four gates, input and recurrent) is normalized on its own; a module here
+serves the four gates of one of the two, stacked as (4, d). ``normalize_weight`` acts on the quantized matrices once,
+before the loop over time; ``forward(product, t)`` on the products of one step.
+"""
+
+import copy
+import inspect
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qlstm.errors import ConfigError, lookup
+
+
+class Normalizer(nn.Module):
+    """No normalization, and what every normalizer shares.
+
+    ``features``: shape of what one sample has, (4, d) for the products, (d,) for a cell state.
+    ``columns``: columns of the matrices (for initial values). ``max_steps``: time steps with own statistics.
+    """
+
+    def __init__(self, features: tuple[int, ...], columns: int, max_steps: int | None = None):
+        super().__init__()
+        self.features, self.columns = features, columns
+
+    def normalize_weight(self, weight: Tensor) -> Tensor:
+        """The matrices (4, d, n) that the products are taken with."""
+        return weight
+
+    def forward(self, product: Tensor, t: int) -> Tensor:
+        """The normalized products of step ``t``, shape (N, *features) in and out."""
+        return product
+
+    def reset_parameters(self):
+        """Initial values of the language models (the paper's release)."""
+
+
+class WeightNorm(Normalizer):
+    """Row j of W is replaced by g_j W_j / (||W_j|| + 1e-8), W the *quantized* matrix; the gradient passes the norm.
+
+    The result does not depend on the scale of W, so it is the same for sign(w) and alpha sign(w).
+    Salimans, Kingma, NeurIPS 2016; paper, eq. 4. Initial g: row norms of a fresh U(-1/sqrt(d), 1/sqrt(d)) matrix.
+    """
+
+    eps = 1e-8
+
+    def __init__(self, features, columns, max_steps=None):
+        super().__init__(features, columns)
+        self.gain = nn.Parameter(torch.empty(features))
+        self.reset_parameters()
+
+    def normalize_weight(self, weight):
+        """The matrices (4, d, n) with rows of norm g_j."""
+        # g_j W_j / ||W_j||
+        norms = torch.linalg.vector_norm(weight, dim=-1, keepdim=True)
+        return self.gain[..., None] * weight / (norms + self.eps)
+
+    def reset_parameters(self):
+        """g: row norms of a fresh U(-1/sqrt(d), 1/sqrt(d)) matrix."""
+        bound = 1 / math.sqrt(self.features[-1])
+        fresh = torch.empty(*self.features, self.columns, device=self.gain.device).uniform_(-bound, bound)
+        with torch.no_grad():
+            self.gain.copy_(torch.linalg.vector_norm(fresh, dim=-1))
+
+
+class LayerNorm(Normalizer):
+    """g (y - mu) / sqrt(var + 1e-5) + beta, mu and var over the d units of one gate, for each sample and step.
+
+    Ba, Kiros, Hinton, 2016; paper, eq. 5. Initial g = 1, beta = 0.
+    """
+
+    eps = 1e-5
+
+    def __init__(self, features, columns, max_steps=None):
+        super().__init__(features, columns)
+        self.gain = nn.Parameter(torch.empty(features))
+        self.shift = nn.Parameter(torch.empty(features))
+        self.reset_parameters()
+
+    def forward(self, product, t):
+        """The products (N, 4, d), normalized over their last axis."""
+        # g (y - mu) / sigma + beta
+        return self.gain * F.layer_norm(product, product.shape[-1:], eps=self.eps) + self.shift
+
+    def reset_parameters(self):
+        """g = 1, beta = 0."""
+        nn.init.ones_(self.gain)
+        nn.init.zeros_(self.shift)
+
+
+class BatchNorm(Normalizer):
+    """g (y - mu) / sqrt(var + 1e-5) + beta, mu and var over the N samples, for each unit and step.
+
+    At test time running statistics are used (momentum 0.1, the running variance unbiased, as torch's own). They are
+    *shared* by all time steps, or *separate* for each of ``max_steps``; a step past the last uses the last. g and
+    beta are shared over time in both. In training a minibatch needs at least two samples.
+    Ioffe, Szegedy, ICML 2015; Cooijmans et al., ICLR 2017; paper, eq. 6. Initial g: U(0, 1), beta = 0.
+    """
+
+    eps, momentum = 1e-5, 0.1
+
+    def __init__(self, features, columns, max_steps=None):
+        super().__init__(features, columns)
+        self.gain = nn.Parameter(torch.empty(features))
+        self.shift = nn.Parameter(torch.empty(features))
+        steps = 1 if max_steps is None else max_steps
+        self.register_buffer("running_mean", torch.empty(steps, *features))
+        self.register_buffer("running_var", torch.empty(steps, *features))
+        self.reset_parameters()
+
+    def forward(self, product, t):
+        """The products (N, *features), normalized over the samples; updates the running statistics in training."""
+        step = min(t, len(self.running_mean) - 1)
+        mean, var = self.running_mean[step].view(-1), self.running_var[step].view(-1)
+        # g (y - mu) / sigma + beta; running statistics: r <- 0.9 r + 0.1 batch
+        normalized = F.batch_norm(
+            product.flatten(1), mean, var, self.gain.view(-1), self.shift.view(-1), self.training, self.momentum, self.eps
+        )
+        return normalized.view_as(product)
+
+    def reset_parameters(self):
+        """g: U(0, 1), beta = 0; running mean 0 and variance 1."""
+        nn.init.uniform_(self.gain)
+        nn.init.zeros_(self.shift)
+        nn.init.zeros_(self.running_mean)
+        nn.init.ones_(self.running_var)
+
+
+class _Own(Normalizer):
+    """A user's function or module, called as ``norm(product, t)`` or ``norm(product)``."""
+
+    def __init__(self, function: Callable, features, columns):
+        super().__init__(features, columns)
+        self.function = copy.deepcopy(function) if isinstance(function, nn.Module) else function
+        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+        try:
+            signature.bind(None, 0)
+            self.takes_step = True
+        except TypeError:
+            self.takes_step = False
+
+    def normalize_weight(self, weight):
+        own = getattr(self.function, "normalize_weight", None)
+        return weight if own is None else own(weight)
+
+    def forward(self, product, t):
+        return self.function(product, t) if self.takes_step else self.function(product)
+
+
+def _batch_shared(features, columns, max_steps=None):
+    return BatchNorm(features, columns)
+
+
+def _batch_separate(features, columns, max_steps=None):
+    if max_steps is None:
+        raise ConfigError("normalizer 'batch_separate' keeps statistics for each time step: give max_steps=")
+    return BatchNorm(features, columns, max_steps)
+
+
+NORMALIZERS = {
+    "none": Normalizer,
+    "weight": WeightNorm,
+    "layer": LayerNorm,
+    "batch_shared": _batch_shared,
+    "batch_separate": _batch_separate,
+}
+"""The table from a normalizer's name to what makes it."""
+
+
+def make_normalizer(normalizer, features: tuple[int, ...], columns: int, max_steps: int | None) -> Normalizer:
+    """The normalizer for one place (input product, recurrent product or cell state) of one layer.
+
+    ``normalizer``: a name of :data:`NORMALIZERS` or an importable ``"module:name"``; a function of the products
+    (N, 4, d), called as ``f(product, t)`` or ``f(product)``; or a module called the same way, of which each place gets
+    a copy of its own (it may define ``normalize_weight`` too). Raises ``ConfigError``.
+    """
+    if isinstance(normalizer, str):
+        found = lookup("normalizer", normalizer, NORMALIZERS)
+        if normalizer in NORMALIZERS:
+            return found(features, columns, max_steps)
+        normalizer = found
+    if isinstance(normalizer, type) or not callable(normalizer):
+        raise ConfigError(f"normalizer: expected a name, a function or a module (not a class), got {normalizer!r}")
+    return _Own(normalizer, features, columns)

@@ -1,0 +1,116 @@
+"""Records: one JSON file a run, everything tables and figures are made from."""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from qlstm.paths import ROOT, reports
+
+SCHEMA = 1
+REQUIRED = ["schema", "run_id", "config", "data", "metric", "test_metric", "valid_metric", "best_epoch", "diverged",
+            "size_kb", "seconds", "epochs", "traces", "code", "environment", "checksum"]  # fmt: skip
+VARYING = ("seconds", "environment", "checksum")
+"""Fields that differ between two runs of one configuration on one machine; all others are equal bit for bit."""
+
+
+TRAINING_MODULES = ["quantizers", "normalizers", "cell", "layer", "models", "data", "traces", "train"]
+
+
+class RecordError(ValueError):
+    """A record that is missing, damaged, edited or of another schema."""
+
+
+def run_directory(config, root: Path | None = None) -> Path:
+    """``reports/<profile>/runs/<run id>`` of a configuration."""
+    return (root or reports()) / config.profile / "runs" / config.run_id
+
+
+def checksum(record: dict[str, Any]) -> str:
+    """sha256 of the record without its checksum."""
+    content = {key: value for key, value in record.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes):
+    """Write a file so that it is there whole or not at all, also after a crash or on a full disk."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save(record: dict[str, Any], path: Path):
+    """Write a record with its checksum."""
+    record = record | {"checksum": checksum(record)}
+    write_atomically(path, json.dumps(record, indent=1, allow_nan=False).encode())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a record. Raises ``RecordError``, naming the file, if it is damaged, edited or of another schema."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: no readable record ({error}); delete it and the run is repeated") from error
+    missing = [key for key in REQUIRED if not isinstance(record, dict) or key not in record]
+    if missing or record["schema"] != SCHEMA:
+        raise RecordError(f"{path}: not a record of schema {SCHEMA} (missing: {', '.join(missing) or 'nothing'})")
+    if record["checksum"] != checksum(record):
+        raise RecordError(f"{path}: the content does not match its checksum: edited or damaged; delete it to repeat the run")
+    return record
+
+
+def load_all(profile: str, root: Path | None = None) -> list[dict[str, Any]]:
+    """All records of a profile, in the order of their names. Raises ``RecordError`` if one is damaged."""
+    return [load(path) for path in sorted(((root or reports()) / profile / "runs").glob("*/record.json"))]
+
+
+def training_code() -> str:
+    """Fingerprint of the code that a run's result depends on: comments, docstrings and blank lines do not count."""
+    package = Path(__file__).parent
+    files = [package / f"{name}.py" for name in TRAINING_MODULES] + sorted((package / "recurrence").glob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        source = file.read_text(encoding="utf-8")
+        lines = source.splitlines()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+                lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+        code = [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        digest.update("\n".join(code).encode())
+    return digest.hexdigest()[:16]
+
+
+def environment(device: torch.device, backend: str) -> dict[str, Any]:
+    """Where a run was made: commit, versions, machine."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {
+        "commit": commit,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "backend": backend,
+        "matmul_precision": torch.get_float32_matmul_precision(),
+    }

@@ -1,0 +1,30 @@
+"""The recurrence as the equations read, a step at a time: the ground truth for every faster one."""
+
+import torch
+from torch import Tensor
+
+from qlstm.cell import lstm_step
+
+
+def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, trace: list | None = None):
+    """[i f a o]~_t = N(W_x x_t) + N(W_h h_{t-1}) + b, then one :func:`~qlstm.cell.lstm_step`, for t = 0 .. T-1.
+
+    ``x``: (T, N, 4d), the input products W_x x_t of all steps. ``w_h``: (4d, d), quantized and weight-normalized.
+    ``bias``: (4d). ``state``: h_0 and c_0, each (N, d). ``norms``: the normalizers of the input product, of the
+    recurrent product and of the cell state, each called as ``norm(product, t)``.
+    ``trace``: if given, receives (h_t, c_t) of each step, part of the autograd graph.
+    Returns all hidden states (T, N, d) and the last state.
+    """
+    norm_x, norm_h, norm_c = norms
+    h, c = state
+    n, d = h.shape
+    outputs = []
+    for t, x_t in enumerate(x.unbind(0)):
+        # [i f a o]~_t = N(W_x x_t) + N(W_h h_{t-1}) + b
+        products_x, products_h = x_t.view(n, 4, d), (h @ w_h.T).view(n, 4, d)
+        gates = norm_x(products_x, t) + norm_h(products_h, t) + bias.view(4, d)
+        h, c = lstm_step(gates, c, norm_c, t)
+        outputs.append(h)
+        if trace is not None:
+            trace.append((h, c))
+    return torch.stack(outputs), (h, c)

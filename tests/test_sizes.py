@@ -1,0 +1,151 @@
+"""Sizes: the published ones, their parts, and what a built layer really holds."""
+
+import csv
+import dataclasses
+from decimal import ROUND_HALF_UP, Decimal
+from importlib import resources
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qlstm import ExperimentConfig, QuantLSTM, round_half_up, size_kb
+from qlstm.normalizers import NORMALIZERS
+from qlstm.quantizers import QUANTIZERS
+
+MISPRINTS = {("penn_char", "stn"): 3925, ("text8", "stn"): 29443}
+"""Printed wrongly in the source (3521 and 15303), with the right size."""
+
+BITS = {name: 32 if name == "full_precision" else 1 if name in ("binary_connect", "bwn", "lab", "sbn") else 2 for name in QUANTIZERS}
+VOCABULARY = {"war_and_peace": 87, "penn_char": 50, "text8": 27}
+SCALING = ["bwn", "lab", "twn", "lat"]
+
+examples = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+with resources.files("qlstm").joinpath("published_results.csv").open(encoding="utf-8") as file:
+    PUBLISHED = [row for row in csv.DictReader(file) if row["task"] == "char_lm"]
+
+
+def config(dataset="war_and_peace", quantizer="full_precision", normalizer="none", **settings):
+    return ExperimentConfig(profile="paper", dataset=dataset, quantizer=quantizer, normalizer=normalizer, **settings)
+
+
+def allowed(quantizer, normalizer):
+    return quantizer not in ("sbn", "stn") or normalizer == "batch_separate"
+
+
+COMBINATIONS = [(q, n) for q in QUANTIZERS for n in NORMALIZERS if allowed(q, n)]
+
+
+def floats_beside_weights(quantizer, normalizer, d, steps, layers):
+    count = 4 * d + {"none": 0, "weight": 8 * d, "layer": 16 * d, "batch_shared": 32 * d, "batch_separate": 16 * d + 16 * d * steps}[normalizer]
+    if quantizer in ("sbn", "stn"):
+        count += 2 * d + 2 * d * steps
+    if quantizer in SCALING:
+        count += 8
+    if quantizer == "alternating":  # two planes, a scale a row each
+        count += 2 * 8 * d
+    return layers * count
+
+
+@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: "-".join([row["dataset"], row["quantizer"], row["normalizer"]]))
+def test_published(row):
+    size = round_half_up(size_kb(config(row["dataset"], row["quantizer"], row["normalizer"])))
+    right = MISPRINTS.get((row["dataset"], row["quantizer"]))
+    if right is None:
+        assert size == int(row["size_kb"])
+    else:
+        assert size == right != int(row["size_kb"])
+
+
+def test_published_rows_are_all_there():
+    assert len(PUBLISHED) == 3 * 17
+    assert {row["dataset"]: (int(row["hidden"]), int(row["layers"])) for row in PUBLISHED} == {
+        "war_and_peace": (512, 1), "penn_char": (512, 1), "text8": (2000, 1)}  # fmt: skip
+    for row in PUBLISHED:
+        assert BITS[row["quantizer"]] == int(row["weight_bits"])
+        assert config(row["dataset"]).hidden_size == int(row["hidden"])
+
+
+@examples
+@given(
+    combination=st.sampled_from(COMBINATIONS), dataset=st.sampled_from(sorted(VOCABULARY)), d=st.integers(1, 700), layers=st.integers(1, 3),
+    steps=st.integers(1, 200),
+)  # fmt: skip
+def test_any_size_is_the_sum_of_its_parts(combination, dataset, d, layers, steps):
+    quantizer, normalizer = combination
+    size = size_kb(config(dataset, quantizer, normalizer, hidden_size=d, num_layers=layers, steps=steps))
+    weights = 4 * d * (VOCABULARY[dataset] + d) + (layers - 1) * 4 * d * (d + d)
+    number_of_bytes = weights * BITS[quantizer] / 8 + 4 * floats_beside_weights(quantizer, normalizer, d, steps, layers)
+    assert size == number_of_bytes / 1024
+
+
+@pytest.mark.parametrize(("quantizer", "normalizer"), COMBINATIONS)
+def test_size_is_what_the_layer_holds(quantizer, normalizer):
+    """Weights at their bits, scales, and every other stored number at 32 bits."""
+    d, steps, layers = 6, 5, 2
+    lstm = QuantLSTM(VOCABULARY["penn_char"], d, layers, quantizer=quantizer, normalizer=normalizer, max_steps=steps)
+    number_of_bits = 0
+    for name, tensor in lstm.state_dict().items():
+        if name.startswith("weight"):
+            number_of_bits += tensor.numel() * BITS[quantizer]
+            if quantizer in (*SCALING, "alternating"):
+                number_of_bits += 32 * lstm.quantized(name).scales.numel()
+        elif not name.startswith("second_moment"):  # needed in training only
+            number_of_bits += 32 * tensor.numel()
+    assert size_kb(config("penn_char", quantizer, normalizer, hidden_size=d, num_layers=layers, steps=steps)) == number_of_bits / 8 / 1024
+
+
+@pytest.mark.parametrize(("scaling", "plain"), [("bwn", "binary_connect"), ("lab", "binary_connect"), ("twn", "ter_connect"), ("lat", "ter_connect")])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_scaling_quantizers_add_one_float_a_matrix(scaling, plain, normalizer, layers):
+    with_scale, without = (size_kb(config("penn_char", q, normalizer, num_layers=layers)) for q in (scaling, plain))
+    assert with_scale - without == 8 * layers * 4 / 1024
+
+
+def test_alternating_adds_a_float_a_row_and_plane():
+    sizes = [size_kb(config("penn_char", q, hidden_size=300)) for q in ("alternating", "ter_connect")]
+    assert sizes[0] - sizes[1] == 8 * 300 * 2 * 4 / 1024
+
+
+@examples
+@given(combination=st.sampled_from(COMBINATIONS), d=st.integers(1, 3000), more=st.integers(1, 50), layers=st.integers(1, 3))
+def test_size_grows_with_units_and_layers(combination, d, more, layers):
+    smaller = config("text8", *combination, hidden_size=d, num_layers=layers)
+    assert size_kb(dataclasses.replace(smaller, hidden_size=d + more)) > size_kb(smaller)
+    assert size_kb(dataclasses.replace(smaller, num_layers=layers + 1)) > size_kb(smaller)
+
+
+@examples
+@given(normalizer=st.sampled_from(list(NORMALIZERS)), d=st.integers(1, 3000), dataset=st.sampled_from(sorted(VOCABULARY)))
+def test_size_grows_with_bits(normalizer, d, dataset):
+    one, two, full = (
+        size_kb(config(dataset, q, normalizer, hidden_size=d)) for q in ("binary_connect", "ter_connect", "full_precision")
+    )
+    weights = 4 * d * (VOCABULARY[dataset] + d)
+    assert one < two < full
+    assert two - one == weights / 8 / 1024
+    assert full - one == 31 * weights / 8 / 1024
+
+
+def test_size_does_not_depend_on_training():
+    base = config("war_and_peace", "bwn", "batch_shared")
+    for changed in (dict(seed=3), dict(epochs=1), dict(batch_size=8), dict(steps=20), dict(learning_rate=1.0)):
+        assert size_kb(dataclasses.replace(base, **changed)) == size_kb(base)
+    separate = config("war_and_peace", "bwn", "batch_separate")
+    assert size_kb(dataclasses.replace(separate, steps=20)) < size_kb(separate)
+
+
+@pytest.mark.parametrize(("x", "rounded"), [(0.5, 1), (1.5, 2), (2.5, 3), (3.5, 4), (157.75, 158), (2.4999, 2), (0, 0), (7, 7), (63437.5, 63438)])
+def test_round_half_up(x, rounded):
+    assert round_half_up(x) == rounded
+    assert isinstance(round_half_up(x), int)
+
+
+@examples
+@given(bits=st.integers(0, 2**40))
+def test_round_half_up_of_every_size(bits):
+    """Sizes are whole numbers of bits: multiples of 2^-13 KB."""
+    size = bits / 2**13
+    assert round_half_up(size) == int(Decimal(size).quantize(Decimal(1), ROUND_HALF_UP))

@@ -1,0 +1,160 @@
+"""``make reproduce`` and ``make status``: plan the runs, fetch the data, drive the engine, show one calm line."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import filelock
+from progress import Progress, status
+
+from qlstm import data, records, tables
+from qlstm.errors import ConfigError
+from qlstm.experiments import ARTEFACTS, PROFILES, grid
+from qlstm.paths import ROOT, reports
+
+REPORT_MODULES = ["experiments.py", "records.py", "sizes.py", "tables.py", "figures.py", "published_results.csv"]
+BUSY = 75  # EX_TEMPFAIL: another one is running
+
+
+def parse(arguments=None):
+    """The options that the Makefile's variables become."""
+    names = lambda text: text.replace(",", " ").split() or None  # noqa: E731
+    number = lambda text: int(text) if text else None  # noqa: E731
+    parser = argparse.ArgumentParser(prog="make reproduce", description=__doc__)
+    parser.add_argument("command", choices=["reproduce", "report", "status"], nargs="?", default="reproduce")
+    parser.add_argument("--profile", default="quick", help=", ".join(PROFILES))
+    parser.add_argument("--only", type=names, default=None, help=", ".join(ARTEFACTS))
+    parser.add_argument("--datasets", type=names, default=None, help=", ".join(data.CATALOGUE) + ", or text files")
+    parser.add_argument("--seeds", type=number, default=1, help="seeds 0 .. SEEDS-1")
+    parser.add_argument("--epochs", type=number, default=None, help="instead of the profile's")
+    parser.add_argument("--jobs", type=number, default=None, help="runs side by side; default: one a core, at most 8")
+    options = parser.parse_args(arguments)
+    options.seeds = 1 if options.seeds is None else options.seeds
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"JOBS must be 1 or more, got {options.jobs}")
+    return options
+
+
+def plan(options, configs) -> dict:
+    """What is to be done, for the engine; earlier plans' runs stay known."""
+    path = reports() / options.profile / "plan.json"
+    known = {}
+    if path.exists():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        except (ValueError, KeyError):
+            print(f"{path} is damaged and is written anew")
+    runs = {config.run_id: config for config in configs}
+    texts = {name: data.load_dataset(name).sha256 for name in dict.fromkeys(config.dataset for config in configs)}
+    return {
+        "profile": options.profile,
+        "runs": known | {run_id: config.as_dict() for run_id, config in runs.items()},
+        "selected": list(runs),
+        "artefacts": [],
+        "records": [],
+        "texts": texts,
+        "code": records.training_code(),
+        "report_modules": REPORT_MODULES,
+        "lessons": [f"learn/{path.stem}" for path in sorted((ROOT / "notebooks" / "learn").glob("*.ipynb"))],
+        "failures": {},
+    }
+
+
+def engine(folder: Path, target: str, jobs: int, log: Path, watch) -> int:
+    """Run Snakemake in the profile's folder until ``target`` is made; its output goes to ``log``."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = str(max(1, cores // jobs))
+    variables = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+                 "QLSTM_REPORTS": str(reports().resolve()), "QLSTM_DATA": str(data.raw_data().resolve())}  # fmt: skip
+    command = [sys.executable, "-m", "snakemake", target, "--snakefile", str(ROOT / "workflow" / "Snakefile"),
+               "--directory", str(folder), "--cores", str(jobs),
+               "--profile", str(ROOT / "workflow" / "profiles" / "default")]  # fmt: skip
+    with log.open("a", encoding="utf-8") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | variables)
+        try:
+            while process.poll() is None:
+                watch()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+    return process.returncode
+
+
+def reproduce(options) -> int:
+    """Make the selected tables and figures; see ``make help``."""
+    configs = grid(options.profile, only=options.only, datasets=options.datasets, seeds=options.seeds, epochs=options.epochs)
+    if not configs:
+        raise ConfigError("this selection has no runs: the tables and figures asked for are not made from these data sets")
+    folder = reports() / options.profile
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder):
+        pass  # writable
+    lock = filelock.FileLock(folder / ".reproduce.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"error: another `make reproduce` works in {folder}; wait for it (make status shows it)", file=sys.stderr)
+        return BUSY
+    with lock:
+        content = plan(options, configs)
+        write = lambda: records.write_atomically(folder / "plan.json", json.dumps(content, indent=1).encode())  # noqa: E731
+        write()
+        for run_id in content["selected"]:
+            (folder / "runs" / run_id / "error.txt").unlink(missing_ok=True)
+        log, started = folder / "engine.log", time.monotonic()
+        log.write_text("", encoding="utf-8")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        jobs = options.jobs or min(cores, 8)
+        progress = Progress(folder, content)
+        print(progress.opening(jobs))
+        runs_failed = 0
+        if options.command == "reproduce":
+            runs_failed = engine(folder, "runs", jobs, log, progress.show)
+            content["failures"] = progress.failures()
+        found = records.load_all(options.profile)
+        content["records"] = [record["run_id"] for record in found]
+        content["artefacts"] = [name for name in options.only or ARTEFACTS if tables.makeable(found, name)]
+        write()
+        progress.finish("runs done; lessons, tables and figures are made")
+        page_failed = engine(folder, "index.html", jobs, log, progress.tick)
+        progress.clear()
+        for run_id, cause in content["failures"].items():
+            print(f"failed: {run_id}: {cause}")
+        if page_failed:
+            print(f"error: the report is incomplete, see {log}", file=sys.stderr)
+        if (folder / "index.html").exists():
+            minutes, seconds = divmod(round(time.monotonic() - started), 60)
+            print(f"{minutes}:{seconds:02d} min. Look at {folder / 'index.html'}   (the engine's log: {log})")
+        return 1 if runs_failed or page_failed else 0
+
+
+def main(arguments=None) -> int:
+    """Errors are one line on stderr and a non-zero exit status; finished runs are never touched."""
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    try:
+        options = parse(arguments)
+        if options.profile not in PROFILES:
+            grid(options.profile)
+        return status(reports() / options.profile) if options.command == "status" else reproduce(options)
+    except (ConfigError, data.DataError, records.RecordError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place = error.filename or reports() / options.profile
+        print(f"error: cannot write {place}: {error.strerror}; make it writable or set QLSTM_REPORTS", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
