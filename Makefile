@@ -25,13 +25,13 @@ REPRODUCE = $(PY) workflow/reproduce.py --profile "$(PROFILE)" --only "$(ONLY)" 
 .PHONY: help setup lab data reproduce status report test lint bench clean
 .DEFAULT_GOAL := help
 
-help:  ## this list
+help:
 	@echo "make reproduce    run every notebook and make all tables and figures -> reports/<profile>/index.html"
 	@echo "make test         the tests, and the lessons against their stored outputs"
 	@echo "make lab          open JupyterLab"
 	@echo "make status       what is done, running, failed"
 	@echo "make report       tables, figures and page again from the records that exist"
-	@echo "make data         fetch and check data sets        (DATASETS=\"war_and_peace penn_char\")"
+	@echo "make data         fetch and check the data that the same settings of reproduce need"
 	@echo "make setup        install into .venv (done by the other commands too)"
 	@echo "make lint         check style        make bench  time the layer        make clean  remove what was made"
 	@echo
@@ -50,11 +50,11 @@ setup: $(READY)
 	@sh workflow/install.sh .venv/bin/python
 	@touch .venv/ready
 
-lab: $(READY)  ## JupyterLab
+lab: $(READY)
 	@$(PY) -m jupyterlab notebooks
 
 data: $(READY)
-	@$(PY) -m qlstm.data $(subst $(comma), ,$(DATASETS))
+	@$(REPRODUCE) data
 
 reproduce: $(READY)
 	@$(REPRODUCE)
@@ -79,5 +79,3 @@ clean:
 	@echo "removing reports of smoke and quick, caches; .venv, data/raw and reports/paper stay"
 	@rm -rf reports/smoke reports/quick .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
-
-comma := ,

@@ -17,8 +17,12 @@ def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> st
     "unknown quantizer 'bnw': did you mean 'bwn'? Possible: bwn, lab"
     """
     possible = list(possible)
-    nearest = difflib.get_close_matches(str(name), possible, n=1, cutoff=0.5)
-    suggestion = f" did you mean '{nearest[0]}'?" if nearest else ""
+
+    def likeness(candidate: str) -> tuple[float, bool]:
+        return difflib.SequenceMatcher(None, str(name), candidate).ratio(), candidate[:1] == str(name)[:1]
+
+    nearest = max(possible, key=likeness)
+    suggestion = f" did you mean '{nearest}'?" if likeness(nearest)[0] >= 0.5 else ""
     return f"unknown {what} {name!r}:{suggestion} Possible: {', '.join(possible)}{hint}"
 
 

@@ -2,20 +2,24 @@
 
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from qlstm import data
 from qlstm.experiments import ARTEFACTS
 from qlstm.tables import select
 
-matplotlib.use("agg", force=False)
-
 GATES = ["i", "f", "a", "o"]
 SHORT = {"full_precision": "full", "binary_connect": "BC", "ter_connect": "TC", "bwn": "BWN", "lab": "LAB"}
-SUFFIX = {"none": "", "weight": "+WN", "layer": "+LN", "batch_shared": "+BN (shared)", "batch_separate": "+BN (separate)"}
+SUFFIX = {
+    "none": "",
+    "weight": "+WN",
+    "layer": "+LN",
+    "batch_shared": "+BN (shared)",
+    "batch_separate": "+BN (separate)",
+}
 MOMENTS = {"initial": "at initialization", "epoch 1": "after epoch 1", "best": "at the best epoch"}
 LOSSES = {"training": "training loss", "last_step": "loss of the last step"}
 PALETTE = sns.color_palette("colorblind")
@@ -88,6 +92,11 @@ def gradient_norms(runs: dict[tuple[str, str], dict]) -> Figure:
     return grid.figure
 
 
+def _whole_epochs(grid: sns.FacetGrid):
+    for axis in grid.axes.flat:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def _finish(grid: sns.FacetGrid, *, top: float, bottom: float):
     """The legend in one line below the panels, room for the title above."""
     sns.move_legend(grid, "lower center", bbox_to_anchor=(0.5, 0.0), ncols=4, title=None, frameon=False)
@@ -108,8 +117,7 @@ def by_epoch(runs: dict[tuple[str, str], dict], quantity: str, axis_label: str) 
         markers=True, height=2.6, aspect=1.2, facet_kws={"sharey": quantity == "alpha"},
     )  # fmt: skip
     grid.set_titles("{col_name}").set_axis_labels("epoch", axis_label)
-    if lines["epoch"].max() < 12:
-        grid.set(xticks=range(lines["epoch"].max() + 1))
+    _whole_epochs(grid)
     _finish(grid, top=0.86, bottom=0.08)
     return grid.figure
 
@@ -123,8 +131,9 @@ def learning_curves(records: list[dict]) -> Figure:
     ])  # fmt: skip
     with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
         grid = sns.relplot(lines, x="epoch", y="valid_bpc", hue="model", style="model", col="text", kind="line",
-                           errorbar=None, height=3.5, aspect=1.3)  # fmt: skip
+                           palette="colorblind", errorbar=None, height=3.5, aspect=1.3)  # fmt: skip
         grid.set_titles("{col_name}").set_axis_labels("epoch", "validation BPC")
+        _whole_epochs(grid)
     return grid.figure
 
 
@@ -134,5 +143,3 @@ def save(result: Figure, directory: Path, name: str):
     for suffix in ("png", "pdf"):
         metadata = {"CreationDate": None} if suffix == "pdf" else {}
         result.savefig(directory / f"{name}.{suffix}", dpi=160, bbox_inches="tight", metadata=metadata)
-
-

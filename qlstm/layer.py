@@ -62,12 +62,14 @@ class QuantLSTM(nn.Module):
         for name, size in [("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)]:
             if not isinstance(size, int) or size < 1:
                 raise ConfigError(f"{name} must be a positive integer, got {size!r}")
+        if not 0 <= dropout <= 1:
+            raise ConfigError(f"dropout must be a probability, got {dropout!r}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.backend = dropout, backend
         find_backend(backend)
         self.quantizer = find_quantizer(quantizer) if isinstance(quantizer, str) else quantizer
-        if not callable(self.quantizer):
-            raise ConfigError(f"quantizer: expected a name, a function or a module, got {quantizer!r}")
+        if isinstance(self.quantizer, type) or not callable(self.quantizer):
+            raise ConfigError(f"quantizer: expected a name, a function or a module (not a class), got {quantizer!r}")
         self._arguments = _arguments(self.quantizer)
         stochastic = self.quantizer in (sbn, stn)
         if stochastic and normalizer != "batch_separate":
@@ -126,13 +128,13 @@ class QuantLSTM(nn.Module):
     def set_second_moment(self, second_moment: dict[str, Tensor]):
         """Give the loss-aware quantizers v by weight name, e.g. ``{"weight_hh_l0": adam.state[p]["exp_avg_sq"]}``.
 
-        Each of the shape of its weight; held by reference, not copied. Names other than weights are ignored, and so
-        is the whole call if the quantizer takes no second moment.
+        Each of the shape of its weight; copied. Names other than weights are ignored, and so is the whole call if
+        the quantizer takes no second moment.
         """
         for name, moment in second_moment.items():
-            buffer = name.replace("weight", "second_moment")
-            if buffer in self._buffers:
-                setattr(self, buffer, moment.detach())
+            buffer = self._buffers.get(name.replace("weight", "second_moment"))
+            if buffer is not None:
+                buffer.copy_(moment.detach())
 
     def quantized(self, name: str) -> Quantized:
         """Codes (k, 4, d, n) and scales of the four gates' matrices of a weight, e.g. ``"weight_hh_l0"``."""
@@ -171,7 +173,9 @@ class QuantLSTM(nn.Module):
         else:
             weight = _dense(self._quantize(name))
             if weight.shape != latent.shape:
-                raise ConfigError(f"the quantizer returned {tuple(weight.shape[1:])} for a {tuple(latent.shape[1:])} matrix")
+                raise ConfigError(
+                    f"the quantizer returned {tuple(weight.shape[1:])} for a {tuple(latent.shape[1:])} matrix"
+                )
             if not isinstance(self.quantizer, nn.Module):
                 weight = straight_through(latent, weight)
         return getattr(self, name.replace("weight", "norm")).normalize_weight(weight).flatten(0, 1)
@@ -184,21 +188,22 @@ class QuantLSTM(nn.Module):
         """
         if isinstance(x, PackedSequence):
             raise TypeError("QuantLSTM takes a padded tensor (T, N, D), not a PackedSequence")
-        dtype = self.weight_ih_l0.dtype
+        dtype, autocast = self.weight_ih_l0.dtype, torch.is_autocast_enabled(x.device.type)
         one_hot = not x.is_floating_point()
         unbatched = x.dim() == (1 if one_hot else 2)
         if unbatched:
             x, state = x.unsqueeze(1), None if state is None else tuple(s.unsqueeze(1) for s in state)
-        if not one_hot and x.shape[-1] != self.input_size:
-            raise ValueError(f"expected input (T, N, {self.input_size}) or (T, {self.input_size}), got {tuple(x.shape)}")
         if x.dim() != (2 if one_hot else 3) or len(x) == 0:
             raise ValueError(f"expected at least one time step and (T, N, D) or integers (T, N), got {tuple(x.shape)}")
+        if not one_hot and x.shape[-1] != self.input_size:
+            got = f"{tuple(x.squeeze(1).shape if unbatched else x.shape)}"
+            raise ValueError(f"expected input (T, N, {self.input_size}) or (T, {self.input_size}), got {got}")
         shape = (self.num_layers, x.shape[1], self.hidden_size)
         h_0, c_0 = (x.new_zeros(shape, dtype=dtype),) * 2 if state is None else state
         if tuple(h_0.shape) != shape or tuple(c_0.shape) != shape:
             raise ValueError(f"expected states {shape}, got {tuple(h_0.shape)} and {tuple(c_0.shape)}")
         with torch.autocast(x.device.type, enabled=False):
-            if torch.is_autocast_enabled(x.device.type):
+            if autocast:
                 x, h_0, c_0 = x if one_hot else x.to(dtype), h_0.to(dtype), c_0.to(dtype)
             output, (h_n, c_n) = self._layers(x, h_0, c_0, trace)
         if unbatched:
@@ -237,4 +242,7 @@ def _dense(result: Quantized | Tensor) -> Tensor:
 def _arguments(quantizer) -> set[str]:
     """Which of the optional arguments the quantizer takes."""
     function = quantizer.forward if isinstance(quantizer, nn.Module) else quantizer
-    return {"second_moment", "generator"} & set(inspect.signature(function).parameters)
+    try:
+        return {"second_moment", "generator"} & set(inspect.signature(function).parameters)
+    except ValueError:  # a function of torch's own has no signature
+        return set()

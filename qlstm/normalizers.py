@@ -119,7 +119,14 @@ class BatchNorm(Normalizer):
         mean, var = self.running_mean[step].view(-1), self.running_var[step].view(-1)
         # g (y - mu) / sigma + beta; running statistics: r <- 0.9 r + 0.1 batch
         normalized = F.batch_norm(
-            product.flatten(1), mean, var, self.gain.view(-1), self.shift.view(-1), self.training, self.momentum, self.eps
+            product.flatten(1),
+            mean,
+            var,
+            self.gain.view(-1),
+            self.shift.view(-1),
+            self.training,
+            self.momentum,
+            self.eps,
         )
         return normalized.view_as(product)
 
@@ -137,11 +144,10 @@ class _Own(Normalizer):
     def __init__(self, function: Callable, features, columns):
         super().__init__(features, columns)
         self.function = copy.deepcopy(function) if isinstance(function, nn.Module) else function
-        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
         try:
-            signature.bind(None, 0)
+            inspect.signature(function.forward if isinstance(function, nn.Module) else function).bind(None, 0)
             self.takes_step = True
-        except TypeError:
+        except (TypeError, ValueError):  # one argument; or a function of torch's own, which has no signature
             self.takes_step = False
 
     def normalize_weight(self, weight):
@@ -157,8 +163,10 @@ def _batch_shared(features, columns, max_steps=None):
 
 
 def _batch_separate(features, columns, max_steps=None):
-    if max_steps is None:
-        raise ConfigError("normalizer 'batch_separate' keeps statistics for each time step: give max_steps=")
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
+        raise ConfigError(
+            f"normalizer 'batch_separate' keeps statistics for each time step: max_steps must be their number, got {max_steps!r}"
+        )
     return BatchNorm(features, columns, max_steps)
 
 

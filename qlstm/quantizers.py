@@ -6,7 +6,7 @@ stochastic ones a generator. The gradient is *straight-through*: computed with r
 applied to the full-precision (latent) weight; the scale is a constant to it (:func:`straight_through`).
 
 >>> w = torch.tensor([[0.9, -0.1], [-0.5, 0.3]], requires_grad=True)
->>> bwn(w).dense()                                       # alpha sign(w), alpha = mean |w| = 0.45
+>>> bwn(w.detach()).dense()                              # alpha sign(w), alpha = mean |w| = 0.45
 tensor([[ 0.4500, -0.4500],
         [-0.4500,  0.4500]])
 >>> straight_through(w, bwn(w).dense()).mul(torch.tensor([[1., 2.], [3., 4.]])).sum().backward()

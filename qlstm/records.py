@@ -56,9 +56,10 @@ def write_atomically(path: Path, content: bytes):
 
 
 def save(record: dict[str, Any], path: Path):
-    """Write a record with its checksum."""
+    """Write a record with its checksum, a line for each field."""
     record = record | {"checksum": checksum(record)}
-    write_atomically(path, json.dumps(record, indent=1, allow_nan=False).encode())
+    lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in record.items()]
+    write_atomically(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -71,7 +72,9 @@ def load(path: Path) -> dict[str, Any]:
     if missing or record["schema"] != SCHEMA:
         raise RecordError(f"{path}: not a record of schema {SCHEMA} (missing: {', '.join(missing) or 'nothing'})")
     if record["checksum"] != checksum(record):
-        raise RecordError(f"{path}: the content does not match its checksum: edited or damaged; delete it to repeat the run")
+        raise RecordError(
+            f"{path}: the content does not match its checksum: edited or damaged; delete it to repeat the run"
+        )
     return record
 
 
@@ -89,7 +92,11 @@ def training_code() -> str:
         source = file.read_text(encoding="utf-8")
         lines = source.splitlines()
         for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
                 lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
         code = [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         digest.update("\n".join(code).encode())
@@ -109,7 +116,9 @@ def environment(device: torch.device, backend: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "system": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "backend": backend,
         "matmul_precision": torch.get_float32_matmul_precision(),

@@ -35,13 +35,16 @@ def findings(found: list[dict]) -> list[str]:
             if "none" not in rows:
                 continue
             name = QUANTIZER_TITLES[quantizer]
-            parts.append(f"{name} " + ("diverges" if isna(rows["none"]) else f"{rows['none']:.2f}") + " without normalization")
-            normalized = [f"{v:.2f} with {NORMALIZER_TITLES[n]}" for n, v in rows.items() if n != "none" and not isna(v)]
+            parts.append(
+                f"{name} " + ("diverges" if isna(rows["none"]) else f"{rows['none']:.2f}") + " without normalization"
+            )
+            normalized = [
+                f"{v:.2f} with {NORMALIZER_TITLES[n]}" for n, v in rows.items() if n != "none" and not isna(v)
+            ]
             if normalized:
                 parts[-1] += ", " + ", ".join(normalized)
         sentences.append(f"{label}: " + "; ".join(parts) + ".")
     return sentences
-
 
 
 def page(profile: str, root: Path | None = None) -> str:
@@ -55,7 +58,9 @@ def page(profile: str, root: Path | None = None) -> str:
              "seed": r["config"]["seed"], "result": "N/A (diverged)" if r["diverged"] else f"{r['test_metric']:.3f}",
              "best": r["best_epoch"], "size": f"{r['size_kb']:.1f}", "seconds": round(r["seconds"]),
              "notebook": (folder / "runs" / r["run_id"] / "notebook.html").exists()} for r in found]  # fmt: skip
-    figures = [name for name in ARTEFACTS if name.startswith("figure") and (folder / "figures" / f"{name}.png").exists()]
+    figures = [
+        name for name in ARTEFACTS if name.startswith("figure") and (folder / "figures" / f"{name}.png").exists()
+    ]
     table = folder / "tables" / "table_2.html"
     environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("qlstm") / "report.html.jinja").read_text(encoding="utf-8"))

@@ -96,6 +96,7 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     Columns ``mean``, ``half_width`` (NaN for one seed), ``seeds``, ``diverged`` (how many; they do not enter the
     mean), ``size_kb``, ``paper_scale``, ``dataset``.
     """
+
     def summary(group):
         values = group["test"].dropna().astype(float)
         n = len(values)
@@ -107,7 +108,9 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
 
     keys = ["label", "quantizer", "normalizer"]
     if runs.empty:
-        return pd.DataFrame(columns=[*keys, "mean", "half_width", "seeds", "diverged", "size_kb", "paper_scale", "dataset"])
+        return pd.DataFrame(
+            columns=[*keys, "mean", "half_width", "seeds", "diverged", "size_kb", "paper_scale", "dataset"]
+        )
     return runs.groupby(keys, sort=False)[list(runs.columns)].apply(summary).reset_index()
 
 
@@ -122,7 +125,10 @@ def table_2(records: list[dict]) -> pd.DataFrame:
     paper = published().query("task == 'char_lm'").set_index(["dataset", "quantizer", "normalizer"])
     ours = over_seeds(frame(records))
     groups = [(data.title(name), name, True) for name in spec["datasets"]]
-    groups += [(name, group["dataset"].iloc[0], False) for name, group in ours[~ours["paper_scale"].astype(bool)].groupby("label", sort=False)]
+    groups += [
+        (name, group["dataset"].iloc[0], False)
+        for name, group in ours[~ours["paper_scale"].astype(bool)].groupby("label", sort=False)
+    ]
     ours = ours.set_index(["label", "quantizer", "normalizer"])
     rows = []
     for group, dataset, at_scale in groups:
@@ -222,8 +228,14 @@ def notes(table: pd.DataFrame) -> list[str]:
         line = f"{number}{group}: {spread}."
         missing = rows[rows["seeds"].isna()]
         if len(missing):
-            names = missing.groupby("quantizer", sort=False)["normalizer"].agg(lambda n: ", ".join(NORMALIZER_WORDS.get(x, x) for x in n))
-            line += " Left to PROFILE=paper: " + "; ".join(f"{QUANTIZER_TITLES.get(q, q)} ({n})" for q, n in names.items()) + "."
+            names = missing.groupby("quantizer", sort=False)["normalizer"].agg(
+                lambda n: ", ".join(NORMALIZER_WORDS.get(x, x) for x in n)
+            )
+            line += (
+                " Left to PROFILE=paper: "
+                + "; ".join(f"{QUANTIZER_TITLES.get(q, q)} ({n})" for q, n in names.items())
+                + "."
+            )
         lines.append(line)
     absent = [group for group, rows in groups if rows["seeds"].isna().all()]
     if absent:
@@ -250,7 +262,7 @@ def save(table: pd.DataFrame, directory, name: str):
     remarks = "\n".join(f"- {line}" for line in notes(table))
     (directory / f"{name}.md").write_text(f"{text}\n\n{remarks}\n", encoding="utf-8")
     (directory / f"{name}.html").write_text(styled(table).to_html(table_uuid=name), encoding="utf-8")
-    plain = wide(table).rename(columns=_latex).rename(index=_latex)
+    plain = wide(table).map(_latex).rename(columns=_latex).rename(index=_latex)
     (directory / f"{name}.tex").write_text(plain.style.to_latex(hrules=True, multicol_align="c"), encoding="utf-8")
 
 

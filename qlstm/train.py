@@ -1,9 +1,9 @@
 """Training: one run from its configuration to its record, with checkpoints after each epoch."""
 
 import contextlib
+import io
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,10 @@ class _Run:
             self.optimizer.step()
             # the loss-aware quantizers weigh by Adam's second moment
             self.model.lstm.set_second_moment(
-                {name: self.optimizer.state[p]["exp_avg_sq"] for name, p in self.model.lstm.named_parameters(recurse=False)}
+                {
+                    name: self.optimizer.state[p]["exp_avg_sq"]
+                    for name, p in self.model.lstm.named_parameters(recurse=False)
+                }
             )
             total += loss.detach().double() * targets.numel()
             count += targets.numel()
@@ -236,7 +239,9 @@ class _Run:
 
     def _keep_epoch(self, epoch, line):
         """Add an epoch to the history, with the traces of its end, and write it and the checkpoint."""
-        self.epochs.append({"epoch": epoch, **line, "alpha": traces.scales(self.model.lstm), "gains": traces.gains(self.model.lstm)})
+        self.epochs.append(
+            {"epoch": epoch, **line, "alpha": traces.scales(self.model.lstm), "gains": traces.gains(self.model.lstm)}
+        )
         if epoch and not self.diverged and epoch == self.best_epoch:
             self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         if self.directory is None or epoch == 0:
@@ -274,13 +279,9 @@ class _Run:
             "gradients": self.gradients,
             "seconds": self.seconds,
         }
-        temporary = self.directory / f".checkpoint.{os.getpid()}"
-        try:
-            torch.save(checkpoint, temporary)
-            os.replace(temporary, self.directory / "checkpoint.pt")
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        records.write_atomically(self.directory / "checkpoint.pt", buffer.getbuffer())
 
     @property
     def identity(self):

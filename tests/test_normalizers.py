@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from torch import nn
 from tolerances import assert_close
+from torch import nn
 
 from qlstm import ConfigError, QuantLSTM
 from qlstm.normalizers import NORMALIZERS, BatchNorm, LayerNorm, WeightNorm, make_normalizer
@@ -195,7 +195,14 @@ def test_batch_training_needs_two_samples():
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "statistics"), [("none", 0, 0), ("weight", 1, 0), ("layer", 2, 0), ("batch_shared", 2, 2), ("batch_separate", 2, 2 * STEPS)]
+    ("name", "parameters", "statistics"),
+    [
+        ("none", 0, 0),
+        ("weight", 1, 0),
+        ("layer", 2, 0),
+        ("batch_shared", 2, 2),
+        ("batch_separate", 2, 2 * STEPS),
+    ],
 )
 @pytest.mark.parametrize("features", [(4, d), (d,)])
 def test_shapes(name, parameters, statistics, features):
@@ -372,7 +379,9 @@ def test_own_module_normalizes_the_quantized_weight():
 # Errors.
 
 
-@pytest.mark.parametrize(("name", "meant"), [("wieght", "weight"), ("layernorm", "layer"), ("batch_seperate", "batch_separate")])
+@pytest.mark.parametrize(
+    ("name", "meant"), [("wieght", "weight"), ("layernorm", "layer"), ("batch_seperate", "batch_separate")]
+)
 def test_unknown_name_is_an_error_with_a_suggestion(name, meant):
     for make_it in (lambda: make_normalizer(name, (4, d), n, 3), lambda: QuantLSTM(n, d, normalizer=name)):
         with pytest.raises(ConfigError, match=f"unknown normalizer '{name}': did you mean '{meant}'") as error:
@@ -381,7 +390,10 @@ def test_unknown_name_is_an_error_with_a_suggestion(name, meant):
 
 
 def test_batch_separate_needs_max_steps():
-    for make_it in (lambda: make_normalizer("batch_separate", (4, d), n, None), lambda: QuantLSTM(n, d, normalizer="batch_separate")):
+    for make_it in (
+        lambda: make_normalizer("batch_separate", (4, d), n, None),
+        lambda: QuantLSTM(n, d, normalizer="batch_separate"),
+    ):
         with pytest.raises(ConfigError, match="max_steps"):
             make_it()
 

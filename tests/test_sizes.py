@@ -16,7 +16,10 @@ from qlstm.quantizers import QUANTIZERS
 MISPRINTS = {("penn_char", "stn"): 3925, ("text8", "stn"): 29443}
 """Printed wrongly in the source (3521 and 15303), with the right size."""
 
-BITS = {name: 32 if name == "full_precision" else 1 if name in ("binary_connect", "bwn", "lab", "sbn") else 2 for name in QUANTIZERS}
+BITS = {
+    name: 32 if name == "full_precision" else 1 if name in ("binary_connect", "bwn", "lab", "sbn") else 2
+    for name in QUANTIZERS
+}
 VOCABULARY = {"war_and_peace": 87, "penn_char": 50, "text8": 27}
 SCALING = ["bwn", "lab", "twn", "lat"]
 
@@ -38,7 +41,16 @@ COMBINATIONS = [(q, n) for q in QUANTIZERS for n in NORMALIZERS if allowed(q, n)
 
 
 def floats_beside_weights(quantizer, normalizer, d, steps, layers):
-    count = 4 * d + {"none": 0, "weight": 8 * d, "layer": 16 * d, "batch_shared": 32 * d, "batch_separate": 16 * d + 16 * d * steps}[normalizer]
+    count = (
+        4 * d
+        + {
+            "none": 0,
+            "weight": 8 * d,
+            "layer": 16 * d,
+            "batch_shared": 32 * d,
+            "batch_separate": 16 * d + 16 * d * steps,
+        }[normalizer]
+    )
     if quantizer in ("sbn", "stn"):
         count += 2 * d + 2 * d * steps
     if quantizer in SCALING:
@@ -48,7 +60,9 @@ def floats_beside_weights(quantizer, normalizer, d, steps, layers):
     return layers * count
 
 
-@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: "-".join([row["dataset"], row["quantizer"], row["normalizer"]]))
+@pytest.mark.parametrize(
+    "row", PUBLISHED, ids=lambda row: "-".join([row["dataset"], row["quantizer"], row["normalizer"]])
+)
 def test_published(row):
     size = round_half_up(size_kb(config(row["dataset"], row["quantizer"], row["normalizer"])))
     right = MISPRINTS.get((row["dataset"], row["quantizer"]))
@@ -69,9 +83,12 @@ def test_published_rows_are_all_there():
 
 @examples
 @given(
-    combination=st.sampled_from(COMBINATIONS), dataset=st.sampled_from(sorted(VOCABULARY)), d=st.integers(1, 700), layers=st.integers(1, 3),
+    combination=st.sampled_from(COMBINATIONS),
+    dataset=st.sampled_from(sorted(VOCABULARY)),
+    d=st.integers(1, 700),
+    layers=st.integers(1, 3),
     steps=st.integers(1, 200),
-)  # fmt: skip
+)
 def test_any_size_is_the_sum_of_its_parts(combination, dataset, d, layers, steps):
     quantizer, normalizer = combination
     size = size_kb(config(dataset, quantizer, normalizer, hidden_size=d, num_layers=layers, steps=steps))
@@ -93,10 +110,16 @@ def test_size_is_what_the_layer_holds(quantizer, normalizer):
                 number_of_bits += 32 * lstm.quantized(name).scales.numel()
         elif not name.startswith("second_moment"):  # needed in training only
             number_of_bits += 32 * tensor.numel()
-    assert size_kb(config("penn_char", quantizer, normalizer, hidden_size=d, num_layers=layers, steps=steps)) == number_of_bits / 8 / 1024
+    assert (
+        size_kb(config("penn_char", quantizer, normalizer, hidden_size=d, num_layers=layers, steps=steps))
+        == number_of_bits / 8 / 1024
+    )
 
 
-@pytest.mark.parametrize(("scaling", "plain"), [("bwn", "binary_connect"), ("lab", "binary_connect"), ("twn", "ter_connect"), ("lat", "ter_connect")])
+@pytest.mark.parametrize(
+    ("scaling", "plain"),
+    [("bwn", "binary_connect"), ("lab", "binary_connect"), ("twn", "ter_connect"), ("lat", "ter_connect")],
+)
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_scaling_quantizers_add_one_float_a_matrix(scaling, plain, normalizer, layers):
@@ -110,7 +133,12 @@ def test_alternating_adds_a_float_a_row_and_plane():
 
 
 @examples
-@given(combination=st.sampled_from(COMBINATIONS), d=st.integers(1, 3000), more=st.integers(1, 50), layers=st.integers(1, 3))
+@given(
+    combination=st.sampled_from(COMBINATIONS),
+    d=st.integers(1, 3000),
+    more=st.integers(1, 50),
+    layers=st.integers(1, 3),
+)
 def test_size_grows_with_units_and_layers(combination, d, more, layers):
     smaller = config("text8", *combination, hidden_size=d, num_layers=layers)
     assert size_kb(dataclasses.replace(smaller, hidden_size=d + more)) > size_kb(smaller)
@@ -118,10 +146,15 @@ def test_size_grows_with_units_and_layers(combination, d, more, layers):
 
 
 @examples
-@given(normalizer=st.sampled_from(list(NORMALIZERS)), d=st.integers(1, 3000), dataset=st.sampled_from(sorted(VOCABULARY)))
+@given(
+    normalizer=st.sampled_from(list(NORMALIZERS)),
+    d=st.integers(1, 3000),
+    dataset=st.sampled_from(sorted(VOCABULARY)),
+)
 def test_size_grows_with_bits(normalizer, d, dataset):
     one, two, full = (
-        size_kb(config(dataset, q, normalizer, hidden_size=d)) for q in ("binary_connect", "ter_connect", "full_precision")
+        size_kb(config(dataset, q, normalizer, hidden_size=d))
+        for q in ("binary_connect", "ter_connect", "full_precision")
     )
     weights = 4 * d * (VOCABULARY[dataset] + d)
     assert one < two < full
@@ -131,13 +164,22 @@ def test_size_grows_with_bits(normalizer, d, dataset):
 
 def test_size_does_not_depend_on_training():
     base = config("war_and_peace", "bwn", "batch_shared")
-    for changed in (dict(seed=3), dict(epochs=1), dict(batch_size=8), dict(steps=20), dict(learning_rate=1.0)):
+    for changed in (
+        dict(seed=3),
+        dict(epochs=1),
+        dict(batch_size=8),
+        dict(steps=20),
+        dict(learning_rate=1.0),
+    ):
         assert size_kb(dataclasses.replace(base, **changed)) == size_kb(base)
     separate = config("war_and_peace", "bwn", "batch_separate")
     assert size_kb(dataclasses.replace(separate, steps=20)) < size_kb(separate)
 
 
-@pytest.mark.parametrize(("x", "rounded"), [(0.5, 1), (1.5, 2), (2.5, 3), (3.5, 4), (157.75, 158), (2.4999, 2), (0, 0), (7, 7), (63437.5, 63438)])
+@pytest.mark.parametrize(
+    ("x", "rounded"),
+    [(0.5, 1), (1.5, 2), (2.5, 3), (3.5, 4), (157.75, 158), (2.4999, 2), (0, 0), (7, 7), (63437.5, 63438)],
+)
 def test_round_half_up(x, rounded):
     assert round_half_up(x) == rounded
     assert isinstance(round_half_up(x), int)

@@ -1,5 +1,6 @@
 """What the runs of a profile are doing, read from their folders: for `make status` and the line of `make reproduce`."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -14,10 +15,8 @@ def state(directory: Path) -> tuple[str, dict]:
     if (directory / "record.json").exists():
         return "done", {}
     last = {}
-    try:
+    with contextlib.suppress(OSError, ValueError, IndexError):
         last = json.loads((directory / "epochs.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    except (OSError, ValueError, IndexError):
-        pass
     if _held(directory / ".lock"):
         return "running", last
     if (directory / "error.txt").exists():
@@ -92,9 +91,6 @@ class Progress:
             return []
         left = (time.monotonic() - self.started) * (total - work) / (work - self.work_at_start)
         return [f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"]
-
-    def tick(self):
-        """While the report is made: nothing new to say."""
 
     def _write(self, text: str):
         width = shutil.get_terminal_size().columns - 1

@@ -1,0 +1,35 @@
+"""The one table of tolerances. Widening an entry needs its cause written beside it."""
+
+import torch
+
+TOLERANCES = {
+    # float64, the same equations evaluated twice: sums in another order, 1e-15 a step, over a few dozen steps
+    "float64": dict(rtol=1e-10, atol=1e-10),
+    # float64, a single formula without recurrence: only the order of a short sum differs
+    "formula": dict(rtol=1e-12, atol=1e-14),
+    # as "formula", in float32 against float64: 2^-24 = 6e-8 an operation, sums of at most some 40 terms
+    "formula_float32": dict(rtol=2e-6, atol=1e-7),
+    # one float32 recurrence against another; outputs and states are of magnitude 1
+    "float32": dict(rtol=1e-5, atol=1e-6),
+    # gradients there are sums over all steps, samples and units, up to 20, and rounding adds up likewise
+    "float32_gradients": dict(rtol=1e-5, atol=2e-5),
+    # weight normalization divides by ||W_j|| + 1e-8: with rows of norm 0.1 and more, times 0.01 and more, the
+    # result changes by at most 1e-8 / 0.001
+    "weight_scaling": dict(rtol=2e-5, atol=0.0),
+    # layer and batch normalization leave eps = 1e-5 beside a variance: with 0.01 and more, a thousandth
+    "layer_scaling": dict(rtol=0.0, atol=1e-3),
+    # float32 against float64 through normalizers: an error of 1e-7 in a product is divided by the product's
+    # standard deviation, which can be 0.01, and grows over five steps of two layers
+    "float32_float64": dict(rtol=0.0, atol=5e-5),
+    # a squared error that one choice minimizes, relative to that of the choice 0: rounding of sums of 35
+    # squares, and of codes and scales found in float32
+    "objective": dict(rtol=0.0, atol=1e-12),
+    "objective_float32": dict(rtol=0.0, atol=1e-5),
+    # central differences in float64 with step 1e-5: truncation 1e-10, cancellation 1e-16 / 1e-5
+    "finite_differences": dict(rtol=1e-6, atol=1e-8),
+}
+
+
+def assert_close(actual, expected, tolerance):
+    """Equal within the named entry of the table; same shape and dtype."""
+    torch.testing.assert_close(actual, expected, **TOLERANCES[tolerance])
