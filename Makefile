@@ -7,8 +7,11 @@ SEEDS    ?= 1
 EPOCHS   ?=
 JOBS     ?=
 
-KNOWN := PROFILE ONLY DATASETS SEEDS EPOCHS JOBS PYTHON
+FOLDERS := QLSTM_MIRROR QLSTM_DATA QLSTM_REPORTS
+KNOWN   := PROFILE ONLY DATASETS SEEDS EPOCHS JOBS PYTHON $(FOLDERS)
 $(foreach v,$(MAKEOVERRIDES),$(if $(filter $(KNOWN),$(firstword $(subst =, ,$v))),,$(error unknown variable in "$v"; possible: $(KNOWN))))
+# notebooks run in folders of their own, so paths are made absolute
+$(foreach v,$(FOLDERS),$(if $($v),$(eval override export $v := $(if $(findstring ://,$($v)),$($v),$(abspath $($v))))))
 
 PYTHON ?= python3
 ifeq ($(CONDA_DEFAULT_ENV),qlstm)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -88,8 +89,7 @@ def gradient_norms(runs: dict[tuple[str, str], dict]) -> Figure:
     )  # fmt: skip
     grid.set(yscale="log").set_titles("{col_name}, {row_name}", fontsize="small")
     grid.set_axis_labels("time step t", "‖∂loss/∂h$_t$‖  (10$^{-3}$)")
-    _finish(grid, top=0.93, bottom=0.04)
-    return grid.figure
+    return _finished(grid, top=0.93, bottom=0.04)
 
 
 def _whole_epochs(grid: sns.FacetGrid):
@@ -97,10 +97,12 @@ def _whole_epochs(grid: sns.FacetGrid):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _finish(grid: sns.FacetGrid, *, top: float, bottom: float):
-    """The legend in one line below the panels, room for the title above."""
+def _finished(grid: sns.FacetGrid, *, top: float, bottom: float) -> Figure:
+    """The legend below the panels, room for the title above; not left open in pyplot, which would show it again."""
     sns.move_legend(grid, "lower center", bbox_to_anchor=(0.5, 0.0), ncols=4, title=None, frameon=False)
     grid.figure.tight_layout(rect=(0, bottom, 1, top))
+    plt.close(grid.figure)
+    return grid.figure
 
 
 def by_epoch(runs: dict[tuple[str, str], dict], quantity: str, axis_label: str) -> Figure:
@@ -118,8 +120,7 @@ def by_epoch(runs: dict[tuple[str, str], dict], quantity: str, axis_label: str) 
     )  # fmt: skip
     grid.set_titles("{col_name}").set_axis_labels("epoch", axis_label)
     _whole_epochs(grid)
-    _finish(grid, top=0.86, bottom=0.08)
-    return grid.figure
+    return _finished(grid, top=0.86, bottom=0.08)
 
 
 def learning_curves(records: list[dict]) -> Figure:
@@ -134,7 +135,7 @@ def learning_curves(records: list[dict]) -> Figure:
                            palette="colorblind", errorbar=None, height=3.5, aspect=1.3)  # fmt: skip
         grid.set_titles("{col_name}").set_axis_labels("epoch", "validation BPC")
         _whole_epochs(grid)
-    return grid.figure
+        return _finished(grid, top=1, bottom=0.14)
 
 
 def save(result: Figure, directory: Path, name: str):

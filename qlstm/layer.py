@@ -60,7 +60,7 @@ class QuantLSTM(nn.Module):
     ):
         super().__init__()
         for name, size in [("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)]:
-            if not isinstance(size, int) or size < 1:
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ConfigError(f"{name} must be a positive integer, got {size!r}")
         if not 0 <= dropout <= 1:
             raise ConfigError(f"dropout must be a probability, got {dropout!r}")
@@ -108,7 +108,7 @@ class QuantLSTM(nn.Module):
         the given weights, so that the unquantized network computes what the plain one does.
         Raises ``ConfigError`` for a bidirectional, projected or batch-first LSTM.
         """
-        if lstm.bidirectional or lstm.proj_size or lstm.batch_first:
+        if not isinstance(lstm, nn.LSTM) or lstm.bidirectional or lstm.proj_size or lstm.batch_first:
             raise ConfigError("from_torch takes a time-first, one-directional LSTM without projection")
         settings = {"dropout": lstm.dropout} | settings
         own = cls(lstm.input_size, lstm.hidden_size, lstm.num_layers, **settings).to(lstm.weight_ih_l0)
@@ -133,8 +133,11 @@ class QuantLSTM(nn.Module):
         """
         for name, moment in second_moment.items():
             buffer = self._buffers.get(name.replace("weight", "second_moment"))
-            if buffer is not None:
-                buffer.copy_(moment.detach())
+            if buffer is None:
+                continue
+            if moment.shape != buffer.shape:
+                raise ValueError(f"second moment of {name}: expected {tuple(buffer.shape)}, got {tuple(moment.shape)}")
+            buffer.copy_(moment.detach())
 
     def quantized(self, name: str) -> Quantized:
         """Codes (k, 4, d, n) and scales of the four gates' matrices of a weight, e.g. ``"weight_hh_l0"``."""
@@ -216,7 +219,7 @@ class QuantLSTM(nn.Module):
         for k in range(self.num_layers):
             w_x, w_h = self.effective_weight(f"weight_ih_l{k}"), self.effective_weight(f"weight_hh_l{k}")
             # W_x x_t of all steps at once; a one-hot x_t picks a column of W_x
-            products = F.linear(x, w_x) if x.is_floating_point() else F.embedding(x, w_x.T)
+            products = F.linear(x, w_x) if x.is_floating_point() else F.embedding(x.long(), w_x.T)
             norms = [getattr(self, f"norm_{side}_l{k}") for side in ("ih", "hh", "c")]
             steps = {}
             if trace is not None:

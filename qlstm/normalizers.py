@@ -139,15 +139,16 @@ class BatchNorm(Normalizer):
 
 
 class _Own(Normalizer):
-    """A user's function or module, called as ``norm(product, t)`` or ``norm(product)``."""
+    """A user's function or module, called as ``norm(product, t)`` if it requires two arguments or has a ``t``."""
 
     def __init__(self, function: Callable, features, columns):
         super().__init__(features, columns)
         self.function = copy.deepcopy(function) if isinstance(function, nn.Module) else function
         try:
-            inspect.signature(function.forward if isinstance(function, nn.Module) else function).bind(None, 0)
-            self.takes_step = True
-        except (TypeError, ValueError):  # one argument; or a function of torch's own, which has no signature
+            signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+            required = [p for p in signature.parameters.values() if p.default is p.empty]
+            self.takes_step = "t" in signature.parameters or len(required) == 2
+        except ValueError:  # a function of torch's own has no signature
             self.takes_step = False
 
     def normalize_weight(self, weight):

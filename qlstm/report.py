@@ -31,7 +31,7 @@ def findings(found: list[dict]) -> list[str]:
             continue
         parts = [f"full precision {test['full_precision', 'none']:.2f} BPC"]
         for quantizer in ("binary_connect", "ter_connect"):
-            rows = {n: v for (q, n), v in test.items() if q == quantizer}
+            rows = {n: test[quantizer, n] for n in NORMALIZER_TITLES if (quantizer, n) in test}
             if "none" not in rows:
                 continue
             name = QUANTIZER_TITLES[quantizer]

@@ -4,9 +4,9 @@ The workflow calls it once a run. A command, not to be imported: the function is
 """
 
 import argparse
+import contextlib
 import json
 import sys
-from pathlib import Path
 
 from qlstm import notebooks, records
 from qlstm.errors import ConfigError, unknown
@@ -48,8 +48,9 @@ def main() -> int:
         records.load(directory / "record.json")
     except (ConfigError, notebooks.NotebookError, records.RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        if directory is not None and directory.is_dir():
-            Path(directory / "error.txt").write_text(f"{error}\n", encoding="utf-8")
+        if directory is not None:
+            with contextlib.suppress(OSError):  # the disk may be full
+                (directory / "error.txt").write_text(f"{error}\n", encoding="utf-8")
         return 1
     return 0
 

@@ -474,7 +474,7 @@ def test_second_moment_of_others_is_ignored():
 
 
 def test_loading_leaves_the_optimizer_alone():
-    """The second moment is held by reference: loading a checkpoint must not write into Adam's state."""
+    """Loading a checkpoint must not write into the Adam state that the second moment came from."""
     lstm = QuantLSTM(3, 4, quantizer="lab")
     fresh = copy.deepcopy(lstm.state_dict())
     adam = torch.optim.Adam(lstm.parameters())
@@ -939,3 +939,26 @@ def test_print_names_the_settings():
     text = repr(QuantLSTM(5, 7, 2, quantizer="bwn", normalizer="layer"))
     assert "5, 7, num_layers=2, quantizer=bwn" in text
     assert "LayerNorm" in text
+
+
+def test_second_moment_of_another_shape_is_refused():
+    lstm = QuantLSTM(3, 4, quantizer="lab")
+    with pytest.raises(ValueError, match="second moment of weight_hh_l0"):
+        lstm.set_second_moment({"weight_hh_l0": torch.ones(1)})
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.bool])
+def test_any_integer_stands_for_a_one_hot_vector(dtype):
+    lstm = QuantLSTM(2, 4)
+    x = torch.tensor([[0, 1], [1, 1], [0, 0]])
+    assert torch.equal(lstm(x.to(dtype))[0], lstm(x)[0])
+
+
+def test_from_torch_takes_an_lstm_only():
+    with pytest.raises(ConfigError, match="LSTM"):
+        QuantLSTM.from_torch(torch.nn.GRU(3, 4))
+
+
+def test_sizes_are_no_booleans():
+    with pytest.raises(ConfigError, match="input_size"):
+        QuantLSTM(True, 4)

@@ -420,3 +420,10 @@ def test_neither_name_nor_callable(normalizer):
 def test_name_that_cannot_be_imported(normalizer):
     with pytest.raises(ConfigError, match="cannot import the normalizer"):
         QuantLSTM(n, d, normalizer=normalizer)
+
+
+def test_an_option_of_ones_own_function_is_not_taken_for_the_step():
+    norm = make_normalizer(lambda product, eps=2.0: product / eps, (4, 3), 5, None)
+    assert torch.equal(norm(torch.ones(2, 4, 3), 7), torch.full((2, 4, 3), 0.5))
+    norm = make_normalizer(lambda product, t=0: product * t, (4, 3), 5, None)
+    assert torch.equal(norm(torch.ones(2, 4, 3), 7), torch.full((2, 4, 3), 7.0))

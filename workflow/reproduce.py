@@ -43,6 +43,11 @@ def parse(arguments=None):
         setattr(options, name, int(text) if text else default)
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"JOBS must be 1 or more, got {options.jobs}")
+    if options.datasets:  # notebooks run in folders of their own
+        options.datasets = [
+            os.path.abspath(name) if name not in data.CATALOGUE and os.path.exists(name) else name
+            for name in options.datasets
+        ]
     return options
 
 
