@@ -1,7 +1,6 @@
 """Training: one run from its configuration to its record, with checkpoints after each epoch."""
 
 import contextlib
-import io
 import json
 import math
 import time
@@ -15,7 +14,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qlstm import data, records, traces
+from qlstm import checkpoints, data, records, traces
 from qlstm.experiments import ExperimentConfig
 from qlstm.models import LanguageModel
 from qlstm.recurrence import find_backend
@@ -279,9 +278,7 @@ class _Run:
             "gradients": self.gradients,
             "seconds": self.seconds,
         }
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        records.write_atomically(self.directory / "checkpoint.pt", buffer.getbuffer())
+        checkpoints.save(checkpoint, self.directory / "checkpoint.pt")
 
     @property
     def identity(self):
@@ -294,15 +291,15 @@ class _Run:
         if path is None or not path.exists():
             return False
         try:
-            checkpoint = torch.load(path, map_location=self.device, weights_only=True)
-            if checkpoint["identity"] != self.identity:
-                self.report(f"{path}: of other settings, text or code; starting anew")
-                return False
-            self.model.load_state_dict(checkpoint["model"])
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
-        except Exception as error:  # a torn file can raise nearly anything; the run is then repeated, nothing is lost
-            self.report(f"{path}: unreadable ({type(error).__name__}); starting anew")
+            checkpoint = checkpoints.load(path, self.device)
+        except checkpoints.CheckpointError as error:
+            self.report(f"{error}; starting anew")
             return False
+        if checkpoint["identity"] != self.identity:
+            self.report(f"{path}: of other settings, text or code; starting anew")
+            return False
+        self.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.best = {name: value.cpu() for name, value in checkpoint["best"].items()}
         self.epochs, self.gradients, self.seconds = (checkpoint[key] for key in ("epochs", "gradients", "seconds"))
         self.random_state = {name: state.cpu() for name, state in checkpoint["random_state"].items()}

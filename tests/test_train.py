@@ -82,14 +82,14 @@ def test_a_finished_run_is_not_repeated(tmp_path):
     assert len(other["epochs"]) == 3
 
 
-@pytest.mark.parametrize("damage", [b"", b"torn", None])
+@pytest.mark.parametrize("damage", ["empty", "torn", "altered", "foreign"])
 def test_a_torn_or_foreign_checkpoint_starts_the_run_anew(tmp_path, damage):
-    if damage is None:
-        with pytest.raises(KeyboardInterrupt):
-            qlstm.run(dataclasses.replace(TINY, seed=5), tmp_path, report=interrupt)
-        assert (tmp_path / "checkpoint.pt").exists()
-    else:
-        (tmp_path / "checkpoint.pt").write_bytes(damage)
+    with pytest.raises(KeyboardInterrupt):
+        qlstm.run(dataclasses.replace(TINY, seed=5 if damage == "foreign" else 0), tmp_path, report=interrupt)
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
+    altered = whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
+    path.write_bytes({"empty": b"", "torn": whole[: len(whole) // 2], "altered": altered, "foreign": whole}[damage])
     lines = []
     record = qlstm.run(TINY, tmp_path, report=lines.append)
     assert "starting anew" in lines[0]
