@@ -16,7 +16,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     # minutes, to see that everything works
     "smoke": dict(hidden_size=32, steps=25, batch_size=16, epochs=2, max_symbols=16_000),
     # the default: the paper's finding, on the embedded text and two cores
-    "quick": dict(hidden_size=128, steps=100, batch_size=64, epochs=5, max_symbols=400_000),
+    "quick": dict(hidden_size=128, steps=100, batch_size=64, epochs=4, max_symbols=400_000),
     # the settings of the paper's appendix
     "paper": dict(hidden_size=512, steps=100, batch_size=64, epochs=200, max_symbols=0),
 }
