@@ -9,16 +9,35 @@ name ``gates``) marks pre-activations; xi_m the loss of time step m. Reading ord
 :mod:`~qlstm.tables`, :mod:`~qlstm.figures`.
 """
 
-from qlstm.data import DataError, load_dataset
-from qlstm.errors import ConfigError
-from qlstm.experiments import ExperimentConfig, grid
-from qlstm.layer import QuantLSTM
-from qlstm.models import LanguageModel
-from qlstm.quantizers import Quantized, straight_through
-from qlstm.records import RecordError
-from qlstm.sizes import round_half_up, size_kb
-from qlstm.train import load_model, run
+from importlib import import_module
 
+_HOME = {
+    "ConfigError": "errors",
+    "DataError": "files",
+    "ExperimentConfig": "experiments",
+    "LanguageModel": "models",
+    "QuantLSTM": "layer",
+    "Quantized": "quantizers",
+    "RecordError": "records",
+    "grid": "experiments",
+    "load_dataset": "data",
+    "load_model": "train",
+    "round_half_up": "sizes",
+    "run": "train",
+    "size_kb": "sizes",
+    "straight_through": "quantizers",
+}
 __version__ = "0.1.0"
-__all__ = ["ConfigError", "DataError", "ExperimentConfig", "LanguageModel", "QuantLSTM", "Quantized", "RecordError",
-           "grid", "load_dataset", "load_model", "round_half_up", "run", "size_kb", "straight_through"]  # fmt: skip
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    """Import on first use: a command that only starts a notebook need not wait seconds for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'qlstm' has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"qlstm.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

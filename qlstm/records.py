@@ -10,9 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy
-import torch
-
 from qlstm.paths import ROOT, reports
 
 SCHEMA = 1
@@ -103,8 +100,11 @@ def training_code() -> str:
     return digest.hexdigest()[:16]
 
 
-def environment(device: torch.device, backend: str) -> dict[str, Any]:
-    """Where a run was made: commit, versions, machine."""
+def environment(device, backend: str) -> dict[str, Any]:
+    """Where a run was made: commit, versions, machine. ``device``: the ``torch.device`` it ran on."""
+    import numpy
+    import torch
+
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

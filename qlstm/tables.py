@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # scipy.stats loads itself on first use, which takes a second
 
 from qlstm import data
 from qlstm.experiments import ARTEFACTS, ExperimentConfig, defaults
@@ -100,7 +100,7 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     def summary(group):
         values = group["test"].dropna().astype(float)
         n = len(values)
-        half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+        half = scipy.stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
         first = group.iloc[0]
         return pd.Series({"mean": values.mean() if n else np.nan, "half_width": half, "seeds": len(group),
                           "diverged": int(group["diverged"].sum()), "size_kb": first["size_kb"],
