@@ -13,7 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from qlstm import ExperimentConfig, notebooks, records
+from qlstm import ExperimentConfig, grid, notebooks, records
 from qlstm.errors import ConfigError
 from qlstm.paths import ROOT
 
@@ -100,6 +100,19 @@ def test_a_second_reproduce_at_once_stops_with_a_status_of_its_own(reproduce, tm
         status, error = reproduce("--profile", "smoke", QLSTM_REPORTS=str(tmp_path))
     assert status == 75
     assert "another `make reproduce` works in" in error
+
+
+@pytest.mark.parametrize(("phase", "trains"), [("runs", True), ("page", False)])
+def test_only_the_first_phase_can_train(tmp_path, phase, trains):
+    """Records of other selections feed the page; the engine must have no rule to make them anew."""
+    options = workflow.parse(["--profile", "smoke", "--only", "figure_04"])
+    content = workflow.plan(options, grid("smoke", only=["figure_04"])) | {"phase": phase, "records": ["another-run"]}
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"),
+               "--directory", str(tmp_path), "--list-rules"]  # fmt: skip
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert ("run" in listed) == trains
+    assert ("page" in listed) != trains
 
 
 def test_an_unknown_run_is_named():

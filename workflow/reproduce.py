@@ -69,6 +69,7 @@ def plan(options, configs) -> dict:
             raise data.DataError(f"{error} (DATASETS=... leaves {name} out)") from None
     return {
         "profile": options.profile,
+        "phase": "runs",
         "runs": known | {run_id: config.as_dict() for run_id, config in runs.items()},
         "selected": list(runs),
         "artefacts": [],
@@ -163,6 +164,7 @@ def reproduce(options) -> int:
             runs_failed = engine(folder, "runs", jobs, log, lock, progress.show)
             content["failures"] = progress.failures()
         found = records.load_all(options.profile)
+        content["phase"] = "page"
         content["records"] = [record["run_id"] for record in found]
         content["artefacts"] = [name for name in options.only or ARTEFACTS if tables.makeable(found, name)]
         write()
