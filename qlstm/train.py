@@ -58,7 +58,8 @@ def run(config: ExperimentConfig, directory: Path | None = None, *, device: str 
 
     ``directory``: where ``record.json``, ``epochs.jsonl``, ``model.safetensors`` (best epoch) and ``checkpoint.pt``
     go; a run that was interrupted there goes on after its last epoch and ends with the record of an unbroken run, and
-    a finished one returns its record at once. None: nothing is written.
+    a finished one returns its record at once. The last checkpoint stays, so that a record which is lost is made again
+    without training; it may be deleted. None: nothing is written.
     ``device``: "auto", "cpu", "cuda", ... ``backend``: see :mod:`qlstm.recurrence`. ``report``: receives a line an
     epoch. A loss that becomes NaN or infinite ends the run as ``diverged`` with metrics None, the paper's N/A.
     Raises ``ConfigError``, ``qlstm.data.DataError``, ``OSError`` (disk full; nothing finished is lost).
@@ -77,7 +78,6 @@ def run(config: ExperimentConfig, directory: Path | None = None, *, device: str 
                 return record
         record = run.record()
         records.save(record, directory / "record.json")
-        (directory / "checkpoint.pt").unlink(missing_ok=True)
         return records.load(directory / "record.json")
 
 

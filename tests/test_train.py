@@ -96,6 +96,13 @@ def test_a_torn_or_foreign_checkpoint_starts_the_run_anew(tmp_path, damage):
     assert comparable(record) == comparable(qlstm.run(TINY, report=quiet))
 
 
+def test_a_lost_record_is_made_again_without_training(tmp_path, monkeypatch):
+    record = qlstm.run(TINY, tmp_path, report=quiet)
+    (tmp_path / "record.json").unlink()  # as the engine does when it was killed before it had noted the end of the job
+    monkeypatch.setattr(train._Run, "_train", None)
+    assert comparable(qlstm.run(TINY, tmp_path, report=quiet)) == comparable(record)
+
+
 def interrupt(line):
     raise KeyboardInterrupt
 

@@ -163,6 +163,9 @@ def reproduce(options) -> int:
         if options.command == "reproduce":
             runs_failed = engine(folder, "runs", jobs, log, lock, progress.show)
             content["failures"] = progress.failures()
+            for run_id in content["selected"]:  # only now is a record safe from the engine, which may have to redo it
+                if (folder / "runs" / run_id / "record.json").exists():
+                    (folder / "runs" / run_id / "checkpoint.pt").unlink(missing_ok=True)
         found = records.load_all(options.profile)
         content["phase"] = "page"
         content["records"] = [record["run_id"] for record in found]
