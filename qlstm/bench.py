@@ -33,7 +33,7 @@ def main() -> int:
     repeats = parser.parse_args().repeats
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"forward + backward, float32, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-          f"median of {repeats} in turn\n{'shape':26}{'layer':38}{'ms':>8}{'x nn.LSTM':>11}")  # fmt: skip
+          f"median of {repeats} in turn\n{'shape':30}{'layer':38}{'ms':>8}{'x nn.LSTM':>11}")  # fmt: skip
     for name, (t, n, d_in, d) in SHAPES.items():
         x = torch.randn(t, n, d_in, device=device)
         layers = {"torch.nn.LSTM": nn.LSTM(d_in, d)}
@@ -51,7 +51,7 @@ def main() -> int:
         medians = {key: statistics.median(values) for key, values in times.items()}
         for key, median in medians.items():
             shape = f"{name}: T{t} N{n} D{d_in} d{d}"
-            print(f"{shape:26}{key:38}{1000 * median:8.1f}{median / medians['torch.nn.LSTM']:11.2f}")
+            print(f"{shape:30}{key:38}{1000 * median:8.1f}{median / medians['torch.nn.LSTM']:11.2f}")
     return 0
 
 
