@@ -6,7 +6,7 @@ alpha the scale of a quantized matrix; g, beta gain and shift of a normalizer, m
 name ``gates``) marks pre-activations; xi_m the loss of time step m. Reading order: :mod:`~qlstm.quantizers`,
 :mod:`~qlstm.normalizers`, :mod:`~qlstm.cell`, :mod:`qlstm.recurrence.naive`, :mod:`~qlstm.layer`,
 :mod:`~qlstm.models`, :mod:`~qlstm.data`, :mod:`~qlstm.experiments`, :mod:`~qlstm.train`, :mod:`~qlstm.records`,
-:mod:`~qlstm.tables`, :mod:`~qlstm.figures`.
+:mod:`~qlstm.theory`, :mod:`~qlstm.packing`, :mod:`~qlstm.tables`, :mod:`~qlstm.figures`, :mod:`~qlstm.scorecard`.
 """
 
 from importlib import import_module
@@ -16,14 +16,20 @@ _HOME = {
     "DataError": "files",
     "ExperimentConfig": "experiments",
     "LanguageModel": "models",
+    "PackedError": "packing",
+    "QuantGRU": "layer",
     "QuantLSTM": "layer",
     "Quantized": "quantizers",
     "RecordError": "records",
     "grid": "experiments",
     "load_dataset": "data",
+    "SequenceClassifier": "models",
     "load_model": "train",
+    "load_packed": "packing",
+    "packed_bytes": "packing",
     "round_half_up": "sizes",
     "run": "train",
+    "save_packed": "packing",
     "size_kb": "sizes",
     "straight_through": "quantizers",
 }

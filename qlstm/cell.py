@@ -1,4 +1,4 @@
-"""One step of the LSTM: the equations, nothing else."""
+"""One step of the LSTM, and of the GRU: the equations, nothing else."""
 
 import torch
 from torch import Tensor
@@ -17,3 +17,16 @@ def lstm_step(gates: Tensor, c: Tensor, norm_c, t: int) -> tuple[Tensor, Tensor]
     # h_t = sig(o~) * tanh(N(c_t))
     h = torch.sigmoid(o) * torch.tanh(norm_c(c, t))
     return h, c
+
+
+def gru_step(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
+    """The next hidden state of a gated recurrent unit (Cho et al., EMNLP 2014; the variant of ``torch.nn.GRU``).
+
+    ``gates_x``: (N, 3, d), normalized input products with the bias added, gates r (reset), z (update), n (candidate).
+    ``gates_h``: (N, 3, d), normalized recurrent products. ``h``: (N, d), h_{t-1}. Returns h_t, (N, d).
+    """
+    r, z = torch.sigmoid(gates_x[:, :2] + gates_h[:, :2]).unbind(1)
+    # n_t = tanh(N(W_xn x_t) + b_n + r_t * N(W_hn h_{t-1}))
+    n = torch.tanh(gates_x[:, 2] + r * gates_h[:, 2])
+    # h_t = (1 - z_t) * n_t + z_t * h_{t-1}
+    return (1 - z) * n + z * h

@@ -1,4 +1,4 @@
-"""Texts as symbol ids: a catalogue of data sets, checked files, vocabularies, minibatches.
+"""A catalogue of data sets; texts as ids of characters or words: checked files, vocabularies, minibatches.
 
 >>> text = load_dataset("python_help")                   # needs no download
 >>> text.decode(text.encode("an object"))
@@ -8,6 +8,9 @@
 import hashlib
 import os
 import platform
+import re
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,22 +20,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qlstm import images
 from qlstm.errors import unknown
 from qlstm.files import DataError, File, obtain, read_bytes
+from qlstm.images import ImageDataset, image_minibatches, pixel_permutation
+
+__all__ = [
+    "CATALOGUE", "DataError", "Entry", "File", "ImageDataset", "TextDataset", "count_predicted", "image_minibatches",
+    "load_dataset", "minibatches", "pixel_permutation", "steps_of", "task_of", "title", "vocabulary_size",
+]  # fmt: skip
+
+UNITS = {"char_lm": "character", "word_lm": "word"}
+"""What the symbols of a text are, by the task: to learn the next one."""
+
+TASKS = (*UNITS, "sequential_image")
+"""What is learned: the next symbol of a text, or the label of an image read pixel by pixel."""
 
 MINIMUM_SYMBOLS = 1000
-"""Symbols that a text of one's own has at least."""
+"""Symbols, characters or words, that a text of one's own has at least."""
+
+LEAST_OCCURRENCES = 2
+"""A word that the training part of a text has less often is :data:`UNKNOWN` (not in texts prepared so already)."""
+
+UNKNOWN, LINE_END = "<unk>", "<eos>"
+"""The words that stand for a rare word and for the end of a line, as in the Penn Treebank."""
 
 
 @dataclass(frozen=True)
 class TextDataset:
     """A text as symbol ids, cut into training, validation and test part.
 
-    ``train``, ``valid``, ``test``: ids, one axis, uint8 (int32 for more than 256 symbols), which
+    ``train``, ``valid``, ``test``: ids, one axis, uint8 (int32 for words, and for more than 256 characters), which
     :func:`minibatches` converts. ``vocabulary``: the symbols of all three parts in code point order, an id is
     a position in it.
-    ``sha256``: of the text, its three parts joined; results on different texts are never pooled.
+    ``sha256``: of the text, its three parts joined; a text of words is its words with one space between each two.
+    Results on different texts are never pooled.
     ``reduced``: a part of, or not, a data set of the paper. ``source``: where the bytes came from.
+    ``unit``: what a symbol is, "character" or "word".
     """
 
     name: str
@@ -43,6 +67,12 @@ class TextDataset:
     sha256: str
     reduced: bool
     source: str
+    unit: str = "character"
+
+    def summary(self) -> str:
+        """Counts in a line."""
+        counts = " / ".join(f"{len(part):,}" for part in (self.train, self.valid, self.test))
+        return f"{counts} {self.unit}s, vocabulary {self.vocabulary_size:,}"
 
     @property
     def vocabulary_size(self) -> int:
@@ -50,31 +80,43 @@ class TextDataset:
         return len(self.vocabulary)
 
     def encode(self, text: str) -> Tensor:
-        """The ids of ``text``, dtype as ``train``. Raises ``DataError`` for an unknown symbol."""
-        return _encode(text, self.vocabulary)
+        """The ids of ``text``, dtype as ``train``; its words are what white space separates.
+
+        An unknown word is "<unk>" where the vocabulary has that; else an unknown symbol raises ``DataError``.
+        """
+        return _encode(text, self.vocabulary, self.unit)
 
     def decode(self, ids: Tensor) -> str:
-        """The text of ``ids``, one axis."""
-        return "".join(self.vocabulary[i] for i in ids.tolist())
+        """The text of ``ids``, one axis; words with a space between."""
+        return _SEPARATOR[self.unit].join(self.vocabulary[i] for i in ids.tolist())
+
+
+_SEPARATOR = {"character": "", "word": " "}
 
 
 @dataclass(frozen=True)
 class Entry:
     """A data set of the catalogue: ``read`` makes the three parts from the contents of ``files``.
 
-    ``counts``: symbols of train, valid, test. ``encoding``: of the text, for its sha256.
+    A part is a text (of words: with white space between) or a :data:`qlstm.images.Part`. ``counts``: symbols or
+    images of train, valid, test. ``encoding``: of the text, for its sha256. ``task``: one of :data:`TASKS`.
+    ``steps``, ``levels``: of images, as in :class:`ImageDataset`. ``source``: says where data without files is from.
     """
 
     title: str
     files: tuple[File, ...]
-    read: Callable[[list[bytes]], list[str]]
+    read: Callable[[list[bytes]], list[str] | list[images.Part]]
     counts: tuple[int, int, int] | None = None
     vocabulary_size: int | None = None
     reduced: bool = False
     encoding: str = "latin-1"
+    task: str = "char_lm"
+    steps: int | None = None
+    levels: int = 255
+    source: Callable[[], str] | None = None
 
 
-def _cut(text: str, train: float, valid: float) -> list[str]:
+def _cut(text: str | list[str], train: float, valid: float) -> list:
     """Cut by position: the first int(train n) symbols, the next int(valid n), the rest."""
     a = int(train * len(text))
     b = a + int(valid * len(text))
@@ -92,11 +134,42 @@ def _words_to_characters(contents: list[bytes]) -> list[str]:
             for content in contents]  # fmt: skip
 
 
-def _python_help(_: list[bytes]) -> list[str]:
+def _words(contents: list[bytes]) -> list[str]:
+    """The words of texts prepared as such: what white space separates, and one "<eos>" a line end."""
+    return [" ".join(content.decode("ascii").replace("\n", f" {LINE_END} ").split()) for content in contents]
+
+
+def _help_text() -> str:
     """Python's help on the language, the topics in alphabetical order, joined by line ends."""
     from pydoc_data.topics import topics
 
-    return _cut("\n".join(topics[topic] for topic in sorted(topics)), 0.8, 0.1)
+    return "\n".join(topics[topic] for topic in sorted(topics))
+
+
+def _help_source() -> str:
+    return f"pydoc_data.topics of Python {platform.python_version()}"
+
+
+def _tokens(text: str) -> list[str]:
+    r"""The words of any text: words, numbers and punctuation marks in lower case, "<eos>" after a line that has any.
+
+    A mark four times or more in a row (an underline) is one; "<unk>" stays.
+
+    >>> _tokens("It's 3.5\n========\n\n<unk> == x")
+    ['it', "'", 's', '3', '.', '5', '<eos>', '=', '<eos>', '<unk>', '=', '=', 'x', '<eos>']
+    """
+    words = []
+    for line in re.sub(r"([^\w\s])\1{3,}", r"\1", text.lower()).splitlines():
+        if found := re.findall(rf"{UNKNOWN}|\w+|[^\w\s]", line):
+            words += [*map(sys.intern, found), LINE_END]  # interned: each word is in memory once
+    return words
+
+
+def _rare_words_replaced(words: list[str]) -> list[str]:
+    """Three parts, 80/10/10 by position; a word that is rare in the first is "<unk>" in all of them."""
+    parts = _cut(words, 0.8, 0.1)
+    known = {word for word, n in Counter(parts[0]).items() if n >= LEAST_OCCURRENCES}
+    return [" ".join(word if word in known else UNKNOWN for word in part) for part in parts]
 
 
 def _penn(part: str, size: int, sha256: str) -> File:
@@ -134,38 +207,74 @@ CATALOGUE: dict[str, Entry] = {
     "text8_prefix": Entry("Text8, the first 0.7 %", (TEXT8_PREFIX,),
                           partial(_bytes_as_symbols, train=0.9, valid=0.05), (620_472, 34_470, 34_472), 27,
                           reduced=True),
-    "python_help": Entry("Python's help text", (), _python_help, reduced=True, encoding="utf-8"),
+    "python_help": Entry("Python's help text", (), lambda _: _cut(_help_text(), 0.8, 0.1), reduced=True,
+                         encoding="utf-8", source=_help_source),
+    "penn_word": Entry("Penn Treebank (words)", PENN, _words, (929_589, 73_760, 82_430), 10_000, task="word_lm"),
+    "python_help_words": Entry("Python's help text (words)", (),
+                               lambda _: _rare_words_replaced(_tokens(_help_text())), reduced=True,
+                               encoding="utf-8", task="word_lm", source=_help_source),
+    "mnist": Entry("sequential MNIST", images.MNIST, images.read_mnist, (50_000, 10_000, 10_000),
+                   task="sequential_image", steps=784),
+    "digits": Entry("handwritten digits, 8 x 8", (), images.read_digits, (1_197, 300, 300), reduced=True,
+                    task="sequential_image", steps=64, levels=16, source=images.digits_source),
 }  # fmt: skip
 """The data sets by name; any other text is named by the path of its file."""
 
 
-def load_dataset(name: str) -> TextDataset:
+def load_dataset(name: str, task: str | None = None) -> TextDataset | ImageDataset:
     """A data set of :data:`CATALOGUE`, or the text file at the path ``name`` (80/10/10 by position).
 
+    ``task``: has to be the catalogue's where it is given; a path is a text of characters, with "word_lm" of words
+    (as :func:`_tokens` has them; those that the training part has once are "<unk>").
     A file comes from ``data/raw``, else from ``$QLSTM_MIRROR`` (a folder or an address) where that is set,
-    else from the network. Raises ``DataError``: unknown name; file missing, truncated or altered.
+    else from the network. Raises ``DataError``: unknown name or task, a name that is for another task; file
+    missing, truncated or altered.
     """
-    entry = _entry(name)
+    entry = _entry(name, task)
     if entry is None:
-        return _text_file(str(name))
+        return _text_file(str(name), UNITS[task or "char_lm"])
     contents, sources = [], []
     for file in entry.files:
         content, source = obtain(file)
         contents.append(content)
         sources.append(source)
-    source = ", ".join(sources) or f"pydoc_data.topics of Python {platform.python_version()}"
-    dataset = _dataset(name, entry.read(contents), entry.encoding, entry.reduced, source)
-    counts = tuple(len(part) for part in (dataset.train, dataset.valid, dataset.test))
-    if entry.counts not in (None, counts) or entry.vocabulary_size not in (None, dataset.vocabulary_size):
-        raise DataError(f"{name} has {counts} symbols of {dataset.vocabulary_size} kinds instead of "
-                        f"{entry.counts} of {entry.vocabulary_size}")  # fmt: skip
+    parts = entry.read(contents)
+    source = ", ".join(sources) or (entry.source() if entry.source else "")
+    if entry.task == "sequential_image":
+        dataset = images.image_dataset(name, parts, entry.levels, entry.reduced, source)
+        counts, kinds = tuple(len(labels) for _, labels in parts), dataset.steps
+    else:
+        dataset = _dataset(name, parts, entry.encoding, entry.reduced, source, UNITS[entry.task])
+        counts = tuple(len(part) for part in (dataset.train, dataset.valid, dataset.test))
+        kinds = dataset.vocabulary_size
+    expected = entry.vocabulary_size or entry.steps
+    if entry.counts not in (None, counts) or expected not in (None, kinds):
+        what = f"images of {kinds} pixels" if entry.steps else f"symbols of {kinds} kinds"
+        raise DataError(f"{name} has {counts} {what} instead of {entry.counts} of {expected}")
     return dataset
 
 
-def vocabulary_size(name: str) -> int:
-    """Number of distinct symbols; reads the text only where the catalogue does not say. Errors as there."""
+def vocabulary_size(name: str, task: str | None = None) -> int:
+    """Number of distinct symbols; reads the text only where the catalogue does not say.
+
+    Raises ``DataError`` as :func:`load_dataset`, and for images.
+    """
+    entry = _entry(name, task)
+    if entry and entry.task == "sequential_image":
+        raise DataError(f"{name} is a data set of images and has no vocabulary")
+    return entry.vocabulary_size if entry and entry.vocabulary_size else load_dataset(name, task).vocabulary_size
+
+
+def task_of(name: str) -> str | None:
+    """The task of a data set of the catalogue, None for a path that exists. Raises ``DataError`` if unknown."""
     entry = _entry(name)
-    return entry.vocabulary_size if entry and entry.vocabulary_size else load_dataset(name).vocabulary_size
+    return entry.task if entry else None
+
+
+def steps_of(name: str) -> int | None:
+    """The pixels of an image, None for texts; nothing is loaded. Raises ``DataError`` if unknown."""
+    entry = _entry(name)
+    return entry.steps if entry else None
 
 
 def title(name: str) -> str:
@@ -174,26 +283,45 @@ def title(name: str) -> str:
     return entry.title if entry else Path(name).name
 
 
-def _entry(name: str) -> Entry | None:
-    """The catalogue's entry, or None for a path that exists."""
+def _entry(name: str, task: str | None = None) -> Entry | None:
+    """The catalogue's entry, or None for a path that exists; either is for the ``task``, where one is given."""
+    if task not in (None, *TASKS):
+        raise DataError(unknown("task", task, TASKS))
     if name in CATALOGUE:
-        return CATALOGUE[name]
+        entry = CATALOGUE[name]
+        if task not in (None, entry.task):
+            raise DataError(f"the data set {name} is for the task {entry.task}, not for {task}")
+        return entry
     if not str(name) or not os.path.exists(name):
         raise DataError(unknown("data set", name, CATALOGUE, ", or the path of a text file"))
+    if task == "sequential_image":
+        possible = ", ".join(name for name, entry in CATALOGUE.items() if entry.task == task)
+        raise DataError(f"{name} is a path: data sets for the task {task} come from the catalogue only ({possible})")
     return None
 
 
-def _dataset(name: str, parts: list[str], encoding: str, reduced: bool, source: str) -> TextDataset:
-    text = "".join(parts)
-    vocabulary = tuple(sorted(set(text)))
-    train, valid, test = (_encode(part, vocabulary) for part in parts)
+def _dataset(
+    name: str, parts: list[str], encoding: str, reduced: bool, source: str, unit: str = "character"
+) -> TextDataset:
+    text = _SEPARATOR[unit].join(parts)
+    vocabulary = tuple(sorted(_distinct(text, unit)))
+    train, valid, test = (_encode(part, vocabulary, unit) for part in parts)
     sha256 = hashlib.sha256(text.encode(encoding)).hexdigest()
-    return TextDataset(name, train, valid, test, vocabulary, sha256, reduced, source)
+    return TextDataset(name, train, valid, test, vocabulary, sha256, reduced, source, unit)
 
 
-def _encode(text: str, vocabulary: tuple[str, ...]) -> Tensor:
-    if outside := sorted(set(text).difference(vocabulary)):
+def _distinct(text: str, unit: str) -> set[str]:
+    return set(text.split() if unit == "word" else text)
+
+
+def _encode(text: str, vocabulary: tuple[str, ...], unit: str = "character") -> Tensor:
+    outside = sorted(_distinct(text, unit).difference(vocabulary))
+    if outside and UNKNOWN not in vocabulary:
         raise DataError(f"{outside[0]!r} is not among the {len(vocabulary)} symbols of the vocabulary")
+    if unit == "word":
+        ids = {word: i for i, word in enumerate(vocabulary)}
+        ids |= {word: ids[UNKNOWN] for word in outside}
+        return torch.from_numpy(np.fromiter(map(ids.__getitem__, text.split()), np.int32))
     # the ids as code points: str.translate and encode are fast and never hold a list of 100 M numbers
     ids = text.translate({ord(symbol): i for i, symbol in enumerate(vocabulary)})
     if len(vocabulary) <= 256:
@@ -201,8 +329,8 @@ def _encode(text: str, vocabulary: tuple[str, ...]) -> Tensor:
     return torch.from_numpy(np.frombuffer(bytearray(ids.encode("utf-32-le", "surrogatepass")), np.int32))
 
 
-def _text_file(name: str) -> TextDataset:
-    """A text of one's own: UTF-8 characters, or one symbol a byte where it is not UTF-8."""
+def _text_file(name: str, unit: str) -> TextDataset:
+    """A text of one's own: UTF-8, or one character a byte where it is not UTF-8."""
     path = Path(name)
     if not path.is_file():
         raise DataError(f"{name} is not a file: a data set of one's own is one text file")
@@ -213,10 +341,13 @@ def _text_file(name: str) -> TextDataset:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         text, encoding = content.decode("latin-1"), "latin-1"
-    if len(text) < MINIMUM_SYMBOLS:
-        raise DataError(f"{name} has {len(text):,} symbols; a data set needs {MINIMUM_SYMBOLS:,} or more")
-    source = str(path.resolve()) + ("" if encoding == "utf-8" else " (not UTF-8: one symbol a byte)")
-    return _dataset(name, _cut(text, 0.8, 0.1), encoding, True, source)
+    symbols = _tokens(text) if unit == "word" else text
+    if len(symbols) < MINIMUM_SYMBOLS:
+        what = "words" if unit == "word" else "symbols"
+        raise DataError(f"{name} has {len(symbols):,} {what}; a data set needs {MINIMUM_SYMBOLS:,} or more")
+    source = str(path.resolve()) + ("" if encoding == "utf-8" else " (not UTF-8: one character a byte)")
+    parts = _rare_words_replaced(symbols) if unit == "word" else _cut(symbols, 0.8, 0.1)
+    return _dataset(name, parts, encoding, True, source, unit)
 
 
 def count_predicted(n: int, batch_size: int) -> int:

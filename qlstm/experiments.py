@@ -12,25 +12,59 @@ from qlstm.errors import ConfigError, unknown
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import find_quantizer
 
-PROFILES: dict[str, dict[str, Any]] = {
+METRICS = {"char_lm": "bpc", "word_lm": "ppl", "sequential_image": "accuracy"}
+"""The tasks and what each reports: bits per character, perplexity, accuracy in percent."""
+
+COMMON = dict(cell="lstm", num_layers=1, permuted=False, initial_gain=0.0, state_noise=0.0, dropout=0.0)
+TASKS: dict[str, dict[str, Any]] = {
+    "char_lm": dict(dataset="python_help", learning_rate=0.002, lr_decay=0.98, clip_norm=5.0),
+    "word_lm": dict(dataset="python_help_words", learning_rate=20.0, lr_decay=0.25, clip_norm=0.25, dropout=0.5),
+    "sequential_image": dict(dataset="digits", learning_rate=0.002, lr_decay=0.5, clip_norm=1.0),
+}
+"""Settings of a task (the paper's appendix A) that do not depend on the profile."""
+
+PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     # minutes, to see that everything works
-    "smoke": dict(hidden_size=32, steps=25, batch_size=16, epochs=2, max_symbols=16_000),
-    # the default: the paper's finding, on the embedded text and two cores
-    "quick": dict(hidden_size=128, steps=100, batch_size=64, epochs=4, max_symbols=400_000),
+    "smoke": {
+        "char_lm": dict(hidden_size=32, steps=25, batch_size=16, epochs=2, max_train=16_000),
+        "word_lm": dict(hidden_size=16, steps=20, batch_size=10, epochs=2, max_train=4_000),
+        "sequential_image": dict(hidden_size=16, batch_size=50, epochs=1, max_train=200),
+    },
+    # the default: the paper's finding, on embedded data and two cores
+    "quick": {
+        "char_lm": dict(hidden_size=128, steps=100, batch_size=64, epochs=4, max_train=240_000),
+        "word_lm": dict(hidden_size=48, steps=35, batch_size=20, epochs=4, max_train=40_000),
+        "sequential_image": dict(hidden_size=64, batch_size=20, epochs=8, max_train=0),
+    },
     # the settings of the paper's appendix
-    "paper": dict(hidden_size=512, steps=100, batch_size=64, epochs=200, max_symbols=0),
+    "paper": {
+        "char_lm": dict(hidden_size=512, steps=100, batch_size=64, epochs=200, max_train=0),
+        "word_lm": dict(hidden_size=300, steps=35, batch_size=20, epochs=120, max_train=0),
+        "sequential_image": dict(hidden_size=100, batch_size=100, epochs=200, max_train=0),
+    },
 }
 """Settings that a profile gives where a configuration leaves them out."""
 
-COMMON = dict(task="char_lm", dataset="python_help", num_layers=1, learning_rate=0.002, lr_decay=0.98, clip_norm=5.0)
 PAPER_DATASETS = {
     "war_and_peace": {},
     "penn_char": {},
     "text8": dict(hidden_size=2000, steps=180, batch_size=128, epochs=100, learning_rate=0.001, lr_decay=1.0),
+    "penn_word": {},
+    "mnist": {},
 }
-"""The paper's data sets, and where their settings differ from the profile ``paper``."""
+"""The paper's data sets, and where their settings differ from those of the profile ``paper``."""
 
-TASKS = ["char_lm"]
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "small": {"smoke": {}, "quick": {}, "paper": {}},
+    "large": {"smoke": dict(hidden_size=32), "quick": dict(hidden_size=128), "paper": dict(hidden_size=650)},
+    "deep": {"smoke": dict(hidden_size=32, num_layers=2), "quick": dict(hidden_size=128, num_layers=2),
+             "paper": dict(hidden_size=650, num_layers=2)},
+}  # fmt: skip
+"""The sizes of the word-level models, by profile: Table 3's d = 300 and 650, Table 5's two layers of 650."""
+
+CELLS = ["lstm", "gru"]
+SPECIAL = ["initial_gain", "state_noise", "permuted"]
+"""Settings of images that make an experiment of its own when they differ from the usual."""
 POSITIVE = ["hidden_size", "num_layers", "steps", "batch_size", "epochs"]
 
 
@@ -48,31 +82,42 @@ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as "module:n
     profile: str = "quick"
     """``smoke``, ``quick`` or ``paper``."""
     task: str | None = None
-    """``char_lm``: character-level language modelling."""
+    """``char_lm``, ``word_lm`` (language models over characters or words) or ``sequential_image`` (as sequential MNIST)."""
     dataset: str | None = None
     """A name of ``qlstm.data.CATALOGUE`` or the path of a text file."""
+    cell: str | None = None
+    """``lstm`` or ``gru``."""
     quantizer: str = "full_precision"
     """A name of ``qlstm.quantizers.QUANTIZERS`` or ``"module:function"``."""
     normalizer: str = "none"
     """A name of ``qlstm.normalizers.NORMALIZERS`` or ``"module:name"``."""
     hidden_size: int | None = None
-    """d, units of a layer."""
+    """d, units of a layer; of the words' embedding too."""
     num_layers: int | None = None
     """Layers, one above the other."""
     steps: int | None = None
-    """T, time steps of a minibatch: as far as the gradient reaches back."""
+    """T, time steps of a minibatch: as far as the gradient reaches back. Images: their pixels, 784 or 64."""
     batch_size: int | None = None
-    """N, parallel streams of text."""
+    """N, parallel streams of text, or images."""
     epochs: int | None = None
-    """Passes over the training text."""
-    max_symbols: int | None = None
-    """Train on the first so many symbols (and evaluate on an eighth of it); 0: on all."""
+    """Passes over the training data."""
+    max_train: int | None = None
+    """Train on the first so many symbols, words or images (and evaluate on an eighth of it); 0: on all."""
     learning_rate: float | None = None
-    """Adam's first learning rate."""
+    """The first learning rate: of Adam, for words of SGD."""
     lr_decay: float | None = None
-    """Factor on the learning rate after each epoch from the eleventh on; 1: constant."""
+    """Factor on the learning rate. Characters: after each epoch from the eleventh on. Words: after each epoch whose
+    validation loss is not below the best before. Images: that the last epoch has reached, exponentially."""
     clip_norm: float | None = None
     """Gradients are scaled down to at most this norm."""
+    dropout: float | None = None
+    """Words: on the embedding, between layers and on the output, in training."""
+    initial_gain: float | None = None
+    """Images: gains of layer and batch normalization start here; 0: as the normalizer defines."""
+    state_noise: float | None = None
+    """Images: standard deviation of the noise that is added to the learned initial state."""
+    permuted: bool | None = None
+    """Images: pixels in one fixed random order instead of line by line."""
     seed: int = 0
     """Of the initial weights and every later random number."""
 
@@ -87,26 +132,56 @@ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as "module:n
     def __post_init__(self):
         if self.profile not in PROFILES:
             raise ConfigError(unknown("profile", self.profile, PROFILES))
-        for name, value in defaults(self.profile, self.dataset).items():
+        object.__setattr__(self, "task", _task(self.task, self.dataset))
+        for name, value in self._usual(self.profile).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        if self.task not in TASKS:
-            raise ConfigError(unknown("task", self.task, TASKS))
         data.title(self.dataset)
+        if self.cell not in CELLS:
+            raise ConfigError(unknown("cell", self.cell, CELLS))
         find_quantizer(self.quantizer)
         if self.normalizer not in NORMALIZERS and ":" not in self.normalizer:
             raise ConfigError(unknown("normalizer", self.normalizer, NORMALIZERS, ', or your own as "module:name"'))
         for name in POSITIVE:
             _check_number(name, getattr(self, name), int, least=1)
-        for name in ["seed", "max_symbols"]:
+        for name in ["seed", "max_train"]:
             _check_number(name, getattr(self, name), int, least=0)
         for name in ["learning_rate", "lr_decay", "clip_norm"]:
             _check_number(name, getattr(self, name), float, above=0)
             object.__setattr__(self, name, float(getattr(self, name)))
-        if self.quantizer in ("sbn", "stn") and self.normalizer != "batch_separate":
-            raise ConfigError(f"quantizer '{self.quantizer}' is defined with normalizer 'batch_separate' only")
+        for name in ["dropout", "initial_gain", "state_noise"]:
+            _check_number(name, getattr(self, name), float, least=0)
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if not isinstance(self.permuted, bool):
+            raise ConfigError(f"permuted must be True or False, got {self.permuted!r}")
+        if self.dropout >= 1:
+            raise ConfigError(f"dropout must be a probability below 1, got {self.dropout!r}")
+        self._check_task()
+        if self.quantizer in ("sbn", "stn") and (self.normalizer != "batch_separate" or self.cell != "lstm"):
+            raise ConfigError(
+                f"quantizer '{self.quantizer}' is defined for LSTMs with normalizer 'batch_separate' only"
+            )
         if self.normalizer.startswith("batch") and self.batch_size < 2:
             raise ConfigError("batch normalization needs batch_size 2 or more")
+
+    def _check_task(self):
+        """A setting of another task has no effect, which must not pass in silence."""
+        foreign = {"dropout": "word_lm", "initial_gain": "sequential_image", "state_noise": "sequential_image",
+                   "permuted": "sequential_image"}  # fmt: skip
+        for name, task in foreign.items():
+            if getattr(self, name) and self.task != task:
+                raise ConfigError(f"{name} is a setting of task '{task}', not of '{self.task}'")
+        pixels = data.steps_of(self.dataset)
+        if pixels is not None and self.steps != pixels:
+            raise ConfigError(f"steps of {self.dataset} are its {pixels} pixels, got {self.steps}")
+
+    def usual(self, name: str) -> Any:
+        """What the run's profile gives for one setting."""
+        return self._usual(self.profile)[name]
+
+    def _usual(self, profile: str) -> dict[str, Any]:
+        """What ``profile`` gives for this task, data set and normalizer."""
+        return defaults(profile, self.task, self.dataset, self.normalizer)
 
     @property
     def run_id(self) -> str:
@@ -114,15 +189,32 @@ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as "module:n
         dataset = self.dataset
         if dataset not in data.CATALOGUE:
             dataset = Path(dataset).stem + hashlib.sha256(str(Path(dataset).resolve()).encode()).hexdigest()[:6]
-        differing = [f"{k}={getattr(self, k)}" for k, v in defaults(self.profile, self.dataset).items()
-                     if k != "dataset" and getattr(self, k) != v]  # fmt: skip
+        usual = self._usual(self.profile)
+        differing = [f"{k}={getattr(self, k)}" for k, v in usual.items() if k != "dataset" and getattr(self, k) != v]
+        if self.dataset not in data.CATALOGUE and self.task != "char_lm":
+            differing.append(self.task)
         parts = [dataset, self.quantizer, self.normalizer, f"seed{self.seed}", *differing]
         return "-".join(re.sub(r"[^\w.=]+", ".", part) for part in parts)
 
     @property
+    def variant(self) -> str:
+        """Which of :data:`VARIANTS` a word-level model is, by its profile's sizes, else by its layers; else empty."""
+        if self.task != "word_lm":
+            return ""
+        for profile in (self.profile, "paper"):
+            for name, sizes in VARIANTS.items():
+                usual = self._usual(profile) | sizes[profile]
+                if (self.hidden_size, self.num_layers) == (usual["hidden_size"], usual["num_layers"]):
+                    return name
+        return "small" if self.num_layers == 1 else "deep"
+
+    @property
     def at_paper_scale(self) -> bool:
         """Whether these are the paper's own settings on one of its data sets (whatever the seed)."""
-        return self.dataset in PAPER_DATASETS and self.settings == defaults("paper", self.dataset)
+        if self.dataset not in PAPER_DATASETS:
+            return False
+        sizes = VARIANTS.get(self.variant, {}).get("paper", {})
+        return self.settings == {"task": self.task} | self._usual("paper") | sizes
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -150,10 +242,29 @@ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as "module:n
         return cls(**{name: plain[name] for name in fields if name in plain})
 
 
-def defaults(profile: str, dataset: str | None) -> dict[str, Any]:
-    """The settings that a profile gives for a data set."""
-    own = PAPER_DATASETS.get(dataset, {}) if profile == "paper" else {}
-    return COMMON | PROFILES[profile] | own | ({} if dataset is None else {"dataset": dataset})
+def _task(task: str | None, dataset: str | None) -> str:
+    """The task, which the data set decides where it is one of the catalogue. Raises ``ConfigError``."""
+    if task is not None and task not in METRICS:
+        raise ConfigError(unknown("task", task, METRICS))
+    given = None if dataset is None else data.task_of(dataset)
+    if None not in (task, given) and task != given:
+        raise ConfigError(f"data set {dataset} is for task '{given}', not '{task}'")
+    return given or task or "char_lm"
+
+
+def defaults(profile: str, task: str, dataset: str | None, normalizer: str = "none") -> dict[str, Any]:
+    """The settings that a profile gives for a task, a data set (None: the embedded one) and a normalizer."""
+    settings = COMMON | TASKS[task] | PROFILES[profile][task]
+    if dataset is not None:
+        settings["dataset"] = dataset
+    if profile == "paper":
+        settings |= PAPER_DATASETS.get(dataset, {})
+    if task == "sequential_image":
+        settings["steps"] = data.steps_of(settings["dataset"])
+        # the paper's release starts the gains at 0.1, but forgets batch (shared); noise with layer and batch
+        settings["initial_gain"] = 0.1 if normalizer in ("layer", "batch_separate") else 0.0
+        settings["state_noise"] = 0.1 if normalizer in ("layer", "batch_shared", "batch_separate") else 0.0
+    return settings
 
 
 def _check_number(name: str, value: Any, kind: type, *, least: float = float("-inf"), above: float = float("-inf")):
@@ -177,30 +288,109 @@ TABLE_ROWS = [
     ("stn", "batch_separate"),
     *[(q, n) for q in ("ter_connect", "twn", "lat") for n in ALL_NORMALIZERS],
 ]
+DEEP_ROWS = [(q, n) for q in ("full_precision", "binary_connect", "bwn", "ter_connect", "twn") for n in ALL_NORMALIZERS]
+GRU_ROWS = [("full_precision", "none"), *[("binary_connect", n) for n in ("none", "weight", "layer", "batch_shared")]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of a table or figure: rows on one data set of the paper, of a variant's size, with other settings."""
+
+    dataset: str
+    rows: list[tuple[str, str]]
+    variant: str = ""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def task(self) -> str:
+        """The task of the panel's data set."""
+        return data.task_of(self.dataset)
+
+    def overrides(self, profile: str) -> dict[str, Any]:
+        """Settings that differ from the profile's."""
+        return VARIANTS.get(self.variant, {}).get(profile, {}) | self.settings
+
+    def suits(self, config: ExperimentConfig) -> bool:
+        """Whether a run is of this panel: on its data set or one that stands in, in its size and settings; any row."""
+        if config.task != self.task or config.variant != self.variant:
+            return False
+        if config.dataset in PAPER_DATASETS and config.dataset != self.dataset:
+            return False
+        wanted = {"cell": "lstm"} | {name: config.usual(name) for name in SPECIAL} | self.settings
+        return all(getattr(config, name) == value for name, value in wanted.items())
 
 
 def _gradient_rows(quantizer):
     return [("full_precision", "none"), *[(quantizer, n) for n in ("none", "weight", "layer", "batch_shared")]]
 
 
-ARTEFACTS: dict[str, dict[str, Any]] = {
-    "table_2": dict(datasets=list(PAPER_DATASETS), rows=TABLE_ROWS),
-    "figure_01": dict(datasets=["penn_char"], rows=_gradient_rows("binary_connect")),
-    "figure_04": dict(datasets=["penn_char"], rows=[("bwn", "none"), ("lab", "none")]),
-    "figure_05": dict(datasets=["penn_char"], rows=[("binary_connect", n) for n in ALL_NORMALIZERS[1:]]),
-    "figure_06": dict(datasets=["war_and_peace"], rows=_gradient_rows("binary_connect")),
-    "figure_07": dict(datasets=["war_and_peace"], rows=_gradient_rows("ter_connect")),
-    "figure_08": dict(datasets=["penn_char"], rows=_gradient_rows("ter_connect")),
-}
-"""The paper's tables and figures: the data sets and rows each is made from."""
+STATISTICS_EXPERIMENT = [
+    Panel("mnist", [("binary_connect", n) for n in ("batch_shared", "batch_separate")],
+          settings=dict(initial_gain=gain, state_noise=noise))
+    for gain in (0.0, 0.1) for noise in (0.0, 0.1)
+]  # fmt: skip
+"""Why batch (shared) fails on sequential MNIST: statistics, initial gain (0: U(0, 1)) and state noise, one by one."""
 
-REDUCED_ROWS = {
-    "smoke": [("full_precision", "none"), ("binary_connect", "none"), ("binary_connect", "weight"),
-              ("binary_connect", "layer"), ("binary_connect", "batch_shared"), ("bwn", "none")],
-    "quick": [*[(q, n) for q in ("full_precision", "binary_connect", "ter_connect") for n in ALL_NORMALIZERS],
-              ("bwn", "none"), ("lab", "none")],
+ARTEFACTS: dict[str, list[Panel]] = {
+    "table_1": [Panel("penn_char", [(q, "none") for q in ("full_precision", "binary_connect", "bwn", "lab",
+                                                          "ter_connect", "twn", "lat")])],
+    "table_2": [Panel(name, TABLE_ROWS) for name in ("war_and_peace", "penn_char", "text8")],
+    "table_3": [Panel("penn_word", TABLE_ROWS, variant) for variant in ("small", "large")],
+    "table_4": [Panel("mnist", TABLE_ROWS)],
+    "table_5": [Panel("penn_word", DEEP_ROWS, "deep")],
+    "figure_01": [Panel("penn_char", _gradient_rows("binary_connect"))],
+    "figure_02": [Panel("penn_word", _gradient_rows("binary_connect"), "small")],
+    "figure_04": [Panel("penn_char", [("bwn", "none"), ("lab", "none")]),
+                  Panel("penn_word", [("bwn", "none"), ("lab", "none")], "small")],
+    "figure_05": [Panel("penn_char", [("binary_connect", n) for n in ALL_NORMALIZERS[1:]])],
+    "figure_06": [Panel("war_and_peace", _gradient_rows("binary_connect"))],
+    "figure_07": [Panel("war_and_peace", _gradient_rows("ter_connect"))],
+    "figure_08": [Panel("penn_char", _gradient_rows("ter_connect"))],
+    "figure_09": [Panel("penn_word", _gradient_rows("ter_connect"), "small")],
+    "figure_10": [Panel("penn_word", _gradient_rows("binary_connect"), "large")],
+    "figure_11": [Panel("penn_word", _gradient_rows("ter_connect"), "large")],
+    "statistics": STATISTICS_EXPERIMENT,
+    "gru": [Panel("penn_char", GRU_ROWS, settings=dict(cell="gru"))],
 }  # fmt: skip
-"""The rows that the small profiles run, on the embedded text; the other rows are left to ``paper``."""
+"""The paper's tables and figures, and what its reviewers asked for: the panels that each is made from."""
+
+FROM_ALL = ["theory", "reviewers"]
+"""Reports made from whatever runs there are; they ask for none of their own."""
+
+STAND_INS = {"char_lm": "python_help", "word_lm": "python_help_words", "sequential_image": "digits"}
+"""The embedded data set that the small profiles take in place of the paper's."""
+
+_CORE = [(q, n) for q in ("full_precision", "binary_connect") for n in ("none", "layer", "batch_shared")]
+REDUCED_ROWS: dict[str, dict[str, list[tuple[str, str]]]] = {
+    "smoke": {
+        "char_lm": [*_CORE, ("binary_connect", "weight"), ("bwn", "none"), ("ter_connect", "none")],
+        "small": [("full_precision", "none"), ("binary_connect", "none"), ("binary_connect", "layer"), ("bwn", "none")],
+        "large": [("full_precision", "none"), ("ter_connect", "none")],
+        "deep": [("full_precision", "none"), ("binary_connect", "layer")],
+        "sequential_image": [("full_precision", "none"), ("binary_connect", "none"), ("binary_connect", "batch_shared")],
+        "gru": [("binary_connect", "none"), ("binary_connect", "layer")],
+    },
+    "quick": {
+        "char_lm": [*_CORE, ("full_precision", "weight"), ("binary_connect", "weight"), ("binary_connect", "batch_separate"),
+                    *[("ter_connect", n) for n in ("none", "weight", "layer", "batch_shared")],
+                    ("bwn", "none"), ("lab", "none"), ("twn", "none")],
+        "small": [*_CORE, ("binary_connect", "weight"), ("ter_connect", "none"), ("ter_connect", "layer"), ("bwn", "none")],
+        "large": [*_CORE, ("ter_connect", "none"), ("ter_connect", "layer")],
+        "deep": _CORE,
+        "sequential_image": [*_CORE, ("bwn", "none"), ("twn", "none"), ("binary_connect", "batch_separate")],
+        "gru": [("full_precision", "none"), ("binary_connect", "none"), ("binary_connect", "layer")],
+    },
+}  # fmt: skip
+"""The rows that the small profiles run, by variant, cell or task; the other rows are left to ``paper``."""
+
+
+def _rows(panel: Panel, profile: str) -> list[tuple[str, str]]:
+    """The rows of a panel that a profile runs."""
+    if profile not in REDUCED_ROWS:
+        return panel.rows
+    reduced = REDUCED_ROWS[profile]
+    kept = reduced.get(panel.variant) or reduced.get(panel.settings.get("cell")) or reduced[panel.task]
+    return [row for row in panel.rows if row in kept]
 
 
 def grid(
@@ -213,32 +403,31 @@ def grid(
 ) -> list[ExperimentConfig]:
     """The runs behind the tables and figures ``only`` (None: all) on ``datasets``, for seeds 0 .. seeds-1.
 
-    ``datasets``: None takes the paper's in profile ``paper`` and the embedded text in the others; a data set that the
-    paper does not have stands in for the paper's. Each run once, in the order of the tables.
+    ``datasets``: None takes the paper's in profile ``paper`` and the embedded ones in the others; a data set that the
+    paper does not have stands in for the paper's of the same task. Each run once, in the order of the tables.
     Raises ``ConfigError`` for a name that does not exist.
     """
     if profile not in PROFILES:
         raise ConfigError(unknown("profile", profile, PROFILES))
     _check_number("seeds", seeds, int, least=1)
     for name in only or []:
-        if name not in ARTEFACTS:
-            raise ConfigError(unknown("table or figure", name, ARTEFACTS))
+        if name not in ARTEFACTS and name not in FROM_ALL:
+            raise ConfigError(unknown("table or figure", name, [*ARTEFACTS, *FROM_ALL]))
     for name in datasets or []:
         data.title(name)
     runs = {}
-    for artefact in only or ARTEFACTS:
-        wanted = ARTEFACTS[artefact]["datasets"]
+    for panel in [panel for name in only or ARTEFACTS for panel in ARTEFACTS.get(name, [])]:
         if datasets is not None:
-            wanted = [name for name in datasets if name in wanted or profile != "paper" or name not in PAPER_DATASETS]
-        elif profile != "paper":
-            wanted = [COMMON["dataset"]]
-        rows = ARTEFACTS[artefact]["rows"]
-        if profile in REDUCED_ROWS:
-            rows = [row for row in rows if row in REDUCED_ROWS[profile]]
+            fitting = [name for name in datasets if (data.task_of(name) or "char_lm") == panel.task]
+            wanted = [
+                name for name in fitting if name == panel.dataset or profile != "paper" or name not in PAPER_DATASETS
+            ]
+        else:
+            wanted = [panel.dataset if profile == "paper" else STAND_INS[panel.task]]
         for dataset in wanted:
-            for quantizer, normalizer in rows:
+            for quantizer, normalizer in _rows(panel, profile):
                 for seed in range(seeds):
-                    config = ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer,
-                                              normalizer=normalizer, seed=seed, epochs=epochs)  # fmt: skip
+                    config = ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer, seed=seed,
+                                              normalizer=normalizer, **{"epochs": epochs} | panel.overrides(profile))  # fmt: skip
                     runs.setdefault(config.run_id, config)
     return list(runs.values())

@@ -1,5 +1,6 @@
 """Figures: from run records to matplotlib Figures, in one style, with seaborn."""
 
+import contextlib
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -8,12 +9,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from qlstm import data
-from qlstm.experiments import ARTEFACTS
+from qlstm import data, tables
+from qlstm.experiments import ARTEFACTS, METRICS
 from qlstm.tables import select
 
 GATES = ["i", "f", "a", "o"]
-SHORT = {"full_precision": "full", "binary_connect": "BC", "ter_connect": "TC", "bwn": "BWN", "lab": "LAB"}
+SHORT = {"full_precision": "full", "binary_connect": "BC", "ter_connect": "TC", "bwn": "BWN", "lab": "LAB", "twn": "TWN",
+         "lat": "LAT", "sbn": "SBN", "stn": "STN"}  # fmt: skip
 SUFFIX = {
     "none": "",
     "weight": "+WN",
@@ -25,19 +27,24 @@ MOMENTS = {"initial": "at initialization", "epoch 1": "after epoch 1", "best": "
 LOSSES = {"training": "training loss", "last_step": "loss of the last step"}
 PALETTE = sns.color_palette("colorblind")
 NAMES = {
-    "figure_01": "Figure 1: gradient norms of the full-precision and the binarized LSTM, with and without normalization",
+    "figure_01": "Figure 1: gradient norms, BinaryConnect, Penn Treebank (characters)",
+    "figure_02": "Figure 2: gradient norms, BinaryConnect, Penn Treebank (words, d = 300)",
     "figure_04": "Figure 4: scaling parameter α of W_h*",
     "figure_05": "Figure 5: g* of the normalized, binarized LSTM",
     "figure_06": "Figure 6: gradient norms, BinaryConnect, War and Peace",
     "figure_07": "Figure 7: gradient norms, TerConnect, War and Peace",
     "figure_08": "Figure 8: gradient norms, TerConnect, Penn Treebank (characters)",
+    "figure_09": "Figure 9: gradient norms, TerConnect, Penn Treebank (words, d = 300)",
+    "figure_10": "Figure 10: gradient norms, BinaryConnect, Penn Treebank (words, d = 650)",
+    "figure_11": "Figure 11: gradient norms, TerConnect, Penn Treebank (words, d = 650)",
 }
 """What the paper's figures show."""
 _GRADIENTS = ("Norm of the gradient of the loss with respect to the hidden state h_t, by time step: each line one of 10 "
               "samples of a minibatch of the training text (batch normalization: one line, the root mean square over the "
               "samples). Read from right to left: towards earlier steps the gradient grows where it explodes.")  # fmt: skip
 CAPTIONS = {name: _GRADIENTS for name in NAMES} | {
-    "figure_04": "Scaling parameter of the four recurrent matrices by epoch, for BWN and LAB. The paper: smaller than 1.",
+    "figure_04": "Scaling parameter of the four recurrent matrices by epoch, for BWN and LAB, characters and words. The "
+                 "paper: smaller than 1. (Words train by SGD, where LAB uses D = 1 and equals BWN.)",
     "figure_05": "g* of the four recurrent products by epoch: the largest gain (weight, layer), or the gain whose ratio "
                  "to the standard deviation is largest (batch). The paper: it increases only slightly.",
 }  # fmt: skip
@@ -50,20 +57,31 @@ def model_name(quantizer: str, normalizer: str) -> str:
 
 
 def figure(records: list[dict], artefact: str) -> Figure:
-    """The figure of that name (``figure_01``, ...) from a profile's records."""
-    label, runs = select(records, artefact)
-    rows = [row for row in ARTEFACTS[artefact]["rows"] if row in runs]
-    with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
-        if artefact == "figure_04":
-            result = by_epoch({row: runs[row] for row in rows}, "alpha", "α of W$_{h*}$")
-        elif artefact == "figure_05":
-            result = by_epoch({row: runs[row] for row in rows}, "g", "g$_*$ of W$_{h*}$")
+    """The figure of that name (``figure_01``, ...) from a profile's records. Raises ``LookupError`` without any."""
+    panels = select(records, artefact)
+    with _style():
+        if artefact in ("figure_04", "figure_05"):
+            titles = {"char_lm": "characters", "word_lm": "words"}
+            runs = {(*row, titles[panel.task] if len(ARTEFACTS[artefact]) > 1 else ""): record
+                    for panel, _, found in panels for row, record in found.items()}  # fmt: skip
+            result = by_epoch(
+                runs, *{"figure_04": ("alpha", "α of W$_{h*}$"), "figure_05": ("g", "g$_*$ of W$_{h*}$")}[artefact]
+            )
         else:
-            result = gradient_norms({row: runs[row] for row in rows})
-        intended = " and ".join(data.title(name) for name in ARTEFACTS[artefact]["datasets"])
-        stand_in = "" if label.startswith(intended) else f"   (in place of {intended})"
-        result.suptitle(f"{NAMES[artefact]}\n{label}{stand_in}", fontsize="medium", x=0.01, ha="left")
+            result = gradient_norms(panels[0][2])
+        lines = [NAMES[artefact]]
+        for panel, label, _ in panels:
+            intended = data.title(panel.dataset)
+            lines.append(label + ("" if label.startswith(intended) else f"   (in place of {intended})"))
+        result.suptitle("\n".join(lines), fontsize="medium", x=0.01, ha="left")
     return result
+
+
+@contextlib.contextmanager
+def _style():
+    """The one style of all figures: colour-blind-safe, legible at half a page's width."""
+    with sns.axes_style("whitegrid"), sns.plotting_context("paper"), sns.color_palette("colorblind"):
+        yield
 
 
 def gradient_norms(runs: dict[tuple[str, str], dict]) -> Figure:
@@ -76,15 +94,15 @@ def gradient_norms(runs: dict[tuple[str, str], dict]) -> Figure:
          "step": step, "norm": norm}
         for row, record in runs.items()
         for moment, losses in record["traces"]["gradient_norms"].items()
-        for loss, samples in losses.items()
-        for number, sample in enumerate(samples)
-        for step, norm in enumerate(sample, start=1)
+        for loss in [name for name in LOSSES if name in losses]
+        for number, sample in enumerate(losses[loss])
+        for step, norm in zip(losses["steps"], sample, strict=True)
     ])  # fmt: skip
     lines["norm"] = pd.to_numeric(lines["norm"]) * 1000
     lines.loc[lines["norm"] <= 0, "norm"] = None  # a zero gradient has no place on a log axis
     grid = sns.relplot(
         lines, x="step", y="norm", col="model", row="moment", hue="loss", units="line", estimator=None, kind="line",
-        palette=PALETTE[: len(LOSSES)], hue_order=list(LOSSES.values()), linewidth=0.7, alpha=0.8, height=1.9, aspect=1.15,
+        palette=PALETTE[: lines["loss"].nunique()], hue_order=[name for name in LOSSES.values() if name in set(lines["loss"])], linewidth=0.7, alpha=0.8, height=1.9, aspect=1.15,
         row_order=[m for m in MOMENTS.values() if m in set(lines["moment"])],
     )  # fmt: skip
     grid.set(yscale="log").set_titles("{col_name}, {row_name}", fontsize="small")
@@ -105,13 +123,17 @@ def _finished(grid: sns.FacetGrid, *, top: float, bottom: float) -> Figure:
     return grid.figure
 
 
-def by_epoch(runs: dict[tuple[str, str], dict], quantity: str, axis_label: str) -> Figure:
-    """alpha (``"alpha"``) or g_* (``"g"``) of the recurrent matrices by epoch: a panel a model, a line a gate."""
+def by_epoch(runs: dict[tuple[str, str, str], dict], quantity: str, axis_label: str) -> Figure:
+    """alpha (``"alpha"``) or g_* (``"g"``) of the recurrent matrices by epoch: a panel a model, a line a gate.
+
+    ``runs``: records by quantizer, normalizer and a word that tells apart models of the same name.
+    """
     rows = []
-    for row, record in runs.items():
+    for (quantizer, normalizer, word), record in runs.items():
         for epoch in record["epochs"]:
             values = epoch["alpha"] if quantity == "alpha" else epoch["gains"]["g"]
-            rows += [{"model": model_name(*row), "epoch": epoch["epoch"], "gate": f"W$_{{h{gate}}}$", "value": value}
+            model = f"{model_name(quantizer, normalizer)}{word and ', '}{word}"
+            rows += [{"model": model, "epoch": epoch["epoch"], "gate": f"W$_{{h{gate}}}$", "value": value}
                      for layer in values[-1:] for gate, value in zip(GATES, layer, strict=True)]  # fmt: skip
     lines = pd.DataFrame(rows)
     grid = sns.relplot(
@@ -120,22 +142,105 @@ def by_epoch(runs: dict[tuple[str, str], dict], quantity: str, axis_label: str) 
     )  # fmt: skip
     grid.set_titles("{col_name}").set_axis_labels("epoch", axis_label)
     _whole_epochs(grid)
-    return _finished(grid, top=0.86, bottom=0.08)
+    return _finished(grid, top=0.84, bottom=0.08)
+
+
+def _named(lines: pd.DataFrame) -> pd.DataFrame:
+    """A column ``model`` with the short names, and ``setting`` without the scale's details."""
+    models = [model_name(q, n) for q, n in zip(lines["quantizer"], lines["normalizer"], strict=True)]
+    return lines.assign(model=models, setting=lines["label"].str.partition(" (reduced")[0])
 
 
 def learning_curves(records: list[dict]) -> Figure:
-    """Validation BPC by epoch, a line a run (mean over seeds), named as in the other figures."""
-    lines = pd.DataFrame([
-        {"model": model_name(record["config"]["quantizer"], record["config"]["normalizer"]), "epoch": epoch["epoch"],
-         "text": data.title(record["config"]["dataset"]), "valid_bpc": epoch["valid_bpc"]}
-        for record in records for epoch in record["epochs"] if "valid_bpc" in epoch
-    ])  # fmt: skip
-    with sns.axes_style("whitegrid"), sns.plotting_context("paper"):
-        grid = sns.relplot(lines, x="epoch", y="valid_bpc", hue="model", style="model", col="text", kind="line",
-                           palette="colorblind", errorbar=None, height=3.5, aspect=1.3)  # fmt: skip
-        grid.set_titles("{col_name}").set_axis_labels("epoch", "validation BPC")
+    """Validation metric by epoch, a line a model (mean over seeds), a panel a setting."""
+    lines = _named(tables.by_epoch(records))
+    lines = lines.assign(valid_metric=pd.to_numeric(lines["valid_metric"])).dropna(subset=["valid_metric"])
+    units = {
+        label: tables.UNITS[METRICS[config.task]]
+        for label, config in zip(lines["setting"], lines["config"], strict=True)
+    }
+    with _style():
+        grid = sns.relplot(lines, x="epoch", y="valid_metric", hue="model", style="model", col="setting", kind="line",
+                           palette="colorblind", errorbar=None, height=3.5, aspect=1.3, col_wrap=min(3, len(units)),
+                           facet_kws={"sharey": False, "sharex": False})  # fmt: skip
+        grid.set_titles("{col_name}").set_axis_labels("epoch", "")
+        for name, axis in grid.axes_dict.items():
+            axis.set_ylabel(f"validation {units[name]}")
         _whole_epochs(grid)
         return _finished(grid, top=1, bottom=0.14)
+
+
+def lambda_by_epoch(records: list[dict]) -> Figure:
+    """lambda_1 (median over steps) by epoch, before and after quantization: a panel a model, mean over seeds."""
+    lines = _named(tables.by_epoch(records)).melt(
+        ["model", "epoch", "seed"], ["lambda_1_before", "lambda_1_after"], "weights", "lambda_1"
+    )
+    lines["weights"] = lines["weights"].map(
+        {"lambda_1_before": "latent weights (before)", "lambda_1_after": "quantized (after)"}
+    )
+    lines = lines.assign(lambda_1=pd.to_numeric(lines["lambda_1"])).dropna(subset=["lambda_1"])
+    with _style():
+        grid = sns.relplot(lines, x="epoch", y="lambda_1", hue="weights", style="weights", col="model", kind="line",
+                           markers=True, errorbar=None, height=2.3, aspect=1.2, col_wrap=4, palette=PALETTE[:2])  # fmt: skip
+        grid.set(yscale="log").set_titles("{col_name}").set_axis_labels("epoch", "λ$_1$")
+        grid.refline(y=1, color="0.4", linestyle=":")
+        _whole_epochs(grid)
+        return _finished(grid, top=1, bottom=0.1)
+
+
+def gains_and_lambda(records: list[dict]) -> Figure:
+    """g_* and lambda_1 of normalized networks by epoch, above each other: a column a model, a line a seed."""
+    lines = _named(tables.by_epoch([r for r in records if r["epochs"][0]["gains"]]))
+    lines = lines.rename(columns={"g": "g$_*$", "lambda_1_after": "λ$_1$"}).melt(
+        ["model", "epoch", "seed"], ["g$_*$", "λ$_1$"], "quantity", "value"
+    )
+    lines = lines.assign(value=pd.to_numeric(lines["value"])).dropna(subset=["value"])
+    with _style():
+        grid = sns.relplot(lines, x="epoch", y="value", col="model", row="quantity", hue="quantity", units="seed", estimator=None,
+                           kind="line", marker="o", height=2.0, aspect=1.3, palette=PALETTE[:2], legend=False,
+                           facet_kws={"sharey": False})  # fmt: skip
+        grid.set_titles("{col_name}")
+        for axes, name in zip(grid.axes, grid.row_names, strict=True):
+            axes[0].set_ylabel(name)
+        _whole_epochs(grid)
+        grid.figure.tight_layout()
+        plt.close(grid.figure)
+        return grid.figure
+
+
+def growth_and_lambda(records: list[dict]) -> Figure:
+    """Growth of the gradient a time step against lambda_1: a point a network and moment, the bound's necessary side.
+
+    Networks whose gradient grows (above 1) must lie right of lambda_1 = 1 where lambda_2 = 0.
+    """
+    points = _named(tables.gradients(records)).dropna(subset=["rate", "lambda_1"])
+    points = points.assign(
+        moment=points["moment"].map(MOMENTS), normalization=points["normalizer"].map(tables.NORMALIZER_WORDS)
+    )
+    with _style():
+        grid = sns.relplot(points, x="lambda_1", y="rate", hue="normalization", style="moment", height=4, aspect=1.5,
+                           palette="colorblind", s=45)  # fmt: skip
+        grid.set(xscale="log", yscale="log").set_axis_labels(
+            "λ$_1$, median over time steps", "growth of ‖∂ξ$_T$/∂h$_t$‖ a step back"
+        )
+        grid.refline(x=1, y=1, color="0.4", linestyle=":")
+        grid.figure.tight_layout()
+        plt.close(grid.figure)
+        return grid.figure
+
+
+def images(dataset: data.ImageDataset, count: int = 8) -> Figure:
+    """The first test images, in the order of their pixels: line by line as seen, or one column a time step."""
+    pixels, labels = (part[:count] for part in dataset.test)
+    side = round(dataset.steps**0.5)
+    with sns.axes_style("white"):
+        result, axes = plt.subplots(1, count, figsize=(count * 0.9, 1.2))
+    for axis, image, digit in zip(axes, pixels, labels, strict=True):
+        axis.imshow(image.view(side, side), cmap="gray_r")
+        axis.set_title(f"{digit}", fontsize="small")
+        axis.set_axis_off()
+    plt.close(result)
+    return result
 
 
 def save(result: Figure, directory: Path, name: str):

@@ -164,5 +164,6 @@ def _fetch(file: File, urls: tuple[str, ...]) -> tuple[bytes, str]:
 def _missing(file: File, why: str) -> DataError:
     return DataError(
         f"cannot get {file.name} ({file.size:,} bytes): {why}. Put it at {raw_data() / file.name} by hand, "
-        "or name a folder or address that has it in QLSTM_MIRROR; the data set python_help needs no download"
+        "or name a folder or address that has it in QLSTM_MIRROR; "
+        "the data sets python_help, python_help_words and digits need no download"
     )

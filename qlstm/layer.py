@@ -1,4 +1,4 @@
-"""QuantLSTM: latent weights -> quantize, normalize -> recurrence; called like ``torch.nn.LSTM``."""
+"""QuantLSTM, QuantGRU: latent weights -> quantize, normalize -> recurrence; called like ``torch.nn.LSTM``."""
 
 import inspect
 import math
@@ -14,7 +14,7 @@ from qlstm.normalizers import Normalizer, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer, sbn, stn, straight_through
 from qlstm.recurrence import find_backend, naive
 
-State = tuple[Tensor, Tensor]
+State = tuple[Tensor, ...]
 
 
 class QuantLSTM(nn.Module):
@@ -29,7 +29,8 @@ class QuantLSTM(nn.Module):
     or ``generator``); or a module of one matrix, which defines its own gradient and trains with the layer.
     ``normalizer``: a name of ``qlstm.normalizers.NORMALIZERS``, a function or a module, see
     :func:`qlstm.normalizers.make_normalizer`. ``max_steps``: time steps with statistics of their own
-    (batch_separate). ``dropout``: between layers, in training. ``backend``: see :mod:`qlstm.recurrence`.
+    (batch_separate). ``dropout``: between layers, in training. ``quantize_input``: whether the first layer's W_x is
+    quantized too (not in sequential MNIST, where it is one column). ``backend``: see :mod:`qlstm.recurrence`.
 
     The weights that train are the latent ones (``weight_ih_l0``, ...). Loss-aware quantizers read buffers
     ``second_moment_*``, to be set with :meth:`set_second_moment` after each optimizer step. Stochastic quantizers
@@ -45,6 +46,10 @@ class QuantLSTM(nn.Module):
     """
 
     sample_seed = 0
+    gates = 4
+    """i, f, a, o."""
+    states = 2
+    """Tensors of the state: h and c."""
 
     def __init__(
         self,
@@ -56,16 +61,19 @@ class QuantLSTM(nn.Module):
         normalizer: str | Callable | nn.Module = "none",
         max_steps: int | None = None,
         dropout: float = 0.0,
+        quantize_input: bool = True,
         backend: str = "auto",
     ):
         super().__init__()
+        self.settings = dict(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, quantizer=quantizer,
+                             normalizer=normalizer, max_steps=max_steps, dropout=dropout, quantize_input=quantize_input)  # fmt: skip
         for name, size in [("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)]:
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ConfigError(f"{name} must be a positive integer, got {size!r}")
         if not 0 <= dropout <= 1:
             raise ConfigError(f"dropout must be a probability, got {dropout!r}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.dropout, self.backend = dropout, backend
+        self.dropout, self.quantize_input, self.backend = dropout, quantize_input, backend
         find_backend(backend)
         self.quantizer = find_quantizer(quantizer) if isinstance(quantizer, str) else quantizer
         if isinstance(self.quantizer, type) or not callable(self.quantizer):
@@ -74,19 +82,16 @@ class QuantLSTM(nn.Module):
         stochastic = self.quantizer in (sbn, stn)
         if stochastic and normalizer != "batch_separate":
             raise ConfigError("quantizers 'sbn' and 'stn' are defined with normalizer 'batch_separate' only")
-        d = hidden_size
+        d, gates = hidden_size, self.gates
         for k in range(num_layers):
-            n = input_size if k == 0 else d
-            self.register_parameter(f"weight_ih_l{k}", nn.Parameter(torch.empty(4 * d, n)))
-            self.register_parameter(f"weight_hh_l{k}", nn.Parameter(torch.empty(4 * d, d)))
-            self.register_parameter(f"bias_l{k}", nn.Parameter(torch.empty(4 * d)))
-            self.add_module(f"norm_ih_l{k}", make_normalizer(normalizer, (4, d), n, max_steps))
-            self.add_module(f"norm_hh_l{k}", make_normalizer(normalizer, (4, d), d, max_steps))
+            for side, n in [("ih", input_size if k == 0 else d), ("hh", d)]:
+                self.register_parameter(f"weight_{side}_l{k}", nn.Parameter(torch.empty(gates * d, n)))
+                self.add_module(f"norm_{side}_l{k}", make_normalizer(normalizer, (gates, d), n, max_steps))
+                if "second_moment" in self._arguments:  # 1 stands for D = 1: no optimizer step yet
+                    self.register_buffer(f"second_moment_{side}_l{k}", torch.ones(gates * d, n))
+            self.register_parameter(f"bias_l{k}", nn.Parameter(torch.empty(gates * d)))
             # SBN and STN normalize the cell state too, and start all gains at 0.1
             self.add_module(f"norm_c_l{k}", make_normalizer(normalizer if stochastic else "none", (d,), d, max_steps))
-            if "second_moment" in self._arguments:  # 1 stands for D = 1: no optimizer step yet
-                self.register_buffer(f"second_moment_ih_l{k}", torch.ones(4 * d, n))
-                self.register_buffer(f"second_moment_hh_l{k}", torch.ones(4 * d, d))
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -139,15 +144,36 @@ class QuantLSTM(nn.Module):
                 raise ValueError(f"second moment of {name}: expected {tuple(buffer.shape)}, got {tuple(moment.shape)}")
             buffer.copy_(moment.detach())
 
+    def quantizes(self, name: str) -> bool:
+        """Whether the weight of that name is quantized: not in full precision, nor W_x without ``quantize_input``."""
+        if self.quantizer is QUANTIZERS["full_precision"]:
+            return False
+        return self.quantize_input or name != "weight_ih_l0"
+
     def quantized(self, name: str) -> Quantized:
         """Codes (k, 4, d, n) and scales of the four gates' matrices of a weight, e.g. ``"weight_hh_l0"``."""
         result = self._quantize(name)
         if isinstance(result, Quantized):
             return result
-        return Quantized(result[None], result.new_ones(1, 4, 1, 1))
+        return Quantized(result[None], result.new_ones(1, self.gates, 1, 1))
+
+    def freeze(self, weights: dict[str, Quantized]):
+        """Fix codes and scales by weight name, in place of what the quantizer computes from a latent weight.
+
+        From then on the layer needs no latent weight: its parameter holds the dense values and does not train.
+        """
+        for name, fixed in weights.items():
+            for part, value in fixed._asdict().items():
+                self.register_buffer(name.replace("weight", f"frozen_{part}"), value.detach(), persistent=False)
+            latent = getattr(self, name).requires_grad_(False)
+            latent.copy_(fixed.dense().flatten(0, 1))
 
     def _quantize(self, name: str) -> Quantized | Tensor:
-        weight = getattr(self, name).view(4, self.hidden_size, -1)
+        weight = getattr(self, name).view(self.gates, self.hidden_size, -1)
+        if not self.quantizes(name):
+            return QUANTIZERS["full_precision"](weight.detach())
+        if name.replace("weight", "frozen_codes") in self._buffers:
+            return Quantized(*(getattr(self, name.replace("weight", f"frozen_{part}")) for part in Quantized._fields))
         extra = {}
         if "generator" in self._arguments and not self.training:
             index = [key for key, _ in self.named_parameters(recurse=False)].index(name)
@@ -170,8 +196,8 @@ class QuantLSTM(nn.Module):
 
     def effective_weight(self, name: str) -> Tensor:
         """The matrix (4d, n) that products are taken with: quantized, then weight-normalized; differentiable."""
-        latent = getattr(self, name).view(4, self.hidden_size, -1)
-        if self.quantizer is QUANTIZERS["full_precision"]:
+        latent = getattr(self, name).view(self.gates, self.hidden_size, -1)
+        if not self.quantizes(name):
             weight = latent
         else:
             weight = _dense(self._quantize(name))
@@ -202,19 +228,22 @@ class QuantLSTM(nn.Module):
             got = f"{tuple(x.squeeze(1).shape if unbatched else x.shape)}"
             raise ValueError(f"expected input (T, N, {self.input_size}) or (T, {self.input_size}), got {got}")
         shape = (self.num_layers, x.shape[1], self.hidden_size)
-        h_0, c_0 = (x.new_zeros(shape, dtype=dtype),) * 2 if state is None else state
-        if tuple(h_0.shape) != shape or tuple(c_0.shape) != shape:
-            raise ValueError(f"expected states {shape}, got {tuple(h_0.shape)} and {tuple(c_0.shape)}")
+        state = (x.new_zeros(shape, dtype=dtype),) * self.states if state is None else state
+        if [tuple(s.shape) for s in state] != [shape] * self.states:
+            raise ValueError(f"expected states {shape}, got {' and '.join(str(tuple(s.shape)) for s in state)}")
         with torch.autocast(x.device.type, enabled=False):
             if autocast:
-                x, h_0, c_0 = x if one_hot else x.to(dtype), h_0.to(dtype), c_0.to(dtype)
-            output, (h_n, c_n) = self._layers(x, h_0, c_0, trace)
+                x, state = x if one_hot else x.to(dtype), tuple(s.to(dtype) for s in state)
+            output, state = self._layers(x, state, trace)
         if unbatched:
-            output, h_n, c_n = output.squeeze(1), h_n.squeeze(1), c_n.squeeze(1)
-        return output, (h_n, c_n)
+            output, state = output.squeeze(1), tuple(s.squeeze(1) for s in state)
+        return output, state
 
-    def _layers(self, x, h_0, c_0, trace):
-        recurrence = find_backend(self.backend) if trace is None else naive.recurrence
+    def _recurrence(self, traced: bool):
+        return naive.recurrence if traced else find_backend(self.backend)
+
+    def _layers(self, x, state, trace):
+        recurrence = self._recurrence(trace is not None)
         last = []
         for k in range(self.num_layers):
             w_x, w_h = self.effective_weight(f"weight_ih_l{k}"), self.effective_weight(f"weight_hh_l{k}")
@@ -225,17 +254,47 @@ class QuantLSTM(nn.Module):
             if trace is not None:
                 trace.append([])
                 steps["trace"] = trace[-1]
-            x, state = recurrence(products, w_h, getattr(self, f"bias_l{k}"), (h_0[k], c_0[k]), norms, **steps)
-            last.append(state)
+            first = tuple(s[k] for s in state)
+            x, final = recurrence(products, w_h, getattr(self, f"bias_l{k}"), first, norms, **steps)
+            last.append(final)
             if k < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
-        h_n, c_n = zip(*last, strict=True)
-        return x, (torch.stack(h_n), torch.stack(c_n))
+        return x, tuple(torch.stack(parts) for parts in zip(*last, strict=True))
 
     def extra_repr(self):
         """Shown by ``print(lstm)``."""
         name = getattr(self.quantizer, "__name__", type(self.quantizer).__name__)
         return f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, quantizer={name}, backend={self.backend}"
+
+
+class QuantGRU(QuantLSTM):
+    """The same with a gated recurrent unit: gates r, z, n, six matrices, one bias vector of 3d, a state of h alone.
+
+    ``output, (h_n,) = gru(x, (h_0,))``; everything else as :class:`QuantLSTM` has it. The equations are those of
+    ``torch.nn.GRU`` with b_hn = 0 (:func:`qlstm.cell.gru_step`). Only the naive backend has it.
+
+    >>> gru = QuantGRU(10, 20, quantizer="binary_connect", normalizer="layer")
+    >>> output, (h,) = gru(torch.zeros(5, 3, 10))
+    >>> output.shape, gru.weight_hh_l0.shape
+    (torch.Size([5, 3, 20]), torch.Size([60, 20]))
+    """
+
+    gates, states = 3, 1
+
+    def __init__(self, *sizes, backend: str = "auto", **settings):
+        if backend not in ("auto", "naive"):
+            raise ConfigError(f"a GRU runs on backend 'naive' only, not {backend!r}")
+        if settings.get("quantizer") in ("sbn", "stn", sbn, stn):
+            raise ConfigError("quantizers 'sbn' and 'stn' normalize the cell state, which a GRU does not have")
+        super().__init__(*sizes, backend=backend, **settings)
+
+    @classmethod
+    def from_torch(cls, gru: nn.GRU, **settings) -> "QuantGRU":
+        """Not offered: nn.GRU has a bias inside the reset gate's product, which one bias vector cannot hold."""
+        raise ConfigError("QuantGRU has no from_torch")
+
+    def _recurrence(self, traced):
+        return naive.gru_recurrence
 
 
 def _dense(result: Quantized | Tensor) -> Tensor:

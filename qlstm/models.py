@@ -1,16 +1,29 @@
-"""Models around the layer: a language model over characters."""
+"""Models around the layer: language models over characters or words, a classifier of sequences."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from qlstm.layer import QuantLSTM, State
+from qlstm.errors import ConfigError, unknown
+from qlstm.layer import QuantGRU, QuantLSTM, State
+from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
+
+CELLS = {"lstm": QuantLSTM, "gru": QuantGRU}
+"""The layer by the name of its cell."""
+
+
+def _layer(cell: str) -> type[QuantLSTM]:
+    if cell not in CELLS:
+        raise ConfigError(unknown("cell", cell, CELLS))
+    return CELLS[cell]
 
 
 class LanguageModel(nn.Module):
-    """Character-level language model: one-hot input -> QuantLSTM -> linear decoder over the vocabulary.
+    """Language model: one-hot symbols or an embedding -> QuantLSTM (or QuantGRU) -> linear decoder.
 
-    ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`. The decoder stays full precision; it starts at
-    U(-0.1, 0.1) with bias 0.
+    Characters are one-hot; words have an ``embedding_size`` (None: one-hot). ``dropout`` acts on the embedding, between
+    layers and on the output, in training. ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`. Embedding and
+    decoder stay full precision; they start at U(-0.1, 0.1), the decoder's bias at 0.
 
     >>> model = LanguageModel(50, 32, quantizer="twn", normalizer="batch_shared")
     >>> logits, state = model(torch.zeros(7, 4, dtype=torch.int64))
@@ -18,17 +31,36 @@ class LanguageModel(nn.Module):
     torch.Size([7, 4, 50])
     """
 
-    def __init__(self, vocabulary_size: int, hidden_size: int, num_layers: int = 1, **settings):
+    def __init__(
+        self,
+        vocabulary_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        embedding_size: int | None = None,
+        dropout: float = 0.0,
+        cell: str = "lstm",
+        **settings,
+    ):
         super().__init__()
-        self.lstm = QuantLSTM(vocabulary_size, hidden_size, num_layers, **settings)
+        self.settings = dict(vocabulary_size=vocabulary_size, hidden_size=hidden_size, num_layers=num_layers,
+                             embedding_size=embedding_size, dropout=dropout, cell=cell, **settings)  # fmt: skip
+        self.dropout = dropout
+        layer, inputs = _layer(cell), vocabulary_size if embedding_size is None else embedding_size
+        self.rnn = layer(inputs, hidden_size, num_layers, dropout=dropout, **settings)
         self.decoder = nn.Linear(hidden_size, vocabulary_size)
         nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
         nn.init.zeros_(self.decoder.bias)
+        self.embedding = None if embedding_size is None else nn.Embedding(vocabulary_size, embedding_size)
+        if self.embedding is not None:
+            nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
     def forward(self, symbols: Tensor, state: State | None = None, *, trace: list | None = None):
         """Logits (T, N, vocabulary) of the next symbol from ``symbols`` (T, N), and the last state."""
-        output, state = self.lstm(symbols, state, trace=trace)
-        return self.decoder(output), state
+        if self.embedding is not None:
+            symbols = F.dropout(self.embedding(symbols), self.dropout, self.training)
+        output, state = self.rnn(symbols, state, trace=trace)
+        return self.decoder(F.dropout(output, self.dropout, self.training)), state
 
     @torch.no_grad()
     def sample(self, prompt: Tensor, length: int, *, temperature: float = 1.0, seed: int = 0) -> Tensor:
@@ -47,3 +79,74 @@ class LanguageModel(nn.Module):
             drawn.append(symbols[0, 0])
         self.train(training)
         return torch.stack(drawn)
+
+
+class SequenceClassifier(nn.Module):
+    """Classifier of sequences of numbers, as in sequential MNIST: QuantLSTM -> linear layer on the last hidden state.
+
+    Initialized as Cooijmans et al., ICLR 2017: W_x unit-norm columns of 4d (not quantized); W_h the identity for the
+    candidate gate, orthonormal columns for the others stacked; biases 0, forget gate 1; weight-norm gains at the row
+    norms of these; layer and batch gains at ``initial_gain`` (0: as the normalizer defines). The initial state is
+    learned, from 0; N(0, ``state_noise``^2) is added to it in training and test, in evaluation always the same sample.
+    ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`.
+
+    >>> model = SequenceClassifier(10, 32, quantizer="twn", normalizer="layer", initial_gain=0.1)
+    >>> model(torch.zeros(64, 5, 1))[0].shape
+    torch.Size([5, 10])
+    """
+
+    noise_seed = 0
+
+    def __init__(
+        self,
+        classes: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        initial_gain: float = 0.0,
+        state_noise: float = 0.0,
+        cell: str = "lstm",
+        **settings,
+    ):
+        super().__init__()
+        self.settings = dict(classes=classes, hidden_size=hidden_size, num_layers=num_layers, initial_gain=initial_gain,
+                             state_noise=state_noise, cell=cell, **settings)  # fmt: skip
+        self.state_noise = state_noise
+        layer = _layer(cell)
+        self.rnn = layer(1, hidden_size, num_layers, quantize_input=False, **settings)
+        self.decoder = nn.Linear(hidden_size, classes)
+        self.initial_state = nn.Parameter(torch.zeros(layer.states, num_layers, hidden_size))
+        self.reset_parameters(initial_gain)
+
+    @torch.no_grad()
+    def reset_parameters(self, initial_gain: float):
+        """The initial values described above; the decoder keeps torch's."""
+        d, gates = self.rnn.hidden_size, self.rnn.gates
+        for k in range(self.rnn.num_layers):
+            w_x, w_h, bias = (getattr(self.rnn, f"{name}_l{k}") for name in ("weight_ih", "weight_hh", "bias"))
+            w_x.copy_(F.normalize(torch.randn_like(w_x), dim=0))
+            # the candidate is gate 2 of i, f, a, o and of r, z, n
+            others = [gate for gate in range(gates) if gate != 2]
+            orthonormal = nn.init.orthogonal_(torch.empty(len(others) * d, d))
+            w_h.view(gates, d, d)[others] = orthonormal.view(len(others), d, d).to(w_h)
+            w_h.view(gates, d, d)[2] = torch.eye(d)
+            bias.zero_()
+            if gates == 4:
+                bias.view(gates, d)[1] = 1
+            for norm, weight in ((getattr(self.rnn, f"norm_ih_l{k}"), w_x), (getattr(self.rnn, f"norm_hh_l{k}"), w_h)):
+                if isinstance(norm, WeightNorm):
+                    norm.gain.copy_(torch.linalg.vector_norm(weight, dim=-1).view_as(norm.gain))
+                elif isinstance(norm, LayerNorm | BatchNorm) and initial_gain:
+                    norm.gain.fill_(initial_gain)
+
+    def forward(self, inputs: Tensor, state: None = None, *, trace: list | None = None) -> tuple[Tensor, None]:
+        """Logits (N, classes) from ``inputs`` (T, N, 1); there is no state to carry to other sequences."""
+        state = self.initial_state[:, :, None].expand(-1, -1, inputs.shape[1], -1)
+        if self.state_noise:
+            generator = None
+            if not self.training:
+                generator = torch.Generator(inputs.device).manual_seed(self.noise_seed)
+            noise = torch.empty(state.shape, dtype=state.dtype, device=state.device)
+            state = state + self.state_noise * noise.normal_(generator=generator)
+        output, _ = self.rnn(inputs, tuple(state.unbind(0)), trace=trace)
+        return self.decoder(output[-1]), None

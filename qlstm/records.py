@@ -12,14 +12,25 @@ from typing import Any
 
 from qlstm.paths import ROOT, reports
 
-SCHEMA = 1
+SCHEMA = 2
 REQUIRED = ["schema", "run_id", "config", "data", "metric", "test_metric", "valid_metric", "best_epoch", "diverged",
-            "size_kb", "seconds", "epochs", "traces", "code", "environment", "checksum"]  # fmt: skip
+            "size_kb", "packed_bytes", "seconds", "epochs", "traces", "code", "environment", "checksum"]  # fmt: skip
 VARYING = ("seconds", "environment", "checksum")
 """Fields that differ between two runs of one configuration on one machine; all others are equal bit for bit."""
 
 
-TRAINING_MODULES = ["quantizers", "normalizers", "cell", "layer", "models", "data", "traces", "train"]
+TRAINING_MODULES = [
+    "quantizers",
+    "normalizers",
+    "cell",
+    "layer",
+    "models",
+    "data",
+    "images",
+    "theory",
+    "traces",
+    "train",
+]
 
 
 class RecordError(ValueError):

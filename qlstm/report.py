@@ -1,4 +1,4 @@
-"""The page of a profile: tables, figures, lessons and runs, to read in a browser without a server."""
+"""The page of a profile: scorecard, tables, figures, lessons and runs, to read in a browser without a server."""
 
 import json
 import sys
@@ -6,12 +6,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, select_autoescape
-from pandas import isna
 
 from qlstm import records, tables
-from qlstm.experiments import ARTEFACTS, ExperimentConfig
+from qlstm.experiments import ExperimentConfig
+from qlstm.figures import CAPTIONS, NAMES
 from qlstm.paths import reports
 from qlstm.records import write_atomically
+from qlstm.scorecard import scorecard
 from qlstm.tables import NORMALIZER_TITLES, QUANTIZER_TITLES
 
 SCALE = {
@@ -21,30 +22,25 @@ SCALE = {
 }
 
 
-def findings(found: list[dict]) -> list[str]:
-    """What the runs say about the paper's claim, a sentence a setting: with the numbers, whichever way they point."""
-    sentences = []
-    table = tables.over_seeds(tables.frame(found))
-    for label, group in table.groupby("label", sort=False):
-        test = group.set_index(["quantizer", "normalizer"])["mean"]
-        if ("full_precision", "none") not in test or isna(test["full_precision", "none"]):
-            continue
-        parts = [f"full precision {test['full_precision', 'none']:.2f} BPC"]
-        for quantizer in ("binary_connect", "ter_connect"):
-            rows = {n: test[quantizer, n] for n in NORMALIZER_TITLES if (quantizer, n) in test}
-            if "none" not in rows:
-                continue
-            name = QUANTIZER_TITLES[quantizer]
-            parts.append(
-                f"{name} " + ("diverges" if isna(rows["none"]) else f"{rows['none']:.2f}") + " without normalization"
-            )
-            normalized = [
-                f"{v:.2f} with {NORMALIZER_TITLES[n]}" for n, v in rows.items() if n != "none" and not isna(v)
-            ]
-            if normalized:
-                parts[-1] += ", " + ", ".join(normalized)
-        sentences.append(f"{label}: " + "; ".join(parts) + ".")
-    return sentences
+FIGURES = {**NAMES,
+    "theory": "λ₁ and the growth of the gradient",
+    "lambda_by_epoch": "λ₁ by epoch, before and after quantization",
+    "gains_and_lambda": "Gains g* and λ₁ of the normalized networks by epoch",
+    "statistics": "Batch normalization on images: statistics, initial gain and state noise",
+}  # fmt: skip
+"""The figures of the page, by the name of their files, with the alternative text."""
+TABLES = {
+    "table_1": "Table 1: spectral norms, before and after quantization",
+    "table_2": "Table 2: character-level language models",
+    "table_3": "Table 3: word-level language models",
+    "table_4": "Table 4: sequential MNIST",
+    "table_5": "Table 5: two layers, word-level",
+    "statistics": "Sequential MNIST: statistics, initial gain and state noise, one by one",
+    "gru": "The GRU beside the LSTM",
+    "run_time": "Run time",
+}
+"""The tables of the page, by the name of their files."""
+OF_REVIEWERS = ["lambda_by_epoch", "gains_and_lambda", "statistics", "gru", "run_time"]
 
 
 def page(profile: str, root: Path | None = None) -> str:
@@ -55,22 +51,29 @@ def page(profile: str, root: Path | None = None) -> str:
     runs = [{"id": r["run_id"], "label": tables.label(ExperimentConfig(**r["config"]), r["data"]["sha256"]),
              "name": f"{QUANTIZER_TITLES.get(r['config']['quantizer'], r['config']['quantizer'])}, "
                      f"{NORMALIZER_TITLES.get(r['config']['normalizer'], r['config']['normalizer'])}",
-             "seed": r["config"]["seed"], "result": "N/A (diverged)" if r["diverged"] else f"{r['test_metric']:.3f}",
+             "seed": r["config"]["seed"],
+             "result": "N/A (diverged)" if r["diverged"] else f"{r['test_metric']:.3f} {tables.UNITS[r['metric']]}",
              "best": r["best_epoch"], "size": f"{r['size_kb']:.1f}", "seconds": round(r["seconds"]),
              "notebook": (folder / "runs" / r["run_id"] / "notebook.html").exists()} for r in found]  # fmt: skip
-    figures = [
-        name for name in ARTEFACTS if name.startswith("figure") and (folder / "figures" / f"{name}.png").exists()
-    ]
-    table = folder / "tables" / "table_2.html"
+
+    def notebook(name):
+        return "reviewers" if name in OF_REVIEWERS else name
+
+    shown_tables = [{"file": name, "title": title, "notebook": notebook(name),
+                     "html": (folder / "tables" / f"{name}.html").read_text(encoding="utf-8")}
+                    for name, title in TABLES.items() if (folder / "tables" / f"{name}.html").exists()]  # fmt: skip
+    shown_figures = [{"file": name, "name": title, "notebook": notebook(name), "caption": CAPTIONS.get(name, title + ".")}
+                     for name, title in FIGURES.items() if (folder / "figures" / f"{name}.png").exists()]  # fmt: skip
+    card = scorecard(found, profile)
+    if found:
+        write_atomically(folder / "scorecard.csv", card.to_csv(index=False).encode())
     environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("qlstm") / "report.html.jinja").read_text(encoding="utf-8"))
-    from qlstm.figures import CAPTIONS, NAMES
-
     return template.render(
-        profile=profile, scale=SCALE[profile], findings=findings(found), runs=runs, failures=plan["failures"],
-        table=table.read_text(encoding="utf-8") if table.exists() else None,
-        notes=tables.notes(tables.table_2(found)) if found else [],
-        figures=[{"file": name, "name": NAMES[name], "caption": CAPTIONS[name]} for name in figures],
+        profile=profile, scale=SCALE[profile], runs=runs, failures=plan["failures"], tables=shown_tables,
+        claims=card.to_dict("records") if found else [], figures=shown_figures,
+        counts=card["verdict"].value_counts().to_dict() if found else {},
+        theory=(folder / "notebooks" / "report" / "theory.html").exists(),
         lessons=[{"file": path.stem, "name": path.stem[3:].replace("_", " ")}
                  for path in sorted((folder / "notebooks" / "learn").glob("*.html"))],
         explore=(folder / "notebooks" / "explore" / "explore_runs.html").exists(),

@@ -16,7 +16,12 @@ from qlstm.paths import ROOT, reports
 if __name__ != "__main__":
     raise ImportError("qlstm.run as a module is the command `python -m qlstm.run`; the function is qlstm.train.run")
 
-NOTEBOOKS = {"char_lm": ROOT / "notebooks" / "run" / "char_language_model.ipynb"}
+_NOTEBOOKS = ROOT / "notebooks" / "run"
+NOTEBOOKS = {
+    "char_lm": _NOTEBOOKS / "char_language_model.ipynb",
+    "word_lm": _NOTEBOOKS / "word_language_model.ipynb",
+    "sequential_image": _NOTEBOOKS / "sequential_mnist.ipynb",
+}
 
 
 def find(run_id: str, profile: str) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from qlstm.experiments import ExperimentConfig
 from qlstm.quantizers import find_quantizer
 
 
-def size_kb(config: ExperimentConfig) -> float:
-    """KB (1024 bytes) of the LSTM layers of a run's model, without decoder; exact, to be rounded half up.
+def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
+    """KB (1024 bytes) of the recurrent layers of a run's model, without embedding, decoder and initial state; exact.
 
-    A layer has 4d(n + d) weights, a bias of 4d floats, the normalizer's parameters and statistics (weight 8d,
+    An LSTM layer has 4d(n + d) weights, a bias of 4d floats, the normalizer's parameters and statistics (weight 8d,
     layer 16d, batch shared 32d, batch separate 16d + 16d steps floats; SBN and STN 2d + 2d steps for the cell), and
-    the quantizer's scales, one float for each of its eight matrices (alternating: one for each row and plane, which
-    the sizes printed in the paper leave out).
+    the quantizer's scales, one float for each of its eight matrices (alternating: one for each row and plane; the
+    sizes printed in the paper leave these out, as ``row_scales=False`` does). A GRU has three gates for four. The n of the first layer: the
+    vocabulary (characters), d (words' embedding), 1 (images, where W_x stays at 32 bits).
+    To be rounded half up for the paper's sizes.
 
     >>> config = ExperimentConfig(profile="paper", dataset="war_and_peace", quantizer="binary_connect")
     >>> size_kb(config), round_half_up(size_kb(config))
@@ -21,17 +23,22 @@ def size_kb(config: ExperimentConfig) -> float:
     """
     quantizer = find_quantizer(config.quantizer)
     bits, scales = getattr(quantizer, "bits", 32), getattr(quantizer, "scales", None)
-    d, steps = config.hidden_size, config.steps
-    floats = {"none": 0, "weight": 8 * d, "layer": 16 * d, "batch_shared": 32 * d,
-              "batch_separate": 16 * d + 16 * d * steps}.get(config.normalizer, 0)  # fmt: skip
-    floats += 4 * d  # the bias
+    d, steps, gates = config.hidden_size, config.steps, {"lstm": 4, "gru": 3}[config.cell]
+    floats = {"none": 0, "weight": 2, "layer": 4, "batch_shared": 8, "batch_separate": 4 + 4 * steps}.get(
+        config.normalizer, 0
+    )
+    floats = floats * gates * d + gates * d  # and the bias
     if config.quantizer in ("sbn", "stn"):
         floats += 2 * d + 2 * d * steps
-    floats += {None: 0, "matrix": 8, "row": 8 * d * bits}[scales]
     total = 0.0
     for layer in range(config.num_layers):
-        n = data.vocabulary_size(config.dataset) if layer == 0 else d
-        total += 4 * d * (n + d) * bits / 8 + 4 * floats
+        n = d if layer or config.task == "word_lm" else 1
+        if layer == 0 and config.task == "char_lm":
+            n = data.vocabulary_size(config.dataset)
+        kept = layer == 0 and config.task == "sequential_image"  # W_x at 32 bits
+        matrices = gates if kept else 2 * gates
+        total += gates * d * (n * (32 if kept else bits) + d * bits) / 8 + 4 * floats
+        total += 4 * {None: 0, "matrix": matrices, "row": matrices * d * bits * row_scales}[scales]
     return total / 1024
 
 

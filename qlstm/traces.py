@@ -1,44 +1,107 @@
 """What the figures show of a network: gradient norms over time, scales alpha and gains g of W_h*."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qlstm import theory
 from qlstm.layer import QuantLSTM
 from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
+from qlstm.quantizers import QUANTIZERS
 
 SAMPLES = 10
 """Samples of a minibatch whose gradients are recorded, as in the paper's figures."""
 
 
-def gradient_norms(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, list[list[float]]]:
-    """||d loss / d h_t|| of the top layer, by sample and time step, for one minibatch (T, N) from the zero state.
+def gradient_norms(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, list]:
+    """||d loss / d h_t|| of the top layer, by sample and time step, for one minibatch from the initial state.
 
-    The model must take ``trace=`` as :class:`~qlstm.models.LanguageModel` does; it is not changed. Dropout and batch
-    statistics as in training. Two losses: ``"training"``, the mean over samples and steps, and ``"last_step"``, the
-    mean over samples at the last step alone (xi_m of the propositions, m = T). Returns for each a list of lines of T
-    values, one for each of the first 10 samples; with batch normalization, where samples depend on each other, one
-    line: the root mean square over all samples.
+    The model must take ``trace=`` as those of :mod:`qlstm.models` do; it is not changed. Dropout and batch statistics
+    as in training. Two losses: ``"training"``, the mean over samples and steps, and ``"last_step"``, the mean over
+    samples at the last step alone (xi_m of the propositions, m = T; a classifier has no other). Returns for each a list
+    of lines, one for each of the first 10 samples, with a value for each of ``"steps"`` (all up to T = 200, at most
+    100 of more); with batch normalization, where samples depend on each other, one line: the root mean square over
+    all samples.
     """
     probe = copy.deepcopy(model).train()
     trace: list = []
     with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
         logits, _ = probe(inputs, trace=trace)
-    hidden = [h for h, _ in trace[-1]]
+    hidden = [h for h, *_ in trace[-1]]
     coupled = any(isinstance(module, BatchNorm) for module in probe.modules())
-    losses = {
-        "training": F.cross_entropy(logits.flatten(0, 1), targets.flatten()),
-        "last_step": F.cross_entropy(logits[-1], targets[-1]),
-    }
-    lines = {}
+    losses = {"training": F.cross_entropy(logits.flatten(0, -2), targets.flatten())}
+    if logits.dim() == 3:
+        losses["last_step"] = F.cross_entropy(logits[-1], targets[-1])
+    steps = shown_steps(len(hidden))
+    lines: dict[str, list] = {"steps": steps}
     for name, loss in losses.items():
-        gradients = torch.stack(torch.autograd.grad(loss, hidden, retain_graph=name == "training"))  # (T, N, d)
+        gradients = torch.stack(torch.autograd.grad(loss, hidden, retain_graph=True))  # (T, N, d)
         norms = torch.linalg.vector_norm(gradients.double(), dim=-1).T  # (N, T)
         norms = norms.square().mean(0, keepdim=True).sqrt() if coupled else norms[:SAMPLES]
-        lines[name] = [rounded(line) for line in norms]
+        lines[name] = [rounded(line[[step - 1 for step in steps]]) for line in norms]
     return lines
+
+
+def shown_steps(steps: int) -> list[int]:
+    """The time steps 1 .. T whose values a record keeps: all up to 200, else at most 100, the last among them.
+
+    >>> shown_steps(3), len(shown_steps(784)), shown_steps(784)[-1]
+    ([1, 2, 3], 98, 784)
+    """
+    stride = 1 if steps <= 200 else -(-steps // 100)
+    return list(range(steps, 0, -stride))[::-1]
+
+
+def propositions(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Any] | None:
+    """The bound of the proposition that speaks of this network (:func:`qlstm.theory.bounds`), for the last step's loss.
+
+    ``"steps"`` as in :func:`gradient_norms`; by step, the median over samples of ``lambda_1`` and ``lambda_2``;
+    ``ratio``, the largest of left side over right side (1 or less: the bound holds), and ``median_ratio``, both over all
+    samples and steps. None for a network that no proposition speaks of (SBN, STN, a normalizer of one's own).
+    """
+    if not theory.applies(model.rnn):
+        return None
+    found = theory.bounds(model, inputs, targets)
+    index = [step - 1 for step in shown_steps(len(found.lambda_1))]
+    by_step = {name: getattr(found, name).reshape(len(found.lambda_1), -1).median(-1).values[index]
+               for name in ("lambda_1", "lambda_2")}  # fmt: skip
+    return {"proposition": found.proposition, "steps": shown_steps(len(found.lambda_1)),
+            "ratio": rounded(found.ratio.max())[0], "median_ratio": rounded(found.ratio.median())[0],
+            **{name: rounded(values) for name, values in by_step.items()}}  # fmt: skip
+
+
+@torch.no_grad()
+def spectral(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
+    """Spectral norms of the top layer's W_h* by gate, and lambda_1, lambda_2, before and after quantization.
+
+    ``"before"``: the same network with its latent weights. ``norms``: of the matrices that the normalizer is given;
+    ``bounds`` (after): the lower bounds that the codes alone give (B_1 sqrt(d), times 1 - sparsity). The lambdas:
+    medians over time steps and samples of a minibatch; left out where no proposition speaks of the network.
+    """
+    result = {}
+    for name, rnn in (("before", full_precision_copy(model.rnn)), ("after", model.rnn)):
+        top = f"weight_hh_l{rnn.num_layers - 1}"
+        codes = rnn.quantized(top)
+        result[name] = {"norms": rounded(theory.spectral_norms(codes.dense().double()))}
+        if name == "after" and rnn.quantizes(top):
+            result[name]["bounds"] = rounded(theory.spectral_lower_bounds(codes))
+        if theory.applies(rnn):
+            probe = copy.deepcopy(model)
+            probe.rnn = rnn
+            lambdas = theory.lambdas(probe, inputs)
+            result[name] |= {f"lambda_{i}": rounded(value.median())[0] for i, value in enumerate(lambdas, start=1)}
+    return result
+
+
+def full_precision_copy(rnn: QuantLSTM) -> QuantLSTM:
+    """The same layers with their latent weights."""
+    copied = copy.deepcopy(rnn)
+    del copied.quantizer  # it may be a module
+    copied.quantizer = QUANTIZERS["full_precision"]
+    return copied
 
 
 def scales(lstm: QuantLSTM) -> list[list[float]] | None:

@@ -15,27 +15,56 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qlstm import checkpoints, data, records, traces
-from qlstm.experiments import ExperimentConfig
-from qlstm.models import LanguageModel
+from qlstm.experiments import METRICS, ExperimentConfig
+from qlstm.models import LanguageModel, SequenceClassifier
+from qlstm.normalizers import NORMALIZERS
+from qlstm.packing import packed_bytes, save_packed
+from qlstm.quantizers import QUANTIZERS
 from qlstm.recurrence import find_backend
 from qlstm.sizes import size_kb
 
 EVALUATION_STREAMS = 64
+CLASSES = 10
 
 
-def build_model(config: ExperimentConfig) -> LanguageModel:
+def build_model(config: ExperimentConfig) -> LanguageModel | SequenceClassifier:
     """The model of a run, with initial weights from torch's random generator."""
-    return LanguageModel(
-        data.vocabulary_size(config.dataset),
-        config.hidden_size,
-        config.num_layers,
-        quantizer=config.quantizer,
-        normalizer=config.normalizer,
-        max_steps=config.steps,
-    )
+    settings = dict(quantizer=config.quantizer, normalizer=config.normalizer, max_steps=config.steps, cell=config.cell)
+    sizes = (config.hidden_size, config.num_layers)
+    if config.task == "sequential_image":
+        return SequenceClassifier(
+            CLASSES, *sizes, initial_gain=config.initial_gain, state_noise=config.state_noise, **settings
+        )
+    vocabulary = data.vocabulary_size(config.dataset, config.task)
+    embedding = config.hidden_size if config.task == "word_lm" else None
+    return LanguageModel(vocabulary, *sizes, embedding_size=embedding, dropout=config.dropout, **settings)
 
 
-def load_model(directory: Path) -> tuple[LanguageModel, dict[str, Any]]:
+def make_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam; for words plain SGD, where BC and TC scale the rate of the weight matrices by 2/a, a = 1/sqrt(d).
+
+    Each group's ``scale`` is its factor on the learning rate of :func:`learning_rate`.
+    """
+    if config.task != "word_lm":
+        return torch.optim.Adam([{"params": list(model.parameters()), "scale": 1.0}], lr=config.learning_rate)
+    matrices = {f"rnn.weight_{side}_l{k}" for side in ("ih", "hh") for k in range(config.num_layers)}
+    scale = 2 * math.sqrt(config.hidden_size) if config.quantizer in ("binary_connect", "ter_connect") else 1.0
+    named = list(model.named_parameters())
+    groups = [
+        {"params": [p for name, p in named if name in matrices], "scale": scale},
+        {"params": [p for name, p in named if name not in matrices], "scale": 1.0},
+    ]
+    return torch.optim.SGD(groups, lr=config.learning_rate)
+
+
+def metric(task: str, loss: float, correct: float) -> float:
+    """BPC = loss / ln 2, perplexity = exp(loss) from the loss in nats, or the accuracy in percent."""
+    if task == "sequential_image":
+        return 100 * correct
+    return loss / math.log(2) if task == "char_lm" else math.exp(min(loss, 700.0))
+
+
+def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The trained model of a finished run (best validation epoch, on the CPU) and its record.
 
     ``directory``: ``reports/<profile>/runs/<run id>``. Raises ``RecordError`` or ``FileNotFoundError``.
@@ -47,9 +76,22 @@ def load_model(directory: Path) -> tuple[LanguageModel, dict[str, Any]]:
     return model.eval(), record
 
 
-def learning_rate(config: ExperimentConfig, epoch: int) -> float:
-    """The rate of an epoch, counted from 1: lr * decay^max(0, epoch - 11), so the first decay is in epoch 12."""
-    return config.learning_rate * config.lr_decay ** max(0, epoch - 11)
+def learning_rate(config: ExperimentConfig, epoch: int, valid_losses: list[float]) -> float:
+    """The rate of an epoch, counted from 1; ``valid_losses``: validation loss of each epoch before.
+
+    Characters: lr * decay^max(0, epoch - 11), so the first decay is in epoch 12. Words: lr * decay^k, k of the epochs
+    before were not below the best before them. Images: lr * decay^((epoch - 1) / (epochs - 1)).
+    """
+    rate, decay = config.learning_rate, config.lr_decay
+    if config.task == "char_lm":
+        return rate * decay ** max(0, epoch - 11)
+    if config.task == "sequential_image":
+        return rate * decay ** ((epoch - 1) / max(1, config.epochs - 1))
+    best, rises = math.inf, 0
+    for loss in valid_losses:
+        rises += not loss < best
+        best = min(best, loss)
+    return rate * decay**rises
 
 
 def run(config: ExperimentConfig, directory: Path | None = None, *, device: str = "auto", backend: str = "auto",
@@ -102,18 +144,17 @@ class _Run:
     def __init__(self, config, directory, device, backend, report):
         self.config, self.directory, self.report = config, directory, report
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        self.dataset = data.load_dataset(config.dataset)
-        self.splits = {"train": self._limit(self.dataset.train, config.max_symbols)}
-        for name in ("valid", "test"):
-            self.splits[name] = self._limit(getattr(self.dataset, name), config.max_symbols // 8)
+        self.dataset = data.load_dataset(config.dataset, config.task)
+        limits = {"train": config.max_train, "valid": config.max_train // 8, "test": config.max_train // 8}
+        self.splits = {name: _limit(getattr(self.dataset, name), most) for name, most in limits.items()}
         with self._random():
             torch.manual_seed(config.seed)
             self.model = build_model(config).to(self.device)
-        self.model.lstm.backend = backend
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.model.rnn.backend = backend
+        self.optimizer = make_optimizer(config, self.model)
         self.code = records.training_code()
         self.epochs: list[dict[str, Any]] = []
-        self.gradients: dict[str, Any] = {}
+        self.traces: dict[str, Any] = {"gradient_norms": {}, "propositions": {}}
         self.best: dict[str, Tensor] = {}
         self.seconds = 0.0
         self.random_state = None
@@ -121,7 +162,7 @@ class _Run:
     def record(self) -> dict[str, Any]:
         """Train what is left of the epochs, evaluate the best one, and put the record together."""
         if not self._resume():
-            self.gradients["initial"] = self._gradients()
+            self._trace("initial")
             self._keep_epoch(0, {})
         with self._random():
             self._seed()
@@ -133,31 +174,39 @@ class _Run:
         test = None
         if not diverged:
             self.model.load_state_dict(self.best)
-            test = self._evaluate("test")
-            self.gradients["best"] = self._gradients()
-            diverged = not math.isfinite(test)
+            loss, test = self._evaluate("test")
+            self._trace("best")
+            diverged = not math.isfinite(loss)
         record = {
             "schema": records.SCHEMA,
             "run_id": self.config.run_id,
             "config": self.config.as_dict(),
             "data": {"sha256": self.dataset.sha256, "reduced": self.dataset.reduced,
-                     "symbols": {name: len(split) for name, split in self.splits.items()}},
-            "metric": "bpc",
+                     "sizes": {name: _size(split) for name, split in self.splits.items()}},
+            "metric": METRICS[self.config.task],
             "test_metric": None if diverged else test,
-            "valid_metric": None if diverged else self.epochs[self.best_epoch]["valid_bpc"],
+            "valid_metric": None if diverged else self.epochs[self.best_epoch]["valid_metric"],
             "best_epoch": None if diverged else self.best_epoch,
             "diverged": diverged,
             "size_kb": size_kb(self.config),
+            "packed_bytes": packed_bytes(self.model.rnn) if self.packable else None,
             "seconds": round(self.seconds + time.monotonic() - started, 2),
             "epochs": [{k: v for k, v in epoch.items() if k not in TIMES} for epoch in self.epochs],
-            "traces": {"gradient_norms": self.gradients},
+            "traces": self.traces,
             "code": self.code,
-            "environment": records.environment(self.device, find_backend(self.model.lstm.backend).__module__.rpartition(".")[2]),
+            "environment": records.environment(self.device, find_backend(self.model.rnn.backend).__module__.rpartition(".")[2]),
         }  # fmt: skip
         if self.directory is not None and not diverged:
             records.write_atomically(self.directory / "model.safetensors", safetensors_bytes(self.best))
+            if self.packable:
+                save_packed(self.model, self.directory / "packed.safetensors", record)
         self.report(f"{self.config.run_id}: {_result(record)}")
         return record
+
+    @property
+    def packable(self) -> bool:
+        """Whether the model can be packed: a quantizer or normalizer of one's own has no codes to write."""
+        return self.config.quantizer in QUANTIZERS and self.config.normalizer in NORMALIZERS
 
     @property
     def diverged(self) -> bool:
@@ -167,48 +216,48 @@ class _Run:
     @property
     def best_epoch(self) -> int:
         """The epoch of the lowest validation loss, the first of equals."""
-        return min(range(1, len(self.epochs)), key=lambda e: self.epochs[e]["valid_bpc"])
+        return min(range(1, len(self.epochs)), key=lambda e: self.epochs[e]["valid_loss"])
 
     def _epoch(self, epoch):
         started = time.monotonic()
-        rate = learning_rate(self.config, epoch)
+        rate = learning_rate(self.config, epoch, [line["valid_loss"] for line in self.epochs[1:]])
         loss = self._train(rate)
-        valid = self._evaluate("valid") if math.isfinite(loss) else math.nan
+        valid, valid_metric = self._evaluate("valid") if math.isfinite(loss) else (math.nan, None)
         seconds = time.monotonic() - started
         line = {"learning_rate": rate}
         if math.isfinite(loss) and math.isfinite(valid):
-            line |= {"train_loss": loss, "train_bpc": loss / math.log(2), "valid_bpc": valid}
+            line |= {"train_loss": loss, "valid_loss": valid, "valid_metric": valid_metric}
         else:
             line["diverged"] = True
         left = seconds * (self.config.epochs - epoch)
-        line |= {"symbols_per_second": round(data.count_predicted(len(self.splits["train"]), self.config.batch_size) / seconds),
-                 "seconds": round(seconds, 2), "seconds_left": round(left)}  # fmt: skip
+        line |= {"per_second": round(_size(self.splits["train"]) / seconds), "seconds": round(seconds, 2),
+                 "seconds_left": round(left)}  # fmt: skip
         self.seconds += seconds
         if epoch == 1 and "diverged" not in line:
-            self.gradients["epoch 1"] = self._gradients()
+            self._trace("epoch 1")
         self._keep_epoch(epoch, line)
-        self.report(_progress_line(line, epoch, self.config.epochs))
+        self.report(_progress_line(line, epoch, self.config))
 
     def _train(self, rate) -> float:
-        """One pass over the training text; the mean loss (nats a symbol), or NaN as soon as it is not finite."""
+        """One pass over the training data; the mean loss (nats), or NaN as soon as it is not finite."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         self.model.train()
         total, count, state = torch.zeros((), device=self.device, dtype=torch.float64), 0, None
-        batches = data.minibatches(self.splits["train"], self.config.batch_size, self.config.steps, device=self.device)
-        for update, (inputs, targets) in enumerate(batches):
+        for update, (inputs, targets) in enumerate(self._minibatches("train")):
             logits, state = self.model(inputs, state)
-            state = tuple(s.detach() for s in state)
-            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+            state = None if state is None else tuple(s.detach() for s in state)
+            loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten())
             self.optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
             self.optimizer.step()
             # the loss-aware quantizers weigh by Adam's second moment
-            self.model.lstm.set_second_moment(
+            self.model.rnn.set_second_moment(
                 {
                     name: self.optimizer.state[p]["exp_avg_sq"]
-                    for name, p in self.model.lstm.named_parameters(recurse=False)
+                    for name, p in self.model.rnn.named_parameters(recurse=False)
+                    if "exp_avg_sq" in self.optimizer.state[p]
                 }
             )
             total += loss.detach().double() * targets.numel()
@@ -218,29 +267,41 @@ class _Run:
         return total.item() / count
 
     @torch.no_grad()
-    def _evaluate(self, split) -> float:
-        """Bits per character of a split, read in 64 parallel streams with carried state."""
+    def _evaluate(self, split) -> tuple[float, float]:
+        """Mean loss (nats) and metric of a split; texts are read in 64 parallel streams with carried state."""
         self.model.eval()
-        symbols = self.splits[split]
-        streams = min(EVALUATION_STREAMS, len(symbols) // 2)
-        total, count, state = torch.zeros((), device=self.device, dtype=torch.float64), 0, None
-        for inputs, targets in data.minibatches(symbols, streams, self.config.steps, device=self.device):
+        total, correct = torch.zeros(2, device=self.device, dtype=torch.float64).unbind()
+        count, state = 0, None
+        for inputs, targets in self._minibatches(split):
             logits, state = self.model(inputs, state)
-            total += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").double()
+            total += F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum").double()
+            correct += (logits.argmax(-1) == targets).sum()
             count += targets.numel()
-        return total.item() / count / math.log(2)
+        loss = total.item() / count
+        return loss, metric(self.config.task, loss, correct.item() / count) if math.isfinite(loss) else None
 
-    def _gradients(self):
-        inputs, targets = next(
-            data.minibatches(self.splits["train"], self.config.batch_size, self.config.steps, device=self.device)
-        )
-        return traces.gradient_norms(self.model, inputs, targets)
+    def _minibatches(self, split, *, shuffled: bool = True):
+        """Pairs (inputs, targets) of one pass: of a text in its order, of images shuffled in training."""
+        config, part, training = self.config, self.splits[split], split == "train"
+        if config.task == "sequential_image":
+            order = torch.randperm(_size(part)) if training and shuffled else None
+            return data.image_minibatches(part, config.batch_size if training else 250, levels=self.dataset.levels,
+                                          order=order, permuted=config.permuted, device=self.device)  # fmt: skip
+        streams = config.batch_size if training else min(EVALUATION_STREAMS, len(part) // 2)
+        return data.minibatches(part, streams, config.steps, device=self.device)
+
+    def _trace(self, moment):
+        """Gradient norms and the propositions' two sides on the first minibatch of the training data."""
+        inputs, targets = next(iter(self._minibatches("train", shuffled=False)))
+        self.traces["gradient_norms"][moment] = traces.gradient_norms(self.model, inputs, targets)
+        self.traces["propositions"][moment] = traces.propositions(self.model, inputs, targets)
 
     def _keep_epoch(self, epoch, line):
         """Add an epoch to the history, with the traces of its end, and write it and the checkpoint."""
-        self.epochs.append(
-            {"epoch": epoch, **line, "alpha": traces.scales(self.model.lstm), "gains": traces.gains(self.model.lstm)}
-        )
+        inputs, _ = next(iter(self._minibatches("train", shuffled=False)))
+        found = {"alpha": traces.scales(self.model.rnn), "gains": traces.gains(self.model.rnn),
+                 "spectral": None if line.get("diverged") else traces.spectral(self.model, inputs)}  # fmt: skip
+        self.epochs.append({"epoch": epoch, **line, **found})
         if epoch and not self.diverged and epoch == self.best_epoch:
             self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         if self.directory is None or epoch == 0:
@@ -275,7 +336,7 @@ class _Run:
             "random_state": random_state,
             "best": self.best,
             "epochs": self.epochs,
-            "gradients": self.gradients,
+            "traces": self.traces,
             "seconds": self.seconds,
         }
         checkpoints.save(checkpoint, self.directory / "checkpoint.pt")
@@ -301,28 +362,36 @@ class _Run:
         self.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.best = {name: value.cpu() for name, value in checkpoint["best"].items()}
-        self.epochs, self.gradients, self.seconds = (checkpoint[key] for key in ("epochs", "gradients", "seconds"))
+        self.epochs, self.traces, self.seconds = (checkpoint[key] for key in ("epochs", "traces", "seconds"))
         self.random_state = {name: state.cpu() for name, state in checkpoint["random_state"].items()}
         self.report(f"{self.config.run_id}: going on after epoch {len(self.epochs) - 1}")
         return True
 
-    @staticmethod
-    def _limit(symbols: Tensor, most: int) -> Tensor:
-        return symbols[:most] if most else symbols
+
+def _limit(part: Tensor | tuple[Tensor, ...], most: int) -> Tensor | tuple[Tensor, ...]:
+    """The first ``most`` symbols of a text or images of a set; 0: all."""
+    if not most:
+        return part
+    return tuple(tensor[:most] for tensor in part) if isinstance(part, tuple) else part[:most]
 
 
-TIMES = ("symbols_per_second", "seconds", "seconds_left")
+def _size(part: Tensor | tuple[Tensor, ...]) -> int:
+    return len(part[0] if isinstance(part, tuple) else part)
 
 
-def _progress_line(line, epoch, epochs) -> str:
+TIMES = ("per_second", "seconds", "seconds_left")
+UNITS = {"char_lm": "characters", "word_lm": "words", "sequential_image": "images"}
+
+
+def _progress_line(line, epoch, config) -> str:
     minutes, seconds = divmod(line["seconds_left"], 60)
     if line.get("diverged"):
-        return f"epoch {epoch}/{epochs}  the loss is not finite: diverged"
-    return (f"epoch {epoch}/{epochs}  loss {line['train_loss']:.4f}  BPC train {line['train_bpc']:.3f} valid "
-            f"{line['valid_bpc']:.3f}  {line['symbols_per_second']} characters/s  {minutes}:{seconds:02d} left")  # fmt: skip
+        return f"epoch {epoch}/{config.epochs}  the loss is not finite: diverged"
+    return (f"epoch {epoch}/{config.epochs}  loss {line['train_loss']:.4f}  validation {METRICS[config.task]} "
+            f"{line['valid_metric']:.3f}  {line['per_second']} {UNITS[config.task]}/s  {minutes}:{seconds:02d} left")  # fmt: skip
 
 
 def _result(record) -> str:
     if record["diverged"]:
         return "diverged (N/A)"
-    return f"test {record['metric'].upper()} {record['test_metric']:.3f} (best epoch {record['best_epoch']}), {record['size_kb']:.1f} KB"
+    return f"test {record['metric']} {record['test_metric']:.3f} (best epoch {record['best_epoch']}), {record['size_kb']:.1f} KB"

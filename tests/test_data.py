@@ -1,5 +1,6 @@
 """Data: where a file comes from, what is checked, how a text becomes ids and minibatches."""
 
+import doctest
 import gzip
 import hashlib
 import os
@@ -10,17 +11,19 @@ import socket
 import sys
 import threading
 import zipfile
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qlstm import data, paths
+from qlstm import data, images, paths
 from qlstm.data import CATALOGUE, DataError, Entry, File, load_dataset
 
 TEXT = b"\xef\xbb\xbfPrince Vasili,\r\n\xc3\xa9 " * 60  # a byte order mark, CR LF, a letter of two bytes
@@ -82,6 +85,28 @@ def whole(dataset) -> bytes:
     return dataset.decode(torch.cat([dataset.train, dataset.valid, dataset.test])).encode("latin-1")
 
 
+def idx(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (9, 3, 4))
+LABELS = np.arange(9) % 10
+IDX = {"train-images": idx(PIXELS[:7]), "train-labels": idx(LABELS[:7]),
+       "t10k-images": idx(PIXELS[7:]), "t10k-labels": idx(LABELS[7:])}  # fmt: skip
+
+
+@pytest.fixture
+def small_mnist(monkeypatch, closed_port):
+    """Replace MNIST by four images to train on, three to validate, two to test; 3 x 4 pixels."""
+    files = tuple(
+        File(name, len(content), f"sha256:{hashlib.sha256(content).hexdigest()}", "mnist", (f"{closed_port}/{name}",))
+        for name, content in IDX.items()
+    )
+    read = partial(images.read_mnist, valid=3)
+    monkeypatch.setitem(CATALOGUE, "mnist", replace(CATALOGUE["mnist"], files=files, read=read, counts=(4, 3, 2), steps=12))  # fmt: skip
+
+
 def put(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -108,6 +133,36 @@ def test_bytes_are_symbols_and_nothing_is_translated(entry, raw):
 def test_words_become_characters():
     lines = b" no it was n't \n the <unk> N \n"
     assert data._words_to_characters([lines]) == ["no_it_was_n't\nthe_<unk>_N\n"]
+
+
+def test_words_are_what_white_space_separates():
+    assert data._words([b" no it was n't \n the\t<unk>  N \n", b"\nend"]) == [
+        "no it was n't <eos> the <unk> N <eos>",
+        "<eos> end",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ""),
+        (" \n\t\n", ""),
+        ("One two", "one two <eos>"),
+        ("\r\nOne\r\n\r\ntwo\rthree", "one <eos> two <eos> three <eos>"),
+        ("It's 1.5e3, x_1!", "it ' s 1 . 5e3 , x_1 ! <eos>"),
+        ("ÉTÉ «Жук»", "été « жук » <eos>"),
+        ("a\n---\n----\n=-=-", "a <eos> - - - <eos> - <eos> = - = - <eos>"),
+        ("<unk><UNK> <eos>", "<unk> <unk> < eos > <eos>"),
+    ],
+)
+def test_tokens(text, words):
+    assert data._tokens(text) == words.split()
+
+
+def test_rare_words_are_counted_in_the_training_part_only():
+    words = ["twice", "once", *["a"] * 13, "twice", "once", "new", "new", "twice"]  # 16 / 2 / 2
+    train = " ".join(["twice", "<unk>", *["a"] * 13, "twice"])
+    assert data._rare_words_replaced(words) == [train, "<unk> <unk>", "<unk> twice"]
 
 
 def test_counts_that_differ_from_the_catalogue(entry, raw, monkeypatch):
@@ -142,6 +197,40 @@ def test_encode_unknown_symbol():
         load_dataset("python_help").encode("an object \u0416")
 
 
+WORDS = st.lists(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1), min_size=1)
+
+
+@settings(deadline=None)
+@given(WORDS, st.data())
+def test_encode_decode_words(words, draw):
+    parts = [" ".join(part) for part in data._cut(words, 0.8, 0.1) if part]
+    parts += [""] * (3 - len(parts))
+    dataset = data._dataset("t", parts, "utf-8", True, "", "word")
+    assert dataset.vocabulary == tuple(sorted(set(words)))
+    some = draw.draw(st.lists(st.sampled_from(words)))
+    assert dataset.decode(dataset.encode(" ".join(some))) == " ".join(some)
+    assert dataset.encode(" ".join(some)).dtype == dataset.train.dtype == torch.int32
+    assert dataset.decode(torch.cat([dataset.train, dataset.valid, dataset.test])) == " ".join(words)
+
+
+def test_encode_unknown_word():
+    dataset = data._dataset("t", ["a b a", "b", "a"], "utf-8", True, "", "word")
+    assert dataset.encode("\n b\u2003a  b\r\n").tolist() == [1, 0, 1]
+    assert len(dataset.encode("")) == 0
+    with pytest.raises(DataError, match="'B' is not among the 2 symbols"):
+        dataset.encode("a B")
+    dataset = data._dataset("t", ["! <unk>", "b", "a"], "utf-8", True, "", "word")
+    assert dataset.decode(dataset.encode("! B b C")) == "! <unk> b <unk>"
+    assert dataset.sha256 == hashlib.sha256(b"! <unk> b a").hexdigest()
+
+
+def test_characters_spell_unknown():
+    """Only words may be unknown: "<unk>" in a text of characters is five symbols."""
+    dataset = data._dataset("t", ["<unk>", "a", "b"], "utf-8", True, "")
+    with pytest.raises(DataError, match="'x' is not among the 7 symbols"):
+        dataset.encode("ax")
+
+
 def test_python_help_is_deterministic_and_needs_no_file(raw, monkeypatch):
     text = load_dataset("python_help")
     assert text.reduced
@@ -154,10 +243,47 @@ def test_python_help_is_deterministic_and_needs_no_file(raw, monkeypatch):
     assert load_dataset("python_help").sha256 == text.sha256
 
 
-def test_known_vocabulary_sizes_and_titles_without_loading():
-    names = ["war_and_peace", "penn_char", "text8", "text8_prefix"]
-    assert [data.vocabulary_size(name) for name in names] == [87, 50, 27, 27]
+def test_python_help_words(raw, monkeypatch):
+    text = load_dataset("python_help_words")
+    assert (text.reduced, text.unit) == (True, "word")
+    assert text.source == f"pydoc_data.topics of Python {platform.python_version()}"
+    assert not raw.exists()
+    counts = Counter(text.decode(text.train).split())
+    assert 1_000 < text.vocabulary_size < 5_000
+    assert set(counts) == set(text.vocabulary) >= {"<unk>", "<eos>", "object", "."}
+    assert min(counts.values()) == data.LEAST_OCCURRENCES
+    assert 0 < counts["<unk>"] < 0.02 * len(text.train)
+    n = len(text.train) + len(text.valid) + len(text.test)
+    assert (len(text.train), len(text.valid)) == (int(0.8 * n), int(0.1 * n))
+    assert (
+        text.sha256
+        == hashlib.sha256(
+            " ".join(text.decode(part) for part in (text.train, text.valid, text.test)).encode()
+        ).hexdigest()
+    )
+    assert data.vocabulary_size("python_help_words") == text.vocabulary_size
+    topics = pydoc_data.topics.topics
+    monkeypatch.setattr(pydoc_data.topics, "topics", dict(reversed(topics.items())))
+    assert load_dataset("python_help_words").sha256 == text.sha256
+
+
+def test_known_sizes_titles_and_tasks_without_loading(raw):
+    names = ["war_and_peace", "penn_char", "text8", "text8_prefix", "penn_word"]
+    assert [data.vocabulary_size(name) for name in names] == [87, 50, 27, 27, 10_000]
+    assert data.vocabulary_size("penn_word", task="word_lm") == 10_000
     assert data.title("war_and_peace") == "War and Peace"
+    assert {name: data.task_of(name) for name in CATALOGUE} == dict.fromkeys(
+        ["war_and_peace", "penn_char", "text8", "text8_prefix", "python_help"], "char_lm"
+    ) | {"penn_word": "word_lm", "python_help_words": "word_lm"} | dict.fromkeys(
+        ["mnist", "digits"], "sequential_image"
+    )
+    assert {name: data.steps_of(name) for name in CATALOGUE if data.steps_of(name)} == {"mnist": 784, "digits": 64}
+    assert not raw.exists()
+
+
+def test_task_of_and_steps_of_a_path(tmp_path):
+    path = str(put(tmp_path / "text", TEXT))
+    assert data.task_of(path) is data.steps_of(path) is None
 
 
 @real_data
@@ -186,6 +312,34 @@ def test_penn_char_equals_the_official_character_files(monkeypatch):
         "21661f63ec355085879458b6524644d4add5573541b4be14fb52ab2e2e995eb8",
         "1ef5607ac3c463b16e38bfe7900dd3bfc91de5a96e0f21e7eab5188b465b8ebe",
     ]
+
+
+@real_data
+def test_penn_word(monkeypatch):
+    monkeypatch.setenv("QLSTM_MIRROR", MIRROR)
+    text = load_dataset("penn_word", task="word_lm")
+    parts = (text.train, text.valid, text.test)
+    assert [len(part) for part in parts] == [929_589, 73_760, 82_430]
+    assert [len(part.unique()) for part in parts] == [10_000, 6_022, 6_049]
+    assert [text.decode(part).split().count("<eos>") for part in parts] == [42_068, 3_370, 3_761]
+    assert (text.vocabulary_size, text.unit, text.reduced) == (10_000, "word", False)
+    assert text.decode(text.train[:3]) == "aer banknote berlitz"
+    assert text.sha256 == "d3191392a220cc2926697b73b529521299578d580ba18763fc725cf314c89b7b"  # by awk
+    assert text.decode(text.encode("the Wall street")) == "the <unk> street"
+
+
+@real_data
+def test_mnist(monkeypatch):
+    monkeypatch.setenv("QLSTM_MIRROR", MIRROR)
+    digits = load_dataset("mnist")
+    parts = (digits.train, digits.valid, digits.test)
+    assert [tuple(pixels.shape) for pixels, _ in parts] == [(50_000, 784), (10_000, 784), (10_000, 784)]
+    assert (digits.steps, digits.classes, digits.levels, digits.reduced) == (784, 10, 255, False)
+    pixels = torch.cat([digits.train[0], digits.valid[0]]) / 255
+    assert (round(pixels.mean().item(), 4), round(pixels.std().item(), 4)) == (0.1307, 0.3081)
+    assert digits.train[1][:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert digits.test[1][:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert digits.test[1].bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
 @real_data
@@ -410,7 +564,7 @@ def test_unknown_name():
     with pytest.raises(DataError, match=r"did you mean 'war_and_peace'\?.*text8_prefix.*path of a text file"):
         load_dataset("war_and_piece")
     for wrong in ("", "no/such/file.txt", "a\0b"):
-        for function in (load_dataset, data.title, data.vocabulary_size):
+        for function in (load_dataset, data.title, data.vocabulary_size, data.task_of, data.steps_of):
             with pytest.raises(DataError, match="unknown data set"):
                 function(wrong)
 
@@ -451,6 +605,247 @@ def test_not_a_text(tmp_path, content, reason):
     assert str(path) in str(error.value)
 
 
+def test_words_of_ones_own(tmp_path):
+    text = "The Knight - \r\n\r\nerrant once!\n" * 200 + "singular\n" + "the dragon\n" * 200
+    path = str(put(tmp_path / "tale.txt", text.encode()))
+    tale = load_dataset(path, task="word_lm")
+    assert (tale.name, tale.reduced, tale.unit, tale.source) == (path, True, "word", path)
+    words = data._tokens(text)
+    n = len(words)
+    assert [len(tale.train), len(tale.valid), len(tale.test)] == [int(0.8 * n), int(0.1 * n), n - int(0.9 * n)]
+    assert tale.vocabulary == ("!", "-", "<eos>", "<unk>", "dragon", "errant", "knight", "once", "the")
+    together = tale.decode(torch.cat([tale.train, tale.valid, tale.test]))
+    assert together == " ".join(words).replace("singular", "<unk>")
+    assert tale.sha256 == hashlib.sha256(together.encode()).hexdigest()
+    assert data.vocabulary_size(path, task="word_lm") == 9
+    assert (
+        load_dataset(path, "char_lm").sha256 == load_dataset(path).sha256 == hashlib.sha256(text.encode()).hexdigest()
+    )
+    inputs, targets = next(data.minibatches(tale.train, 4, 10))
+    assert inputs.dtype == targets.dtype == torch.int64
+
+
+def test_words_of_ones_own_that_are_too_few(tmp_path):
+    path = put(tmp_path / "few.txt", b"word " * 998)  # and one <eos>
+    with pytest.raises(DataError, match="999 words; a data set needs 1,000 or more"):
+        load_dataset(str(path), task="word_lm")
+    path.write_bytes(b"w\xf6rd " * 999)
+    few = load_dataset(str(path), task="word_lm")
+    assert few.vocabulary == ("<unk>", "wörd")  # the line end is in the test part only
+    assert "not UTF-8" in few.source
+
+
+@pytest.mark.parametrize("function", [load_dataset, data.vocabulary_size])
+def test_task_that_does_not_fit(function, tmp_path):
+    with pytest.raises(DataError, match="penn_char is for the task char_lm, not for word_lm"):
+        function("penn_char", task="word_lm")
+    with pytest.raises(DataError, match="mnist is for the task sequential_image, not for char_lm"):
+        function("mnist", "char_lm")
+    path = str(put(tmp_path / "text", TEXT))
+    with pytest.raises(DataError, match=r"text is a path: .*sequential_image come.*\(mnist, digits\)"):
+        function(path, task="sequential_image")
+    for name in ("python_help", path):
+        with pytest.raises(DataError, match="unknown task 'word_ml': did you mean 'word_lm'"):
+            function(name, task="word_ml")
+
+
+def test_images_have_no_vocabulary():
+    with pytest.raises(DataError, match="digits is a data set of images"):
+        data.vocabulary_size("digits")
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+@pytest.mark.parametrize("where", ["raw", "mirror"])
+def test_idx_files(small_mnist, raw, tmp_path, monkeypatch, where, end):
+    folder = raw if where == "raw" else tmp_path / "mirror"
+    for name, content in IDX.items():
+        put(folder / "mnist" / f"{name}{end}", gzip.compress(content) if end else content)
+    if where == "mirror":
+        monkeypatch.setenv("QLSTM_MIRROR", str(folder))
+    small = load_dataset("mnist", task="sequential_image")
+    parts = (small.train, small.valid, small.test)
+    everything = torch.cat([pixels for pixels, _ in parts]), torch.cat([labels for _, labels in parts])
+    assert torch.equal(everything[0], torch.from_numpy(PIXELS.reshape(9, 12).astype(np.uint8)))
+    assert torch.equal(everything[1], torch.from_numpy(LABELS))
+    assert [len(labels) for _, labels in parts] == [4, 3, 2]
+    assert (everything[0].dtype, everything[1].dtype) == (torch.uint8, torch.int64)
+    assert (small.name, small.steps, small.levels, small.classes, small.reduced) == ("mnist", 12, 255, 10, False)
+    assert small.source == ", ".join(f"{folder}/mnist/{name}{end}" for name in IDX)
+    pixels, labels = PIXELS.reshape(9, 12).astype(np.uint8), LABELS.astype(np.uint8)
+    cuts = [slice(0, 4), slice(4, 7), slice(7, 9)]
+    together = b"".join(pixels[cut].tobytes() + labels[cut].tobytes() for cut in cuts)
+    assert small.sha256 == hashlib.sha256(together).hexdigest()
+    assert raw.exists() == (where == "raw")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "found"),
+    [
+        ("train-images.gz", lambda content: gzip.compress(content)[:-20], "damaged archive"),
+        ("train-images", lambda content: content[:-1], "bytes with sha256"),
+        ("t10k-images", lambda content: content[:-1] + bytes([content[-1] ^ 1]), "bytes with sha256"),
+        ("t10k-labels.gz", lambda content: gzip.compress(content[:-1] + b"\0"), "bytes with sha256"),
+    ],
+    ids=["gz_cut", "cut", "pixel", "label"],
+)
+def test_truncated_or_altered_images(small_mnist, raw, name, change, found):
+    for each, content in IDX.items():
+        put(raw / each, content)
+    (raw / name.removesuffix(".gz")).unlink()
+    path = put(raw / name, change(IDX[name.removesuffix(".gz")]))
+    with pytest.raises(DataError, match=f"{re.escape(str(path))} is truncated or altered: .*{found}"):
+        load_dataset("mnist")
+
+
+def test_missing_images_without_network(small_mnist, raw, closed_port):
+    for name in list(IDX)[:3]:
+        put(raw / name, IDX[name])
+    with pytest.raises(DataError, match=rf"cannot get t10k-labels \(.*{closed_port}.*digits need no down") as error:
+        load_dataset("mnist")
+    assert str(raw / "t10k-labels") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_addresses_of_mnist():
+    for file in CATALOGUE["mnist"].files:
+        assert len(file.urls) == 2
+        assert all(url.endswith(f"/mnist/{file.name}.gz") for url in file.urls)
+
+
+@pytest.mark.parametrize("change", [{"counts": (4, 2, 3)}, {"steps": 784}])
+def test_images_that_differ_from_the_catalogue(small_mnist, raw, monkeypatch, change):
+    for name, content in IDX.items():
+        put(raw / name, content)
+    monkeypatch.setitem(CATALOGUE, "mnist", replace(CATALOGUE["mnist"], **change))
+    with pytest.raises(DataError, match=r"mnist has \(4, 3, 2\) images of 12 pixels instead of "):
+        load_dataset("mnist")
+
+
+GOOD = idx(PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "begins with ''"),
+        (GOOD[:15], "begins with '00 00 08 03'"),
+        (b"\1" + GOOD[1:], "begins with '01 00 08 03'"),
+        (b"\0\1" + GOOD[2:], "begins with '00 01 08 03'"),
+        (b"\0\0\x0d" + GOOD[3:], "begins with '00 00 0d 03'"),  # floats
+        (b"\0\0\x08\1" + GOOD[4:], "with 3 axes: it begins with '00 00 08 01'"),
+        (GOOD[:4] + b"\0\0\0\x0a" + GOOD[8:], r"108 values after its header, which says \[10, 3, 4\]: 120"),
+        (GOOD[:4] + b"\x09\0\0\0" + GOOD[8:], "108 values"),  # lowest first
+        (GOOD[:4] + b"\xff" * 12 + GOOD[16:], "108 values"),
+        (GOOD[:-1], "107 values"),
+        (GOOD + b"\0", "109 values"),
+        (GOOD[:16], "0 values"),
+    ],
+)
+def test_wrong_idx_header(content, reason):
+    assert images._idx(GOOD, 3).shape == (9, 3, 4)
+    with pytest.raises(DataError, match=reason):
+        images.read_mnist([content, idx(LABELS), GOOD, idx(LABELS)], valid=3)
+
+
+def test_labels_that_do_not_fit_the_images():
+    with pytest.raises(DataError, match="9 images have 8 labels"):
+        images.read_mnist([GOOD, idx(LABELS), GOOD, idx(LABELS[:8])], valid=3)
+    with pytest.raises(DataError, match="a label is 10 instead of 0 to 9"):
+        images.read_mnist([GOOD, idx(LABELS + 2), GOOD, idx(LABELS)], valid=3)
+
+
+def test_digits(raw):
+    from sklearn.datasets import load_digits
+
+    digits = load_dataset("digits")
+    parts = (digits.train, digits.valid, digits.test)
+    assert [len(labels) for _, labels in parts] == [len(pixels) for pixels, _ in parts] == [1_197, 300, 300]
+    pixels, labels = torch.cat([pixels for pixels, _ in parts]), torch.cat([labels for _, labels in parts])
+    original = load_digits()
+    assert np.array_equal(pixels.numpy(), original.images.reshape(1_797, 64))
+    assert np.array_equal(labels.numpy(), original.target)
+    assert (pixels.dtype, labels.dtype) == (torch.uint8, torch.int64)
+    assert (int(pixels.max()), digits.levels, digits.steps, digits.classes, digits.reduced) == (16, 16, 64, 10, True)
+    assert digits.source.startswith("load_digits of scikit-learn 1")
+    assert digits.sha256 == "5b035f0cfdd98e797ba79439b1a125dd6683c939610c92562e9baf7f50b16c06"
+    assert data.title("digits") == "handwritten digits, 8 x 8"
+    assert not raw.exists()
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(DataError, match=r"digits .*scikit-learn.*: pip install scikit-learn$") as error:
+        load_dataset("digits")
+    assert "\n" not in str(error.value)
+
+
+def split_of(n, steps=5):
+    return torch.arange(n * steps, dtype=torch.uint8).view(n, steps), torch.arange(n) % 10
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 12), st.booleans(), st.booleans())
+def test_image_minibatches_have_each_image_once(n, batch_size, shuffled, permuted):
+    pixels, labels = split_of(n)
+    order = torch.randperm(n) if shuffled else None
+    batches = list(data.image_minibatches((pixels, labels), batch_size, levels=200, order=order, permuted=permuted))
+    for inputs, targets in batches:
+        assert inputs.shape == (5, len(targets), 1)
+        assert inputs.is_contiguous()
+        assert (inputs.dtype, targets.dtype) == (torch.float32, torch.int64)
+    sizes = [len(targets) for _, targets in batches]
+    alone = n % batch_size == 1 and n > batch_size > 1
+    assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
+    assert sizes[-1] == (batch_size + 1 if alone else (n - 1) % batch_size + 1)
+    rows = torch.arange(n) if order is None else order
+    columns = data.pixel_permutation(5) if permuted else torch.arange(5)
+    assert torch.equal(torch.cat([inputs for inputs, _ in batches], 1)[..., 0].t(), pixels[rows][:, columns] / 200)
+    assert torch.equal(torch.cat([targets for _, targets in batches]), labels[rows])
+
+
+@pytest.mark.parametrize("levels", [16, 255])
+def test_pixels_count_from_0_to_1(levels):
+    split = torch.tensor([[0, levels]], dtype=torch.uint8), torch.tensor([3])
+    [(inputs, labels)] = data.image_minibatches(split, 64, levels=levels)
+    assert inputs.tolist() == [[[0.0]], [[1.0]]]
+    assert labels.tolist() == [3]
+
+
+def test_image_minibatches_move_to_the_device():
+    for order in (None, torch.randperm(7)):
+        for inputs, labels in data.image_minibatches(
+            split_of(7), 3, levels=255, order=order, permuted=True, device="meta"
+        ):
+            assert inputs.device.type == labels.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "order", "reason"),
+    [
+        (0, 4, None, "without images"),
+        (3, 0, None, "at least one image, not 0"),
+        (3, -1, None, "not -1"),
+        (3, 2, [0, 1], "order of 3 images"),
+        (3, 2, [0, 1, 1], "permutation of 0 to 2"),
+        (3, 2, [1, 2, 3], "permutation of 0 to 2"),
+    ],
+)
+def test_image_minibatches_errors_come_at_once(n, batch_size, order, reason):
+    order = None if order is None else torch.tensor(order)
+    with pytest.raises(DataError, match=reason):
+        data.image_minibatches(split_of(n), batch_size, levels=255, order=order)
+
+
+def test_pixel_permutation_is_the_same_everywhere():
+    state = torch.get_rng_state()
+    for steps in (1, 64, 784):
+        permutation = data.pixel_permutation(steps)
+        assert torch.equal(permutation.sort().values, torch.arange(steps))
+        assert torch.equal(permutation, data.pixel_permutation(steps))
+    assert torch.equal(torch.get_rng_state(), state)  # nothing else is drawn from
+    assert permutation[:8].tolist() == [204, 582, 50, 615, 423, 323, 193, 456]
+
+
 def test_folder_is_not_a_text(tmp_path):
     with pytest.raises(DataError, match="is not a file"):
         load_dataset(str(tmp_path))
@@ -479,6 +874,13 @@ def test_minibatches_errors_come_at_once(sizes):
     n, batch_size, steps = sizes
     with pytest.raises(DataError, match=r"too few for|predicts nothing"):
         data.minibatches(torch.zeros(n, dtype=torch.uint8), batch_size, steps)
+
+
+@pytest.mark.parametrize("module", [data, images])
+def test_docstring_examples(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 def test_folders(monkeypatch, tmp_path):

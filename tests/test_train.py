@@ -211,12 +211,12 @@ def test_loss_aware_quantizers_see_adams_second_moment():
     config = dataclasses.replace(TINY, quantizer="lab")
     run = train._Run(config, None, "cpu", "auto", quiet)
     run._train(0.01)
-    moment = run.optimizer.state[run.model.lstm.weight_hh_l0]["exp_avg_sq"]
-    assert torch.equal(run.model.lstm.second_moment_hh_l0, moment)
+    moment = run.optimizer.state[run.model.rnn.weight_hh_l0]["exp_avg_sq"]
+    assert torch.equal(run.model.rnn.second_moment_hh_l0, moment)
     diagonal = moment.sqrt() + 1e-8
-    weight = run.model.lstm.weight_hh_l0.detach()
+    weight = run.model.rnn.weight_hh_l0.detach()
     alpha = [(d * w.abs()).sum() / d.sum() for d, w in zip(diagonal.chunk(4), weight.chunk(4), strict=True)]
-    assert torch.allclose(run.model.lstm.quantized("weight_hh_l0").scales.flatten(), torch.stack(alpha))
+    assert torch.allclose(run.model.rnn.quantized("weight_hh_l0").scales.flatten(), torch.stack(alpha))
 
 
 def test_gradient_norms_are_total_derivatives():
@@ -227,9 +227,9 @@ def test_gradient_norms_are_total_derivatives():
     # independent: nn.LSTM, started again at step t from h_t, whose gradient is then the total one
     plain = torch.nn.LSTM(7, 5).double()
     with torch.no_grad():
-        plain.weight_ih_l0.copy_(model.lstm.weight_ih_l0)
-        plain.weight_hh_l0.copy_(model.lstm.weight_hh_l0)
-        plain.bias_ih_l0.copy_(model.lstm.bias_l0)
+        plain.weight_ih_l0.copy_(model.rnn.weight_ih_l0)
+        plain.weight_hh_l0.copy_(model.rnn.weight_hh_l0)
+        plain.bias_ih_l0.copy_(model.rnn.bias_l0)
         plain.bias_hh_l0.zero_()
     x = F.one_hot(inputs, 7).double()
     for t in range(1, 6):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import filelock
 
+from qlstm.experiments import METRICS
+
 
 def state(directory: Path) -> tuple[str, dict]:
     """``done``, ``running``, ``failed`` or ``waiting``, and what is known: the last epoch's line, the cause."""
@@ -135,8 +137,8 @@ def status(folder: Path) -> int:
             last = states[run][1]
             if kind == "failed":
                 print(f"  {run}: {last['cause']}")
-            elif "valid_bpc" in last:
-                print(f"  {run}: epoch {last['epoch']}/{plan['runs'][run]['epochs']}, validation BPC {last['valid_bpc']:.3f}, "
+            elif "valid_metric" in last:
+                print(f"  {run}: epoch {last['epoch']}/{plan['runs'][run]['epochs']}, validation {METRICS[plan['runs'][run]['task']]} {last['valid_metric']:.3f}, "
                       f"about {last['seconds_left'] / 60:.1f} min left")  # fmt: skip
             else:
                 print(f"  {run}: first epoch")

@@ -17,10 +17,21 @@ from progress import Progress, status
 
 from qlstm import data, records, tables
 from qlstm.errors import ConfigError, unknown
-from qlstm.experiments import ARTEFACTS, PROFILES, grid
+from qlstm.experiments import ARTEFACTS, FROM_ALL, PROFILES, grid
 from qlstm.paths import ROOT, raw_data, reports
 
-REPORT_MODULES = ["experiments.py", "records.py", "sizes.py", "tables.py", "figures.py", "published_results.csv"]
+REPORT_MODULES = [
+    "experiments.py",
+    "records.py",
+    "sizes.py",
+    "tables.py",
+    "figures.py",
+    "theory.py",
+    "verdicts.py",
+    "published_results.csv",
+]
+REPORTED_IN = {"statistics": "reviewers", "gru": "reviewers"}
+"""Experiments that another report shows."""
 BUSY = 75  # EX_TEMPFAIL: another one is running
 
 
@@ -30,7 +41,7 @@ def parse(arguments=None):
     parser = argparse.ArgumentParser(prog="make reproduce", description=__doc__)
     parser.add_argument("command", choices=["reproduce", "report", "status", "data"], nargs="?", default="reproduce")
     parser.add_argument("--profile", default="quick", help=", ".join(PROFILES))
-    parser.add_argument("--only", type=names, default=None, help=", ".join(ARTEFACTS))
+    parser.add_argument("--only", type=names, default=None, help=", ".join([*ARTEFACTS, *FROM_ALL]))
     parser.add_argument("--datasets", type=names, default=None, help=", ".join(data.CATALOGUE) + ", or text files")
     parser.add_argument("--seeds", default="", help="seeds 0 .. SEEDS-1")
     parser.add_argument("--epochs", default="", help="instead of the profile's")
@@ -64,7 +75,7 @@ def plan(options, configs) -> dict:
     texts = {}
     for name in dict.fromkeys(config.dataset for config in configs):
         try:
-            texts[name] = data.load_dataset(name).sha256
+            texts[name] = data.load_dataset(name, next(c.task for c in configs if c.dataset == name)).sha256
         except data.DataError as error:
             raise data.DataError(f"{error} (DATASETS=... leaves {name} out)") from None
     return {
@@ -140,7 +151,7 @@ def reproduce(options) -> int:
     configs = grid(
         options.profile, only=options.only, datasets=options.datasets, seeds=options.seeds, epochs=options.epochs
     )
-    if not configs:
+    if not configs and not set(options.only or []) & set(FROM_ALL):
         raise ConfigError(
             "this selection has no runs: the tables and figures asked for are not made from these data sets"
         )
@@ -169,7 +180,8 @@ def reproduce(options) -> int:
         found = records.load_all(options.profile)
         content["phase"] = "page"
         content["records"] = [record["run_id"] for record in found]
-        content["artefacts"] = [name for name in options.only or ARTEFACTS if tables.makeable(found, name)]
+        wanted = [REPORTED_IN.get(name, name) for name in options.only or [*ARTEFACTS, *FROM_ALL]]
+        content["artefacts"] = [name for name in dict.fromkeys(wanted) if tables.makeable(found, name)]
         write()
         progress.finish("runs done; lessons, tables and figures are made")
         page_failed = engine(folder, "index.html", jobs, log, lock, lambda: None)
@@ -190,15 +202,12 @@ def fetch(options) -> int:
     failed = 0
     for name in dict.fromkeys(config.dataset for config in chosen):
         try:
-            text = data.load_dataset(name)
+            found = data.load_dataset(name)
         except data.DataError as error:
             print(f"error: {name}: {error}", file=sys.stderr)
             failed = 1
         else:
-            counts = " / ".join(f"{len(part):,}" for part in (text.train, text.valid, text.test))
-            print(
-                f"{name}: {counts} symbols, vocabulary {text.vocabulary_size}, sha256 {text.sha256[:12]}, {text.source}"
-            )
+            print(f"{name}: {found.summary()}, sha256 {found.sha256[:12]}, {found.source}")
     return failed
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from qlstm.cell import lstm_step
+from qlstm.cell import gru_step, lstm_step
 
 
 def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, trace: list | None = None):
@@ -28,3 +28,21 @@ def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor
         if trace is not None:
             trace.append((h, c))
     return torch.stack(outputs), (h, c)
+
+
+def gru_recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms, trace: list | None = None):
+    """The same for a GRU, see :func:`~qlstm.cell.gru_step`; it has three gates and a state of h_0 alone.
+
+    Returns all hidden states (T, N, d) and the last state, a tuple of one.
+    """
+    norm_x, norm_h, _ = norms
+    (h,) = state
+    n, d = h.shape
+    outputs = []
+    for t, x_t in enumerate(x.unbind(0)):
+        products_x, products_h = x_t.view(n, 3, d), (h @ w_h.T).view(n, 3, d)
+        h = gru_step(norm_x(products_x, t) + bias.view(3, d), norm_h(products_h, t), h)
+        outputs.append(h)
+        if trace is not None:
+            trace.append((h,))
+    return torch.stack(outputs), (h,)
