@@ -30,7 +30,7 @@ REPRODUCE = $(PY) workflow/reproduce.py --profile "$(PROFILE)" --only "$(ONLY)" 
 
 help:
 	@echo "make reproduce    run every notebook and make all tables and figures -> reports/<profile>/index.html"
-	@echo "make test         the tests, and the lessons against their stored outputs"
+	@echo "make test         the tests, the lessons against their stored outputs, the report notebooks on smoke records"
 	@echo "make lab          open JupyterLab"
 	@echo "make status       what is done, running, failed"
 	@echo "make report       tables, figures and page again from the records that exist"
@@ -71,6 +71,8 @@ status: $(READY)
 test: $(READY)
 	@$(PY) -m pytest
 	@$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg -p no:warnings notebooks/learn
+	@$(PY) tests/smoke_records.py .pytest_cache/reports
+	@QLSTM_REPORTS=$(CURDIR)/.pytest_cache/reports $(PY) -m pytest --nbval-lax --nbval-current-env -p no:warnings notebooks/report
 
 lint: $(READY)
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
