@@ -142,7 +142,7 @@ def by_epoch(runs: dict[tuple[str, str, str], dict], quantity: str, axis_label: 
     )  # fmt: skip
     grid.set_titles("{col_name}").set_axis_labels("epoch", axis_label)
     _whole_epochs(grid)
-    return _finished(grid, top=0.84, bottom=0.08)
+    return _finished(grid, top=0.8 if quantity == "alpha" else 0.86, bottom=0.08)
 
 
 def _named(lines: pd.DataFrame) -> pd.DataFrame:
@@ -161,13 +161,13 @@ def learning_curves(records: list[dict]) -> Figure:
     }
     with _style():
         grid = sns.relplot(lines, x="epoch", y="valid_metric", hue="model", style="model", col="setting", kind="line",
-                           palette="colorblind", errorbar=None, height=3.5, aspect=1.3, col_wrap=min(3, len(units)),
+                           markers=True, palette="colorblind", errorbar=None, height=2.8, aspect=1.4, col_wrap=min(3, len(units)),
                            facet_kws={"sharey": False, "sharex": False})  # fmt: skip
         grid.set_titles("{col_name}").set_axis_labels("epoch", "")
         for name, axis in grid.axes_dict.items():
             axis.set_ylabel(f"validation {units[name]}")
         _whole_epochs(grid)
-        return _finished(grid, top=1, bottom=0.14)
+        return _finished(grid, top=1, bottom=0.1)
 
 
 def lambda_by_epoch(records: list[dict]) -> Figure:
@@ -185,7 +185,7 @@ def lambda_by_epoch(records: list[dict]) -> Figure:
         grid.set(yscale="log").set_titles("{col_name}").set_axis_labels("epoch", "λ$_1$")
         grid.refline(y=1, color="0.4", linestyle=":")
         _whole_epochs(grid)
-        return _finished(grid, top=1, bottom=0.1)
+        return _finished(grid, top=1, bottom=0.05)
 
 
 def gains_and_lambda(records: list[dict]) -> Figure:
@@ -224,7 +224,8 @@ def growth_and_lambda(records: list[dict]) -> Figure:
             "λ$_1$, median over time steps", "growth of ‖∂ξ$_T$/∂h$_t$‖ a step back"
         )
         grid.refline(x=1, y=1, color="0.4", linestyle=":")
-        grid.figure.tight_layout()
+        sns.move_legend(grid, "upper left", bbox_to_anchor=(0.78, 0.95), frameon=False)
+        grid.figure.tight_layout(rect=(0, 0, 0.78, 1))
         plt.close(grid.figure)
         return grid.figure
 

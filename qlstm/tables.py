@@ -111,6 +111,7 @@ def label(config: ExperimentConfig, sha256: str) -> str:
     if config.task == "word_lm":
         del words["hidden_size"]  # it is in the title
     reduced += [text.format(getattr(config, key)) for key, text in words.items() if getattr(config, key) != usual[key]]
+    reduced = ["1 epoch" if text == "1 epochs" else text for text in reduced]
     if config.dataset not in data.CATALOGUE or config.dataset.startswith("python_help"):
         reduced.append(f"text {sha256[:6]}")
     if config.at_paper_scale:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tolerances import assert_close
 from torch.nn import functional as F
 
-from qlstm import ConfigError, Quantized, QuantLSTM, theory
+from qlstm import ConfigError, Quantized, QuantLSTM, slips, theory
 from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.quantizers import QUANTIZERS, sign
 
@@ -500,7 +500,7 @@ def test_plain_networks_and_eps_see_the_scale():
     inputs, targets, state = batch(model, 4, 3)
     assert min(theory.scale_invariance(model, inputs, targets, 2, 3.0)) > 1e-2
     assert theory.scale_invariance(model, inputs, targets, 2, 1.0) == (0.0, 0.0)
-    table = theory.invariance_table()
+    table = slips.invariance_table()
     assert (table.loc["none"] > 0.1).all()
     assert (table.drop("none") < 1e-10).all(axis=None)
     # from the layer itself: the scale of the latent weights, eps as it is
@@ -518,17 +518,17 @@ def test_plain_networks_and_eps_see_the_scale():
 
 # Slips and counterexamples.
 
-EVALUATED = [slip for slip in theory.SLIPS if slip.evaluate is not None]
+EVALUATED = [slip for slip in slips.SLIPS if slip.evaluate is not None]
 
 
 def test_slips_are_named_once_and_differ():
-    assert len({slip.name for slip in theory.SLIPS}) == len(theory.SLIPS)
-    assert all(slip.printed != slip.corrected and slip.wrong and slip.where for slip in theory.SLIPS)
-    assert [slip.name for slip in theory.SLIPS if not slip.harmless] == ["negative gains"]
+    assert len({slip.name for slip in slips.SLIPS}) == len(slips.SLIPS)
+    assert all(slip.printed != slip.corrected and slip.wrong and slip.where for slip in slips.SLIPS)
+    assert [slip.name for slip in slips.SLIPS if not slip.harmless] == ["negative gains"]
 
 
 def test_slips_as_a_table():
-    rows = {slip.name: slip.as_row() for slip in theory.SLIPS}
+    rows = {slip.name: slip.as_row() for slip in slips.SLIPS}
     assert len({tuple(row) for row in rows.values()}) == 1
     assert rows["smallest eigenvalue"]["with numbers, printed"] == "1 <= 0"
     assert rows["smallest eigenvalue"]["with numbers, corrected"] == "1 <= 1"
@@ -568,9 +568,9 @@ def test_what_the_printed_constants_of_3_3_and_3_4_add():
         assert_close(theory.bounds(*arguments, printed=True).rhs, theory.bounds(*arguments).rhs, "float64")
 
 
-@pytest.mark.parametrize("name", theory.COUNTEREXAMPLES)
+@pytest.mark.parametrize("name", slips.COUNTEREXAMPLES)
 def test_outside_their_conditions_the_bounds_fail(name):
-    left, right = theory.COUNTEREXAMPLES[name]()
+    left, right = slips.COUNTEREXAMPLES[name]()
     assert left > 2 * right >= 0
 
 
@@ -578,14 +578,14 @@ def test_within_its_conditions_each_counterexample_is_none():
     """The same networks: the top layer, the absolute value, the steps up to m, one step's loss."""
     gains = dict(norm_hh_l0__gain=[0.01, -2.0, -2.0])
     for example in (dict(layers=2, weight_hh_l0=0.01), dict(normalizer="layer", **gains), {}, dict(weight_hh_l0=0.01)):
-        model, inputs, targets = theory.example(**example)
+        model, inputs, targets = slips.example(**example)
         assert all(theory.bounds(model, inputs, targets, m).ratio.max() <= 1 for m in (1, 2, 3))
 
 
 def test_examples_are_the_same_every_time():
     random = torch.get_rng_state()
-    first, again = (theory.example("weight", norm_hh_l0__gain=0.5)[0].state_dict() for _ in range(2))
+    first, again = (slips.example("weight", norm_hh_l0__gain=0.5)[0].state_dict() for _ in range(2))
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert first["rnn.bias_l0"][:2].tolist() == [math.cos(1), math.cos(2)]
-    assert isinstance(theory.example()[0].rnn, QuantLSTM)
+    assert isinstance(slips.example()[0].rnn, QuantLSTM)
