@@ -387,8 +387,8 @@ def table_1_wide(table: pd.DataFrame) -> pd.DataFrame:
 def gradients(records: list[dict]) -> pd.DataFrame:
     """How gradients grow, beside the theory: a row for each run and moment of training.
 
-    ``growth``: median over the shown samples of ||d xi_T/d h_1|| / ||d xi_T/d h_T||, xi_T the loss of the last step (NaN
-    where the gradient vanishes); ``rate``: the same a time step, growth^(1/(T - 1)). ``lambda_1``: median over steps
+    ``rate``: of ||d xi_T/d h_t|| a time step on the way back, (||d xi_T/d h_1|| / ||d xi_T/d h_T||)^(1/(T - 1)), xi_T the loss
+    of the last step; median over the shown samples. ``growth``: rate^(T - 1). ``lambda_1``: median over steps
     (its root where squared norms are bounded, in batch normalization);
     ``ratio``: largest left side over right side of ``proposition`` (1 or less: it holds; NaN: none applies).
     """
@@ -396,20 +396,26 @@ def gradients(records: list[dict]) -> pd.DataFrame:
     for record in records:
         config = ExperimentConfig(**record["config"])
         for moment, norms in record["traces"]["gradient_norms"].items():
-            lines = np.array(norms.get("last_step", norms["training"]), dtype=float)
-            first, last = lines[:, 0], lines[:, -1]
-            steps = norms["steps"][-1] - norms["steps"][0]
-            usable = (first > 0) & (last > 0)
-            growth = float(np.median(first[usable] / last[usable])) if usable.any() else np.nan
+            rate = np.median([_rate(norms["steps"], line) for line in norms.get("last_step", norms["training"])])
+            growth = rate ** (norms["steps"][-1] - norms["steps"][0])
             bound = record["traces"]["propositions"].get(moment) or {}
             rows.append({"label": label(config, record["data"]["sha256"]), "quantizer": config.quantizer,
                          "normalizer": config.normalizer, "seed": config.seed, "moment": moment, "growth": growth,
-                         "rate": growth ** (1 / steps) if steps else np.nan,
+                         "rate": rate,
                          "proposition": bound.get("proposition"), "ratio": bound.get("ratio", np.nan),
                          "lambda_1": _unsquared(config, np.median(bound["lambda_1"]) if bound else None), "config": config})  # fmt: skip
     columns = ["label", "quantizer", "normalizer", "seed", "moment", "growth", "rate", "proposition", "ratio", "lambda_1",
                "config"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _rate(steps: list[int], norms: list[float | None]) -> float:
+    """Growth a time step on the way back, from the last step to the earliest with a norm that is neither 0 nor overflown."""
+    values = np.array(norms, dtype=float)
+    usable = np.flatnonzero(np.isfinite(values) & (values > 0))
+    if len(usable) < 2 or usable[-1] != len(values) - 1:
+        return np.nan
+    return float((values[usable[0]] / values[-1]) ** (1 / (steps[-1] - steps[usable[0]])))
 
 
 def _unsquared(config: ExperimentConfig, lambda_1: float | None) -> float:

@@ -26,8 +26,8 @@ def gradient_norms(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[st
     100 of more); with batch normalization, where samples depend on each other, one line: the root mean square over
     all samples.
     """
-    probe = copy.deepcopy(model).train()
-    trace: list = []
+    probe, trace = copy.deepcopy(model).double().train(), []  # exploding gradients leave the range of 32 bits
+    inputs = inputs.double() if inputs.is_floating_point() else inputs
     with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
         logits, _ = probe(inputs, trace=trace)
     hidden = [h for h, *_ in trace[-1]]
@@ -39,7 +39,7 @@ def gradient_norms(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[st
     lines: dict[str, list] = {"steps": steps}
     for name, loss in losses.items():
         gradients = torch.stack(torch.autograd.grad(loss, hidden, retain_graph=True))  # (T, N, d)
-        norms = torch.linalg.vector_norm(gradients.double(), dim=-1).T  # (N, T)
+        norms = torch.linalg.vector_norm(gradients, dim=-1).T  # (N, T)
         norms = norms.square().mean(0, keepdim=True).sqrt() if coupled else norms[:SAMPLES]
         lines[name] = [rounded(line[[step - 1 for step in steps]]) for line in norms]
     return lines
@@ -68,8 +68,9 @@ def propositions(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str,
     index = [step - 1 for step in shown_steps(len(found.lambda_1))]
     by_step = {name: getattr(found, name).reshape(len(found.lambda_1), -1).median(-1).values[index]
                for name in ("lambda_1", "lambda_2")}  # fmt: skip
+    ratio = found.ratio[~found.ratio.isnan()].clamp(max=1e300)  # NaN: both sides left the range of 64 bits
     return {"proposition": found.proposition, "steps": shown_steps(len(found.lambda_1)),
-            "ratio": rounded(found.ratio.max())[0], "median_ratio": rounded(found.ratio.median())[0],
+            "ratio": rounded(ratio.max())[0], "median_ratio": rounded(ratio.median())[0],
             **{name: rounded(values) for name, values in by_step.items()}}  # fmt: skip
 
 

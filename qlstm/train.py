@@ -293,14 +293,18 @@ class _Run:
     def _trace(self, moment):
         """Gradient norms and the propositions' two sides on the first minibatch of the training data."""
         inputs, targets = next(iter(self._minibatches("train", shuffled=False)))
-        self.traces["gradient_norms"][moment] = traces.gradient_norms(self.model, inputs, targets)
-        self.traces["propositions"][moment] = traces.propositions(self.model, inputs, targets)
+        with self._random():
+            torch.manual_seed(self.config.seed)
+            self.traces["gradient_norms"][moment] = traces.gradient_norms(self.model, inputs, targets)
+            self.traces["propositions"][moment] = traces.propositions(self.model, inputs, targets)
 
     def _keep_epoch(self, epoch, line):
         """Add an epoch to the history, with the traces of its end, and write it and the checkpoint."""
         inputs, _ = next(iter(self._minibatches("train", shuffled=False)))
-        found = {"alpha": traces.scales(self.model.rnn), "gains": traces.gains(self.model.rnn),
-                 "spectral": None if line.get("diverged") else traces.spectral(self.model, inputs)}  # fmt: skip
+        with self._random():
+            torch.manual_seed(self.config.seed)
+            found = {"alpha": traces.scales(self.model.rnn), "gains": traces.gains(self.model.rnn),
+                     "spectral": None if line.get("diverged") else traces.spectral(self.model, inputs)}  # fmt: skip
         self.epochs.append({"epoch": epoch, **line, **found})
         if epoch and not self.diverged and epoch == self.best_epoch:
             self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
