@@ -6,6 +6,7 @@ The rules and thresholds below were written before the first run was looked at; 
 of :mod:`qlstm.verdicts`.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from qlstm import tables, verdicts
-from qlstm.experiments import PAPER_DATASETS, SPECIAL, VARIANTS, ExperimentConfig, defaults
+from qlstm.experiments import SPECIAL, VARIANTS, ExperimentConfig, defaults
 from qlstm.figures import model_name
 from qlstm.sizes import size_kb
 
@@ -191,7 +192,7 @@ def _separate(view: View) -> Answers:
             tolerance = verdicts.TOLERANCE[metric] * (shared if metric == "ppl" else 1)
             sizes = view.results[(view.results["label"] == label) & (view.results["quantizer"] == quantizer)]
             kb = sizes.set_index("normalizer")["size_kb"]
-            yield (label, scale, bool(separate >= shared - tolerance),
+            yield (label, scale, bool(np.isnan(separate) or separate >= shared - tolerance),
                    f"{model_name(quantizer, '')[:-1]}: separate {_number(metric, separate)} ({kb['batch_separate']:.0f} KB), "
                    f"shared {_number(metric, shared)} ({kb['batch_shared']:.0f} KB)")  # fmt: skip
 
@@ -231,7 +232,9 @@ def _raises_lambda(view: View) -> Answers:
     chosen = view.epochs[
         view.epochs["quantizer"].isin(["binary_connect", "ter_connect"]) & (view.epochs["normalizer"] == "none")
     ]
-    chosen = chosen.dropna(subset=["lambda_1_after"])
+    chosen = chosen[np.array([config.cell == "lstm" for config in chosen["config"]], dtype=bool)].dropna(
+        subset=["lambda_1_after"]
+    )
     for (label, quantizer), group in chosen.groupby(["label", "quantizer"], sort=False):
         before, after = group["lambda_1_before"], group["lambda_1_after"]
         yield (label, group["config"].iloc[0].at_paper_scale, bool((after > before).all()),
@@ -267,8 +270,10 @@ def _statistics(view: View) -> dict[tuple[str, bool], dict[tuple[str, float, flo
     found: dict = {}
     for run in runs.itertuples():
         key = (run.normalizer, run.config.initial_gain, run.config.state_noise)
-        scale = run.config.dataset in PAPER_DATASETS and run.config.settings["epochs"] == 200
-        found.setdefault((run.dataset, scale), {})[key] = run.mean
+        plain = dataclasses.replace(run.config, initial_gain=None, state_noise=None)
+        found.setdefault((tables.label(plain, ""), plain.at_paper_scale), {})[key] = (
+            np.nan if run.diverged else run.mean
+        )
     return found
 
 
@@ -277,11 +282,11 @@ def _shared_fails(view: View) -> Answers:
         others = [
             v
             for (n, gain, noise), v in runs.items()
-            if n in ("layer", "batch_separate") and (gain, noise) == (0.1, 0.1)
+            if n in ("layer", "batch_separate") and (gain, noise) == (0.1, 0.1) and not np.isnan(v)
         ]
         shared = runs.get(("batch_shared", 0.0, 0.1))
         if others and shared is not None:
-            yield (dataset, scale, bool(shared < max(others) - verdicts.FAILS_POINTS),
+            yield (dataset, scale, verdicts.fails("accuracy", shared, max(others)),
                    f"batch (shared) {shared:.1f} %, best of layer and batch (separate) {max(others):.1f} %")  # fmt: skip
 
 
@@ -292,7 +297,7 @@ def _because_shared(view: View) -> Answers:
         ]
         if len(pairs) < 2:
             continue
-        good = [runs["batch_shared", *p] < runs["batch_separate", *p] - verdicts.FAILS_POINTS for p in pairs]
+        good = [verdicts.fails("accuracy", runs["batch_shared", *p], runs["batch_separate", *p]) for p in pairs]
         named = "; ".join(f"gains {gain or 'U(0, 1)'}, noise {noise}: shared {runs['batch_shared', gain, noise]:.1f} %, "
                           f"separate {runs['batch_separate', gain, noise]:.1f} %" for gain, noise in sorted(pairs))  # fmt: skip
         yield dataset, scale, all(good), named
@@ -387,5 +392,5 @@ def scorecard(records: list[dict], profile: str) -> pd.DataFrame:
             evidence.setdefault(label, []).append(text if good or not enough else f"{text} (against)")
         lines = [f"{label}: {'; '.join(texts)}" for label, texts in evidence.items()]
         rows.append({"claim": claim.name, "sentence": claim.sentence, "source": claim.source, "verdict": verdict,
-                     "scale": "" if not used else "reduced" if any("(reduced" in label for label in evidence) else "paper", "evidence": ". ".join(lines)})  # fmt: skip
+                     "scale": "" if not used else "paper" if at_scale and not any("(reduced" in label for label in evidence) else "reduced", "evidence": ". ".join(lines)})  # fmt: skip
     return pd.DataFrame(rows)

@@ -114,7 +114,7 @@ def label(config: ExperimentConfig, sha256: str) -> str:
     reduced = ["1 epoch" if text == "1 epochs" else text for text in reduced]
     if config.dataset not in data.CATALOGUE or config.dataset.startswith("python_help"):
         reduced.append(f"text {sha256[:6]}")
-    if config.at_paper_scale:
+    if dataclasses.replace(config, **dict.fromkeys(["cell", *SPECIAL])).at_paper_scale:
         return title
     return f"{title} (reduced: {', '.join(reduced or ['another size'])})"
 
@@ -157,7 +157,7 @@ def results(records: list[dict], artefact: str) -> pd.DataFrame:
     """
     panels = ARTEFACTS[artefact]
     runs = over_seeds(frame(records))
-    ours = runs[[any(panel.suits(config) for panel in panels) for config in runs["config"]]]
+    ours = runs[np.array([any(panel.suits(config) for panel in panels) for config in runs["config"]], dtype=bool)]
     rows = []
     for panel in panels:
         paper = ExperimentConfig(profile="paper", dataset=panel.dataset, **panel.overrides("paper"))
@@ -396,14 +396,16 @@ def gradients(records: list[dict]) -> pd.DataFrame:
     for record in records:
         config = ExperimentConfig(**record["config"])
         for moment, norms in record["traces"]["gradient_norms"].items():
-            rate = np.median([_rate(norms["steps"], line) for line in norms.get("last_step", norms["training"])])
+            rate = pd.Series(
+                [_rate(norms["steps"], line) for line in norms.get("last_step", norms["training"])]
+            ).median()
             growth = rate ** (norms["steps"][-1] - norms["steps"][0])
             bound = record["traces"]["propositions"].get(moment) or {}
             rows.append({"label": label(config, record["data"]["sha256"]), "quantizer": config.quantizer,
                          "normalizer": config.normalizer, "seed": config.seed, "moment": moment, "growth": growth,
                          "rate": rate,
                          "proposition": bound.get("proposition"), "ratio": bound.get("ratio", np.nan),
-                         "lambda_1": _unsquared(config, np.median(bound["lambda_1"]) if bound else None), "config": config})  # fmt: skip
+                         "lambda_1": _unsquared(config, np.median(np.array(bound["lambda_1"], dtype=float)) if bound else None), "config": config})  # fmt: skip
     columns = ["label", "quantizer", "normalizer", "seed", "moment", "growth", "rate", "proposition", "ratio", "lambda_1",
                "config"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
@@ -439,7 +441,7 @@ def by_epoch(records: list[dict]) -> pd.DataFrame:
                          "valid_loss": epoch.get("valid_loss"), "valid_metric": epoch.get("valid_metric"),
                          "lambda_1_before": _unsquared(config, spectral.get("before", {}).get("lambda_1")),
                          "lambda_1_after": _unsquared(config, spectral.get("after", {}).get("lambda_1")),
-                         "g": None if gains is None else max(g for g in gains if g is not None),
+                         "g": None if gains is None else max((g for g in gains if g is not None), default=None),
                          "config": config})  # fmt: skip
     columns = ["label", "quantizer", "normalizer", "seed", "epoch", "valid_loss", "valid_metric", "lambda_1_before",
                "lambda_1_after", "g", "config"]  # fmt: skip
@@ -535,8 +537,8 @@ def save(
     (directory / f"{name}.tex").write_text(plain.style.to_latex(hrules=True, multicol_align="c"), encoding="utf-8")
 
 
-_LATEX = {"–": "--", "→": r"$\to$", "‖": r"$\|$", "λ₁": r"$\lambda_1$", "λ₂": r"$\lambda_2$", "%": r"\%", "&": r"\&", "_": r"\_",
-          "#": r"\#", "±": r"$\pm$"}  # fmt: skip
+_LATEX = {"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "–": "--", "→": r"$\to$", "‖": r"$\|$", "λ₁": r"$\lambda_1$",
+          "λ₂": r"$\lambda_2$", "±": r"$\pm$"}  # fmt: skip
 
 
 def _latex(text) -> str:

@@ -5,7 +5,8 @@
 2. A row *fails* if a seed diverged, or if its mean is worse than that of full precision without normalization, on the
    same data and in the same size, by more than :data:`FAILS` (a factor; for accuracy :data:`FAILS_POINTS` points). Paper
    and reproduction are judged each by its own baseline. A row that fails in the paper has the verdict ``fails too`` or
-   ``does not fail``, whatever the numbers: what a failed training ends at is chance. One that fails only here: ``fails``.
+   ``does not fail`` (``no baseline`` where ours is not run yet), whatever the numbers: what a failed training ends at is
+   chance. One that fails only here: ``fails``.
 3. Otherwise the verdict is ``agrees`` if our mean over seeds is within the margin of the printed number, else ``better``
    or ``worse``. The margin is the half-width of our 95 % t-interval (two seeds or more), but at least
    :data:`TOLERANCE`, which stands for the paper's own single seed and rounding.
@@ -20,7 +21,7 @@ FAILS_POINTS = 10.0
 """Points of accuracy below the baseline's."""
 TOLERANCE = {"bpc": 0.03, "ppl": 0.02, "accuracy": 0.5}
 """BPC: absolute; perplexity: relative; accuracy: points."""
-NO_NUMBER, NOT_RUN, REDUCED = "no number", "not run", "reduced"
+NO_NUMBER, NOT_RUN, REDUCED, NO_BASELINE = "no number", "not run", "reduced", "no baseline"
 
 
 def fails(metric: str, value: float | None, baseline: float | None) -> bool | None:
@@ -51,6 +52,8 @@ def verdict(metric: str, paper: float | None, ours: float | None, *, paper_basel
     alone = " (one seed)" if seeds == 1 else ""
     failed = fails(metric, None if diverged else ours, our_baseline)
     if fails(metric, paper, paper_baseline):
+        if failed is None:
+            return NO_BASELINE
         return ("fails too" if failed else "does not fail") + alone
     if failed:
         return "fails" + alone

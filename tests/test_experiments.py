@@ -4,8 +4,8 @@ import re
 import nbformat
 import pytest
 
-from qlstm import ConfigError, ExperimentConfig, data, grid
-from qlstm.experiments import ARTEFACTS, PAPER_DATASETS, TABLE_ROWS
+from qlstm import ConfigError, DataError, ExperimentConfig, data, grid
+from qlstm.experiments import ARTEFACTS, FROM_ALL, PAPER_DATASETS, PROFILES, STAND_INS, TABLE_ROWS, VARIANTS
 from qlstm.paths import ROOT
 
 
@@ -29,6 +29,25 @@ from qlstm.paths import ROOT
         ({"quantizer": "sbn", "normalizer": "layer"}, "'batch_separate' only"),
         ({"normalizer": "batch_shared", "batch_size": 1}, "batch_size 2 or more"),
         ({"quantizer": "no.such.module:f"}, "cannot import the quantizer"),
+        ({"max_symbols": 10}, "unknown setting 'max_symbols'"),
+        ({"max_train": -1}, "max_train must be a whole number of 0 or more"),
+        ({"cell": "gro"}, "did you mean 'gru'?"),
+        ({"dropout": 0.5}, "dropout is a setting of task 'word_lm', not of 'char_lm'"),
+        ({"dropout": 0.5, "task": "sequential_image"}, "dropout is a setting of task 'word_lm'"),
+        ({"dropout": 1, "task": "word_lm"}, "dropout must be a probability below 1"),
+        ({"dropout": -0.1, "task": "word_lm"}, "dropout must be a number of 0"),
+        ({"initial_gain": 0.1}, "initial_gain is a setting of task 'sequential_image'"),
+        ({"state_noise": 0.1, "task": "word_lm"}, "state_noise is a setting of task 'sequential_image'"),
+        (
+            {"permuted": True, "dataset": "penn_char"},
+            "permuted is a setting of task 'sequential_image', not of 'char_lm'",
+        ),
+        ({"permuted": 1, "dataset": "digits"}, "permuted must be True or False"),
+        ({"dataset": "mnist", "steps": 100}, "steps of mnist are its 784 pixels, got 100"),
+        ({"dataset": "digits", "steps": 784}, "steps of digits are its 64 pixels, got 784"),
+        ({"dataset": "penn_word", "task": "char_lm"}, "data set penn_word is for task 'word_lm', not 'char_lm'"),
+        ({"dataset": "mnist", "task": "word_lm"}, "is for task 'sequential_image'"),
+        ({"cell": "gru", "quantizer": "sbn", "normalizer": "batch_separate"}, "defined for LSTMs"),
     ],
 )
 def test_an_impossible_setting_is_one_clear_error(settings, message):
@@ -40,7 +59,7 @@ def test_an_impossible_setting_is_one_clear_error(settings, message):
 def test_what_is_left_out_comes_from_the_profile():
     config = ExperimentConfig(profile="paper", dataset="text8")
     assert (config.hidden_size, config.steps, config.batch_size, config.epochs) == (2000, 180, 128, 100)
-    assert (config.learning_rate, config.lr_decay, config.clip_norm, config.max_symbols) == (0.001, 1.0, 5.0, 0)
+    assert (config.learning_rate, config.lr_decay, config.clip_norm, config.max_train) == (0.001, 1.0, 5.0, 0)
     assert ExperimentConfig(profile="paper", dataset="penn_char", epochs=3).epochs == 3
     assert ExperimentConfig(**config.as_dict()) == config == dataclasses.replace(config)
 
@@ -48,7 +67,7 @@ def test_what_is_left_out_comes_from_the_profile():
 def test_only_the_papers_own_settings_are_at_paper_scale():
     assert ExperimentConfig(profile="paper", dataset="penn_char", seed=7).at_paper_scale
     assert ExperimentConfig(
-        profile="quick", dataset="penn_char", hidden_size=512, epochs=200, max_symbols=0
+        profile="quick", dataset="penn_char", hidden_size=512, epochs=200, max_train=0
     ).at_paper_scale
     assert not ExperimentConfig(profile="paper", dataset="penn_char", epochs=199).at_paper_scale
     assert not ExperimentConfig(profile="quick", dataset="penn_char").at_paper_scale
@@ -80,19 +99,141 @@ def test_selections_combine():
     assert len(runs) == 2 * 38
     assert {(config.epochs, config.dataset, config.at_paper_scale) for config in runs} == {(10, "war_and_peace", False)}
     assert grid("paper", only=["figure_06"], datasets=["penn_char"]) == []
-    assert {config.dataset for config in grid("quick")} == {"python_help"}
+    assert {config.dataset for config in grid("quick")} == set(STAND_INS.values())
     rows = {(config.quantizer, config.normalizer) for config in grid("quick", only=["table_2"])}
     needed = {(q, n) for q in ("full_precision", "binary_connect", "ter_connect")
-              for n in ("none", "weight", "layer", "batch_shared", "batch_separate")}  # fmt: skip
+              for n in ("none", "weight", "layer", "batch_shared")}  # fmt: skip
     assert needed <= rows
+    for name in FROM_ALL:
+        assert grid("quick", only=[name]) == []
     with pytest.raises(ConfigError, match="did you mean 'table_2'"):
         grid("quick", only=["table2"])
 
 
-def test_every_figure_can_be_made_in_quick():
-    for name, spec in ARTEFACTS.items():
-        rows = {(config.quantizer, config.normalizer) for config in grid("quick", only=[name])}
-        assert name == "table_2" or rows == set(spec["rows"])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_run_once_and_under_a_name_of_its_own(profile):
+    runs = grid(profile)
+    assert len({config.run_id for config in runs}) == len(runs) == len(set(runs))
+    asked = {config for name in ARTEFACTS for config in grid(profile, only=[name])}
+    assert asked == set(runs)
+    assert [len(grid(profile, seeds=seeds)) for seeds in (2, 3)] == [2 * len(runs), 3 * len(runs)]
+    for name in ARTEFACTS:
+        assert grid(profile, only=[name]), name
+
+
+def configs_of(panel, profile, dataset):
+    """Of every row of a panel."""
+    for quantizer, normalizer in panel.rows:
+        yield ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer, normalizer=normalizer,
+                               **panel.overrides(profile))  # fmt: skip
+
+
+PANELS = [(name, panel) for name, panels in ARTEFACTS.items() for panel in panels]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_panels_suit_their_own_runs_and_no_others(profile):
+    for name, panel in PANELS:
+        for dataset in {panel.dataset, panel.dataset if profile == "paper" else STAND_INS[panel.task]}:
+            for config in configs_of(panel, profile, dataset):
+                assert panel.suits(config), (name, config)
+                for other in ARTEFACTS[name]:
+                    own = (other.variant, other.settings) == (panel.variant, panel.settings)
+                    same_text = dataset not in PAPER_DATASETS or other.dataset == dataset
+                    if other.task == panel.task:
+                        assert other.suits(config) == (own and same_text), (name, other, config)
+                if name == "gru":
+                    assert not any(p.suits(config) for n, p in PANELS if n != "gru")
+    for config in grid(profile):
+        assert any(panel.suits(config) and (config.quantizer, config.normalizer) in panel.rows for _, panel in PANELS)
+
+
+def test_a_panel_does_not_suit_other_settings():
+    (table_4,) = ARTEFACTS["table_4"]
+    base = ExperimentConfig(dataset="digits", normalizer="layer")
+    assert table_4.suits(base)
+    assert table_4.suits(dataclasses.replace(base, epochs=1, seed=3))
+    for changes in (dict(permuted=True), dict(initial_gain=0.5), dict(state_noise=0.0), dict(cell="gru")):
+        assert not table_4.suits(dataclasses.replace(base, **changes)), changes
+    assert not table_4.suits(ExperimentConfig(dataset="penn_char"))
+
+
+def test_the_settings_of_words_and_images():
+    words = ExperimentConfig(profile="paper", dataset="penn_word")
+    assert (words.task, words.hidden_size, words.num_layers, words.steps, words.batch_size) == (
+        "word_lm",
+        300,
+        1,
+        35,
+        20,
+    )
+    assert (words.learning_rate, words.lr_decay, words.clip_norm, words.dropout) == (20.0, 0.25, 0.25, 0.5)
+    assert (words.epochs, words.max_train) == (120, 0)
+    images = ExperimentConfig(profile="paper", dataset="mnist")
+    assert (images.task, images.hidden_size, images.steps, images.batch_size) == ("sequential_image", 100, 784, 100)
+    assert (images.learning_rate, images.lr_decay, images.clip_norm, images.epochs) == (0.002, 0.5, 1.0, 200)
+    gains = {normalizer: (config.initial_gain, config.state_noise)
+             for normalizer in ("none", "weight", "layer", "batch_shared", "batch_separate")
+             for config in [ExperimentConfig(profile="paper", dataset="mnist", normalizer=normalizer)]}  # fmt: skip
+    assert gains == {"none": (0.0, 0.0), "weight": (0.0, 0.0), "layer": (0.1, 0.1), "batch_shared": (0.0, 0.1),
+                     "batch_separate": (0.1, 0.1)}  # fmt: skip
+    assert ExperimentConfig(task="word_lm").dataset == "python_help_words"
+    assert ExperimentConfig(task="sequential_image").steps == 64
+
+
+def test_the_papers_word_models_are_at_paper_scale_and_others_not(tmp_path):
+    paper = [dict(), dict(hidden_size=650), dict(hidden_size=650, num_layers=2)]
+    (tmp_path / "a.txt").write_text("a b " * 600)
+    for sizes, variant in zip(paper, VARIANTS, strict=True):
+        base = ExperimentConfig(profile="paper", dataset="penn_word", quantizer="twn", normalizer="layer", **sizes)
+        assert base.at_paper_scale
+        assert base.variant == variant
+        assert dataclasses.replace(base, seed=9, quantizer="bwn").at_paper_scale
+        asked = base.as_dict() | {"profile": "quick"}
+        assert ExperimentConfig(**asked).at_paper_scale  # the settings count, not the profile's name
+        assert ExperimentConfig(**asked).variant == variant
+        for changes in (
+            dict(dataset="python_help_words"), dict(dataset=str(tmp_path / "a.txt")), dict(cell="gru"),
+            dict(hidden_size=base.hidden_size + 1), dict(num_layers=3), dict(steps=34), dict(batch_size=21), dict(epochs=119),
+            dict(max_train=10**7), dict(learning_rate=10), dict(lr_decay=0.5), dict(clip_norm=1), dict(dropout=0.0),
+        ):  # fmt: skip
+            assert not dataclasses.replace(base, **changes).at_paper_scale, changes
+    assert not ExperimentConfig(profile="paper", dataset="penn_word", num_layers=2).at_paper_scale
+    mnist = ExperimentConfig(profile="paper", dataset="mnist", normalizer="layer")
+    assert mnist.at_paper_scale
+    for changes in (dict(permuted=True), dict(initial_gain=0.0), dict(state_noise=0.0), dict(cell="gru")):
+        assert not dataclasses.replace(mnist, **changes).at_paper_scale, changes
+    assert not ExperimentConfig(profile="paper", dataset="digits").at_paper_scale
+
+
+def test_data_sets_that_are_given_stand_in_for_those_of_their_task(tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("some text " * 300)
+    for profile in ("quick", "paper"):
+        for config in grid(profile, datasets=["digits", "python_help_words", str(own)]):
+            assert config.task == {"digits": "sequential_image", "python_help_words": "word_lm"}.get(
+                config.dataset, "char_lm"
+            )
+    assert {config.dataset for config in grid("paper", datasets=["digits"])} == {"digits"}
+    assert grid("quick", only=["table_4"], datasets=["penn_char"]) == []
+    assert len(grid("paper", only=["table_4"], datasets=["digits"])) == 38
+    assert grid("paper", only=["table_2"], datasets=["penn_word"]) == []
+    assert {config.dataset for config in grid("paper", only=["table_2"], datasets=["text8", "mnist"])} == {"text8"}
+    with pytest.raises(DataError, match="did you mean 'mnist'"):
+        grid("paper", datasets=["minst"])
+
+
+def test_run_ids_tell_tasks_and_settings_apart(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("a b " * 600)
+    characters, words = (ExperimentConfig(dataset=str(path), task=task) for task in ("char_lm", "word_lm"))
+    images = ExperimentConfig(dataset="digits", normalizer="batch_shared")
+    configs = [
+        characters, words, dataclasses.replace(words, num_layers=2), dataclasses.replace(words, dropout=0.0), images,
+        dataclasses.replace(words, cell="gru"), *(dataclasses.replace(images, **{name: value}) for name, value in
+        [("permuted", True), ("initial_gain", 0.1), ("state_noise", 0.0), ("cell", "gru"), ("hidden_size", 9)])]  # fmt: skip
+    assert len({config.run_id for config in configs}) == len(configs)
+    assert dataclasses.replace(images, permuted=True).run_id == "digits-full_precision-batch_shared-seed0-permuted=True"
 
 
 def parameters_of(path):
@@ -101,18 +242,23 @@ def parameters_of(path):
     return cell.source
 
 
-def test_the_run_notebooks_parameters_are_the_configurations_fields():
-    source = parameters_of(ROOT / "notebooks" / "run" / "char_language_model.ipynb")
+@pytest.mark.parametrize(
+    ("notebook", "task"),
+    [
+        ("char_language_model", "char_lm"),
+        ("word_language_model", "word_lm"),
+        ("sequential_mnist", "sequential_image"),
+    ],
+)
+def test_the_run_notebooks_parameters_are_the_configurations_fields(notebook, task):
+    source = parameters_of(ROOT / "notebooks" / "run" / f"{notebook}.ipynb")
     namespace = {}
     exec(source, {}, namespace)
-    assert set(namespace) == {field.name for field in dataclasses.fields(ExperimentConfig)} | {
-        "directory",
-        "device",
-        "backend",
-    }
+    others = ["directory", "device", "backend"]
+    assert list(namespace) == [field.name for field in dataclasses.fields(ExperimentConfig)] + others
     assert all("#" in line for line in source.splitlines())
-    config = ExperimentConfig.from_parameters(namespace, "directory", "device", "backend")
-    assert config == ExperimentConfig(quantizer="binary_connect", normalizer="layer")
+    config = ExperimentConfig.from_parameters(namespace, *others)
+    assert config == ExperimentConfig(task=task, quantizer="binary_connect", normalizer="layer")
 
 
 def test_a_parameter_that_papermill_would_let_pass_is_an_error():

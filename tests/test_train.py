@@ -15,7 +15,13 @@ from torch.nn import functional as F
 import qlstm
 from qlstm import ExperimentConfig, LanguageModel, QuantLSTM, RecordError, data, records, traces, train
 
-TINY = ExperimentConfig(profile="smoke", hidden_size=8, steps=10, batch_size=8, epochs=4, max_symbols=1600)
+TINY = ExperimentConfig(profile="smoke", hidden_size=8, steps=10, batch_size=8, epochs=4, max_train=1600)
+WORDS = ExperimentConfig(
+    profile="smoke", task="word_lm", hidden_size=8, steps=6, batch_size=5, max_train=800, epochs=3, learning_rate=2.0
+)
+IMAGES = ExperimentConfig(
+    profile="smoke", task="sequential_image", hidden_size=6, batch_size=16, max_train=64, epochs=3, state_noise=0.1
+)
 
 
 def quiet(_):
@@ -57,7 +63,7 @@ def test_a_killed_run_ends_with_the_record_of_an_unbroken_one(tmp_path, quantize
 
 
 def test_kill_9_in_the_middle_of_an_epoch(tmp_path):
-    config = dataclasses.replace(TINY, epochs=10)
+    config = dataclasses.replace(TINY, epochs=6)
     script = f"import qlstm; qlstm.run(qlstm.ExperimentConfig(**{config.as_dict()!r}), {str(tmp_path / 'killed')!r})"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
@@ -125,7 +131,7 @@ def test_a_full_disk_loses_no_finished_epoch(tmp_path, monkeypatch):
 
 
 def test_two_processes_on_one_run_take_turns(tmp_path):
-    config = dataclasses.replace(TINY, epochs=15)
+    config = dataclasses.replace(TINY, epochs=6)
     script = f"import qlstm; qlstm.run(qlstm.ExperimentConfig(**{config.as_dict()!r}), {str(tmp_path)!r})"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
@@ -141,7 +147,7 @@ def test_two_processes_on_one_run_take_turns(tmp_path):
 
 
 def test_a_run_whose_loss_is_not_finite_is_recorded_as_diverged(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "learning_rate", lambda config, epoch: 3e38 if epoch == 2 else 0.001)
+    monkeypatch.setattr(train, "learning_rate", lambda config, epoch, _: 3e38 if epoch == 2 else 0.001)
     record = qlstm.run(TINY, tmp_path, report=quiet)
     assert record["diverged"]
     assert record["test_metric"] is record["valid_metric"] is record["best_epoch"] is None
@@ -158,13 +164,29 @@ def test_the_record(tmp_path):
     assert torch.equal(torch.rand(3), before)  # the caller's random numbers are left alone
     assert set(records.REQUIRED) == set(record)
     assert record["metric"] == "bpc"
-    valid = {epoch["epoch"]: epoch["valid_bpc"] for epoch in record["epochs"][1:]}
+    valid = {epoch["epoch"]: epoch["valid_loss"] for epoch in record["epochs"][1:]}
     assert record["best_epoch"] == min(valid, key=valid.get)
-    assert record["valid_metric"] == min(valid.values())
+    assert record["valid_metric"] == pytest.approx(min(valid.values()) / math.log(2), rel=1e-12)
+    assert record["schema"] == 2
+    assert record["data"]["sizes"] == {"train": 1600, "valid": 200, "test": 200}
+    assert record["packed_bytes"] < 2 * 1024 * record["size_kb"]
+    for line in record["epochs"][1:]:
+        assert line["valid_metric"] == pytest.approx(line["valid_loss"] / math.log(2), rel=1e-12)
+        assert 1 < line["train_loss"] < 6
+    for line in record["epochs"]:
+        assert len(line["spectral"]["before"]["norms"]) == len(line["spectral"]["after"]["norms"]) == 4
     assert len(record["epochs"][0]["alpha"][0]) == 4
     norms = record["traces"]["gradient_norms"]
     assert set(norms) == {"initial", "epoch 1", "best"}
-    assert all(len(lines) == 8 and len(lines[0]) == 10 for moment in norms.values() for lines in moment.values())
+    for moment in norms.values():
+        assert moment.pop("steps") == list(range(1, 11))
+        assert set(moment) == {"training", "last_step"}
+        assert all(len(lines) == 8 and len(lines[0]) == 10 for lines in moment.values())
+    propositions = record["traces"]["propositions"]
+    assert set(propositions) == {"initial", "epoch 1", "best"}
+    for moment in propositions.values():
+        assert 0 < moment["ratio"] <= 1
+        assert len(moment["lambda_1"]) == len(moment["lambda_2"]) == len(moment["steps"]) > 0
 
 
 def test_the_metric_is_the_models_bits_per_character(tmp_path):
@@ -201,10 +223,10 @@ def test_state_is_carried_over_minibatches_and_epochs_start_from_zero(monkeypatc
 
 def test_the_schedule_decays_first_in_epoch_12():
     config = ExperimentConfig(profile="paper", dataset="penn_char")
-    rates = [train.learning_rate(config, epoch) for epoch in (1, 11, 12, 13, 200)]
+    rates = [train.learning_rate(config, epoch, []) for epoch in (1, 11, 12, 13, 200)]
     assert rates == pytest.approx([0.002, 0.002, 0.002 * 0.98, 0.002 * 0.98**2, 0.002 * 0.98**189])
     constant = ExperimentConfig(profile="paper", dataset="text8")
-    assert train.learning_rate(constant, 100) == 0.001
+    assert train.learning_rate(constant, 100, []) == 0.001
 
 
 def test_loss_aware_quantizers_see_adams_second_moment():
@@ -306,7 +328,221 @@ def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_max_symbols_limits_all_three_parts():
-    run = train._Run(dataclasses.replace(TINY, max_symbols=1600), None, "cpu", "auto", quiet)
+def test_max_train_limits_all_three_parts():
+    run = train._Run(dataclasses.replace(TINY, max_train=1600), None, "cpu", "auto", quiet)
     assert {name: len(part) for name, part in run.splits.items()} == {"train": 1600, "valid": 200, "test": 200}
     assert data.count_predicted(1600, 8) == 8 * 199
+
+
+def losses_for(decays):
+    """The learning rates of words after these validation losses."""
+    config = dataclasses.replace(WORDS, learning_rate=20.0)
+    return [train.learning_rate(config, epoch + 1, decays[:epoch]) for epoch in range(len(decays) + 1)]
+
+
+def test_words_divide_the_rate_by_four_after_each_epoch_not_below_the_best():
+    #        best  below  equal: not  above  below the last, not the best  below
+    losses = [5.0, 4.0, 4.0, 4.5, 4.2, 3.9]
+    assert losses_for(losses) == [20.0, 20.0, 20.0, 5.0, 1.25, 0.3125, 0.3125]
+    assert losses_for([math.inf, 3.0]) == [20.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize("quantizer", ["full_precision", "binary_connect", "bwn", "ter_connect", "twn", "lab"])
+def test_words_train_with_sgd_and_bc_and_tc_scale_the_rate_of_the_matrices(quantizer):
+    config = dataclasses.replace(WORDS, quantizer=quantizer, normalizer="weight", num_layers=2, hidden_size=16)
+    run = train._Run(config, None, "cpu", "auto", quiet)
+    assert type(run.optimizer) is torch.optim.SGD
+    before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    gradients = []
+    step = run.optimizer.step
+
+    def watched():
+        gradients.append({name: p.grad.clone() for name, p in run.model.named_parameters()})
+        step()
+
+    run.optimizer.step = watched
+    run.splits["train"] = run.splits["train"][:35]  # one minibatch
+    run._train(0.5)
+    assert len(gradients) == 1
+    norm = torch.stack([g.norm() for g in gradients[0].values()]).norm()
+    assert norm <= 0.25 * (1 + 1e-5)
+    scaled = []
+    for name, parameter in run.model.named_parameters():
+        factor = 2 * 16**0.5 if quantizer in ("binary_connect", "ter_connect") and ".weight_" in name else 1
+        if factor != 1:
+            scaled.append(name)
+        assert torch.allclose(parameter, before[name] - 0.5 * factor * gradients[0][name], atol=1e-6), name
+    assert len(scaled) == (4 if quantizer in ("binary_connect", "ter_connect") else 0)
+
+
+@pytest.mark.parametrize("config", [TINY, IMAGES])
+def test_characters_and_images_train_with_adam_at_one_rate(config):
+    run = train._Run(dataclasses.replace(config, quantizer="binary_connect"), None, "cpu", "auto", quiet)
+    run._train(0.125)
+    assert type(run.optimizer) is torch.optim.Adam
+    (group,) = run.optimizer.param_groups
+    assert (group["lr"], group["betas"], group["eps"]) == (0.125, (0.9, 0.999), 1e-8)
+    assert len(group["params"]) == len(list(run.model.parameters()))
+
+
+def test_the_models_that_are_built():
+    words = train.build_model(dataclasses.replace(WORDS, num_layers=2))
+    assert words.embedding.weight.shape[1] == words.rnn.input_size == 8
+    assert words.dropout == words.rnn.dropout == 0.5
+    images = train.build_model(dataclasses.replace(IMAGES, normalizer="layer", initial_gain=0.1))
+    assert images.state_noise == 0.1
+    assert not images.rnn.quantize_input
+    assert (images.rnn.norm_hh_l0.gain == 0.1).all()
+    assert isinstance(train.build_model(dataclasses.replace(IMAGES, cell="gru")).rnn, qlstm.QuantGRU)
+    assert train.build_model(TINY).embedding is None
+
+
+def test_the_rate_of_images_falls_exponentially_to_its_half():
+    config = ExperimentConfig(profile="paper", dataset="mnist")
+    rates = [train.learning_rate(config, epoch, []) for epoch in range(1, 201)]
+    assert (rates[0], rates[-1]) == pytest.approx((0.002, 0.001), rel=1e-12)
+    for a, b in itertools.pairwise(rates):
+        assert b / a == pytest.approx(0.5 ** (1 / 199), rel=1e-12)
+    assert train.learning_rate(dataclasses.replace(config, epochs=1), 1, []) == 0.002
+
+
+class Killed(BaseException):
+    pass
+
+
+def broken_after(config, directory, *epochs):
+    """A run that is killed after each of these epochs, and its record at last."""
+    for epoch in epochs:
+
+        def report(line, start=f"epoch {epoch}/"):
+            if line.startswith(start):
+                raise Killed
+
+        with pytest.raises(Killed):
+            qlstm.run(config, directory, report=report)
+    return qlstm.run(config, directory, report=quiet)
+
+
+VARIED = [
+    dataclasses.replace(WORDS, quantizer="binary_connect", normalizer="batch_separate", num_layers=2),
+    dataclasses.replace(WORDS, quantizer="twn", cell="gru"),
+    dataclasses.replace(IMAGES, quantizer="lat", normalizer="batch_shared"),
+    dataclasses.replace(IMAGES, permuted=True, cell="gru"),
+]
+
+
+@pytest.mark.parametrize("config", VARIED, ids=lambda config: config.run_id)
+def test_the_same_seed_gives_the_same_record_interrupted_or_not(tmp_path, config):
+    unbroken = qlstm.run(config, tmp_path / "unbroken", report=quiet)
+    resumed = broken_after(config, tmp_path / "broken", 2)
+    assert comparable(resumed) == comparable(unbroken)
+    assert json.dumps(comparable(qlstm.run(config, report=quiet))) == json.dumps(comparable(unbroken))
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("unbroken", "broken")]
+    assert models[0] == models[1]
+    other = qlstm.run(dataclasses.replace(config, seed=1, epochs=1), report=quiet)
+    assert other["epochs"][1]["train_loss"] != unbroken["epochs"][1]["train_loss"]
+    norms = unbroken["traces"]["gradient_norms"]["best"]
+    assert norms["steps"] == list(range(1, config.steps + 1))
+    assert ("last_step" in norms) == (config.task == "word_lm")
+    assert len(norms["training"][0]) == config.steps
+    assert unbroken["packed_bytes"] > 0
+
+
+def test_the_learning_rate_of_words_is_taken_up_where_it_was(tmp_path, monkeypatch):
+    scripted = {"valid": iter([5.0, 6.0, 6.0, 4.0, 4.5] * 3), "test": itertools.repeat(5.0)}
+    monkeypatch.setattr(train._Run, "_evaluate", lambda self, split: (loss := next(scripted[split]), math.exp(loss)))
+    config = dataclasses.replace(WORDS, epochs=5)
+    rates = [line["learning_rate"] for line in qlstm.run(config, report=quiet)["epochs"][1:]]
+    assert rates == [2.0, 2.0, 0.5, 0.125, 0.125]
+    resumed = broken_after(config, tmp_path, 3)
+    assert [line["learning_rate"] for line in resumed["epochs"][1:]] == rates
+    assert resumed["best_epoch"] == 4
+
+
+@pytest.mark.parametrize(("config", "name"), [(WORDS, "ppl"), (IMAGES, "accuracy")])
+def test_the_metric_of_words_and_images(tmp_path, config, name):
+    config = dataclasses.replace(config, quantizer="bwn", normalizer="layer")
+    record = qlstm.run(config, tmp_path, report=quiet)
+    model, loaded = qlstm.load_model(tmp_path)
+    assert loaded == record
+    assert record["metric"] == name
+    assert not model.training
+    valid = [line["valid_loss"] for line in record["epochs"][1:]]
+    assert record["best_epoch"] == 1 + valid.index(min(valid))
+    dataset = qlstm.load_dataset(config.dataset)
+    if name == "ppl":
+        assert record["data"]["sizes"] == {"train": 800, "valid": 100, "test": 100}
+        streams = dataset.test[:100].long().view(50, 2).T  # fewer than 64 streams: two words each at least
+        logits, _ = model(streams[:-1])
+        expected = math.exp(F.cross_entropy(logits.flatten(0, 1), streams[1:].flatten()).item())
+    else:
+        assert record["data"]["sizes"] == {"train": 64, "valid": 8, "test": 8}
+        pixels, labels = (part[:8] for part in dataset.test)
+        logits, _ = model(pixels.T[..., None] / 16)
+        expected = 100 * (logits.argmax(1) == labels).double().mean().item()
+    assert record["test_metric"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_best_epoch_of_images_is_that_of_the_least_loss(monkeypatch):
+    scripted = {"valid": iter([(0.5, 80.0), (0.7, 90.0), (0.5, 85.0)]), "test": iter([(0.6, 70.0)])}
+    monkeypatch.setattr(train._Run, "_evaluate", lambda self, split: next(scripted[split]))
+    record = qlstm.run(IMAGES, report=quiet)
+    assert (record["best_epoch"], record["valid_metric"], record["test_metric"]) == (1, 80.0, 70.0)
+
+
+def test_images_are_shuffled_anew_in_each_epoch_and_in_training_only(monkeypatch):
+    orders = []
+    minibatches = data.image_minibatches
+
+    def watched(split, batch_size, *, order, **more):
+        orders.append((len(split[1]), batch_size, None if order is None else order.tolist(), more["permuted"]))
+        return minibatches(split, batch_size, order=order, **more)
+
+    monkeypatch.setattr(data, "image_minibatches", watched)
+    qlstm.run(dataclasses.replace(IMAGES, permuted=True), report=quiet)
+    shuffled = [order for n, _, order, _ in orders if order is not None]
+    assert len(shuffled) == 3
+    assert all(sorted(order) == list(range(64)) for order in shuffled)
+    assert len(set(map(tuple, [*shuffled, range(64)]))) == 4
+    assert all(permuted for *_, permuted in orders)
+    assert {(n, size) for n, size, *_ in orders} == {(64, 16), (8, 250)}
+
+
+def test_permuted_pixels_are_another_run():
+    (plain, _), (permuted, _) = (
+        next(train._Run(dataclasses.replace(IMAGES, permuted=p), None, "cpu", "auto", quiet)._minibatches("valid"))
+        for p in (False, True)
+    )
+    assert torch.equal(permuted, plain[data.pixel_permutation(64)])
+    assert not torch.equal(permuted, plain)
+
+
+@pytest.mark.parametrize("config", [TINY, WORDS, IMAGES])
+def test_a_quantizer_of_ones_own_trains_to_a_record(tmp_path, config):
+    config = dataclasses.replace(config, quantizer="torch:sign", epochs=1)
+    record = qlstm.run(config, tmp_path, report=quiet)
+    assert record["packed_bytes"] is None
+    assert not record["diverged"]
+    assert record["size_kb"] > 0
+    assert not (tmp_path / "packed.safetensors").exists()
+    model, _ = qlstm.load_model(tmp_path)
+    assert set(model.rnn.effective_weight("weight_hh_l0").unique().tolist()) <= {-1.0, 0.0, 1.0}
+
+
+@pytest.mark.parametrize("quantizer", ["alternating", "lat"])
+@pytest.mark.parametrize("config", [WORDS, IMAGES], ids=lambda config: config.task)
+def test_words_and_images_that_diverge(tmp_path, monkeypatch, config, quantizer):
+    plain = train._Run._train
+
+    def poisoned(self, rate):
+        if len(self.epochs) == 2:
+            with torch.no_grad():
+                self.model.rnn.bias_l0[0] = math.nan  # after one update every parameter is NaN
+        return plain(self, rate)
+
+    monkeypatch.setattr(train._Run, "_train", poisoned)
+    record = qlstm.run(dataclasses.replace(config, quantizer=quantizer), tmp_path, report=quiet)
+    assert record["diverged"]
+    assert record["test_metric"] is record["best_epoch"] is None
+    assert [line["epoch"] for line in record["epochs"]] == [0, 1, 2]
+    assert not (tmp_path / "model.safetensors").exists()

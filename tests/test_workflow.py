@@ -1,3 +1,5 @@
+import contextlib
+import dataclasses
 import json
 import re
 import signal
@@ -13,9 +15,11 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from test_tables import made_up
 
 from qlstm import ExperimentConfig, grid, notebooks, records
 from qlstm.errors import ConfigError
+from qlstm.experiments import ARTEFACTS, FROM_ALL, METRICS
 from qlstm.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -61,6 +65,8 @@ def one_clear_line(status_and_error, *words):
         (["--epochs", "many"], ["EPOCHS must be a whole number, got 'many'"]),
         (["--jobs", "0"], ["JOBS must be 1 or more"]),
         (["--profile", "paper", "--only", "figure_01", "--datasets", "text8"], ["no runs"]),
+        (["--only", "table_4", "--datasets", "penn_word"], ["no runs"]),
+        (["--only", "theorie"], ["did you mean 'theory'"]),
     ],
 )
 def test_a_typo_is_one_clear_line_and_nothing_is_made(reproduce, arguments, words, tmp_path):
@@ -88,6 +94,68 @@ def test_make_data_says_what_is_there_and_what_is_not(reproduce, tmp_path):
     assert status == 1
     assert error.startswith("error: war_and_peace: cannot get warpeace_input.txt")
     assert reproduce("data", "--datasets", str(tmp_path / "my.txt"), **places) == (0, "")
+
+
+def test_make_data_says_words_and_images(monkeypatch, capsys):
+    options = workflow.parse(["data", "--datasets", "digits,python_help_words"])
+    assert workflow.fetch(options) == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["digits"].startswith("1,197 / 300 / 300 images of 64 pixels, sha256 ")
+    assert re.match(r"[\d,]+ / [\d,]+ / [\d,]+ words, vocabulary [\d,]+, sha256 ", lines["python_help_words"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tasks", "shown"),
+    [
+        (["--only", "statistics"], {"sequential_image"}, ["reviewers"]),
+        (["--only", "gru"], {"char_lm"}, ["reviewers"]),
+        (["--only", "gru,statistics,reviewers"], {"char_lm", "sequential_image"}, ["reviewers"]),
+        (["--only", "theory"], set(), ["theory"]),
+        (["--only", "reviewers"], set(), ["reviewers"]),
+        (["--only", "table_4,theory"], {"sequential_image"}, ["theory"]),
+        (["--only", "figure_04,figure_01"], {"char_lm", "word_lm"}, ["figure_04"]),
+    ],
+)
+def test_what_a_selection_trains_and_shows(reproduce, monkeypatch, tmp_path, arguments, tasks, shown):
+    """The engine is left out: the plan that it would get, with one record of a BWN on characters there."""
+    plans = []
+    monkeypatch.setattr(
+        workflow, "engine", lambda folder, *_: plans.append(json.loads((folder / "plan.json").read_text())) or 0
+    )
+    config = ExperimentConfig(profile="smoke", quantizer="bwn")
+    directory = records.run_directory(config, tmp_path)
+    directory.mkdir(parents=True)
+    records.save(made_up(config), directory / "record.json")
+    reproduce("--profile", "smoke", *arguments, QLSTM_REPORTS=str(tmp_path))
+    first, last = plans
+    assert {first["runs"][run]["task"] for run in first["selected"]} == tasks
+    assert (first["phase"], last["phase"]) == ("runs", "page")
+    assert last["artefacts"] == shown
+    assert last["records"] == [config.run_id]
+    if "gru" in arguments[1]:
+        assert {first["runs"][run]["cell"] for run in first["selected"] if first["runs"][run]["task"] == "char_lm"} == {
+            "gru"
+        }
+    if "statistics" in arguments[1]:
+        varied = {
+            (run["initial_gain"], run["state_noise"])
+            for run in first["runs"].values()
+            if run["task"] == "sequential_image"
+        }
+        assert varied == {(gain, noise) for gain in (0.0, 0.1) for noise in (0.0, 0.1)}
+
+
+def test_a_data_set_is_used_where_it_fits():
+    runs = workflow.grid("paper", datasets=["penn_word"])
+    assert {(config.dataset, config.task, config.cell) for config in runs} == {("penn_word", "word_lm", "lstm")}
+    assert {config.variant for config in runs} == {"small", "large", "deep"}
+    assert all(config.at_paper_scale for config in runs)
+    assert workflow.grid("paper", only=["table_2", "table_4", "figure_06"], datasets=["penn_word"]) == []
+    assert len(workflow.grid("paper", only=["table_3"], datasets=["penn_word", "penn_char"])) == 2 * 38
+    assert {config.task for config in workflow.grid("quick", datasets=["penn_word", "digits"])} == {
+        "word_lm",
+        "sequential_image",
+    }
 
 
 def test_reports_that_cannot_be_written_are_named(reproduce, tmp_path):
@@ -174,6 +242,58 @@ def test_states_of_runs(tmp_path):
     assert progress.state(tmp_path) == ("failed", {"cause": "cause"})
     (tmp_path / "record.json").write_text("{}")
     assert progress.state(tmp_path) == ("done", {})
+
+
+def test_status_names_each_tasks_metric(tmp_path, capsys):
+    runs = {
+        "word_lm": ("words", "ppl 101.500"),
+        "char_lm": ("chars", "bpc 101.500"),
+        "sequential_image": ("digits", "accuracy 101.500"),
+    }
+    plan = {"runs": {}, "selected": []}
+    with contextlib.ExitStack() as held:
+        for task, (run, _) in runs.items():
+            folder = tmp_path / "runs" / run
+            folder.mkdir(parents=True)
+            (folder / "epochs.jsonl").write_text('{"epoch": 2, "valid_metric": 101.5, "seconds_left": 90}\n')
+            held.enter_context(filelock.FileLock(folder / ".lock"))
+            plan["runs"][run] = {"epochs": 4, "dataset": run, "task": task}
+            plan["selected"].append(run)
+        (tmp_path / "plan.json").write_text(json.dumps(plan))
+        assert progress.status(tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for run, metric in runs.values():
+        assert f"  {run}: epoch 2/4, validation {metric}, about 1.5 min left" in lines
+
+
+def test_there_is_one_notebook_for_each_report():
+    names = [path.stem for path in (ROOT / "notebooks" / "report").glob("*.ipynb")]
+    wanted = [name for name in ARTEFACTS if name not in workflow.REPORTED_IN] + FROM_ALL
+    assert sorted(names) == sorted(wanted)
+    assert set(workflow.REPORTED_IN) < set(ARTEFACTS)
+    assert set(workflow.REPORTED_IN.values()) <= set(names)
+
+
+def test_there_is_one_run_notebook_for_each_task():
+    tasks = []
+    for path in sorted((ROOT / "notebooks" / "run").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        (source,) = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+        namespace = {}
+        exec(source, {}, namespace)
+        others = ["directory", "device", "backend"]
+        assert set(namespace) == {field.name for field in dataclasses.fields(ExperimentConfig)} | set(others)
+        assert all("#" in line for line in source.splitlines())
+        config = ExperimentConfig.from_parameters(namespace, *others)
+        assert config.profile == "quick"
+        tasks.append(config.task)
+    assert sorted(tasks) == sorted(METRICS)
+
+
+def test_the_page_is_made_anew_when_the_scorecards_rules_change():
+    """The scorecard is judged while the page is made, so its modules are inputs of that rule or of its notebooks."""
+    rule = (ROOT / "workflow" / "Snakefile").read_text().partition("rule page:")[2]
+    assert "scorecard.py" in rule or ("MODULES" in rule and "scorecard.py" in workflow.REPORT_MODULES)
 
 
 def test_environment_yml_installs_what_pyproject_says():

@@ -1,0 +1,343 @@
+import math
+
+import pytest
+from test_tables import made_up
+
+from qlstm import ExperimentConfig, scorecard, tables, verdicts
+from qlstm.experiments import STAND_INS, STATISTICS_EXPERIMENT, VARIANTS
+from qlstm.scorecard import CLAIMS, FALSE, HOLDS, UNTESTED
+
+# the rule for verdicts
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "baseline", "answer"),
+    [
+        ("bpc", 2.4, 2.0, False), ("bpc", 2.401, 2.0, True), ("ppl", 120.0, 100.0, False), ("ppl", 120.1, 100.0, True),
+        ("accuracy", 88.0, 98.0, False), ("accuracy", 87.9, 98.0, True), ("accuracy", 99.0, 50.0, False),
+        ("bpc", None, 2.0, True), ("bpc", math.nan, 2.0, True), ("bpc", math.nan, None, True),
+        ("bpc", 9.0, None, None), ("bpc", 9.0, math.nan, None),
+    ],
+)  # fmt: skip
+def test_what_fails(metric, value, baseline, answer):
+    assert verdicts.fails(metric, value, baseline) is answer
+
+
+@pytest.mark.parametrize(
+    ("metric", "paper", "ours", "half_width", "answer"),
+    [
+        ("bpc", 1.74, 1.77, 0.0, "agrees"), ("bpc", 1.74, 1.7701, 0.0, "worse"),
+        ("bpc", 1.74, 1.71, 0.0, "agrees"), ("bpc", 1.74, 1.7099, 0.0, "better"),
+        ("bpc", 1.74, 1.84, 0.1, "agrees"), ("bpc", 1.74, 1.8401, 0.1, "worse"), ("bpc", 1.74, 1.6399, 0.1, "better"),
+        ("bpc", 1.74, 1.77, 0.001, "agrees"),  # a narrow interval does not narrow the margin
+        ("ppl", 100.0, 102.0, 0.0, "agrees"), ("ppl", 100.0, 102.01, 0.0, "worse"), ("ppl", 100.0, 97.99, 0.0, "better"),
+        ("ppl", 50.0, 51.01, 0.0, "worse"),  # relative to the printed number
+        ("accuracy", 98.0, 98.5, 0.0, "agrees"), ("accuracy", 98.0, 98.51, 0.0, "better"), ("accuracy", 98.0, 97.49, 0.0, "worse"),
+        ("accuracy", 98.0, 96.5, 1.5, "agrees"),
+    ],
+)  # fmt: skip
+def test_the_margin(metric, paper, ours, half_width, answer):
+    base = {"paper_baseline": paper, "our_baseline": ours}
+    assert verdicts.verdict(metric, paper, ours, **base, half_width=half_width, seeds=3) == answer
+    assert verdicts.verdict(metric, paper, ours, **base, half_width=half_width) == f"{answer} (one seed)"
+
+
+@pytest.mark.parametrize(
+    ("paper", "ours", "more", "answer"),
+    [
+        (4.24, 5.0, {}, "fails too"),
+        (4.24, 1.9, {}, "does not fail"),
+        (1.74, 4.0, {}, "fails"),
+        (2.0, 2.3, {"our_baseline": 2.2}, "worse"),  # each by its own baseline
+        (2.3, 2.3, {"our_baseline": 2.2}, "does not fail"),
+        (2.0, 2.0, {"our_baseline": 1.6}, "fails"),
+        (4.24, 4.24, {}, "fails too"),  # equal numbers of failed trainings do not "agree"
+        (1.74, 1.74, {"diverged": 1}, "fails"),
+        (4.24, 1.74, {"diverged": 1}, "fails too"),
+        (1.74, math.nan, {"diverged": 3}, "fails"),
+        (None, 1.74, {}, "no number"),
+        (math.nan, 1.74, {}, "no number"),
+        (1.74, 1.75, {"our_baseline": None}, "agrees"),
+    ],
+)
+def test_failing(paper, ours, more, answer):
+    settings = {"paper_baseline": 1.72, "our_baseline": 1.73, "half_width": 0.01, "seeds": 3} | more
+    assert verdicts.verdict("bpc", paper, ours, **settings) == answer
+    alone = answer if answer == "no number" else f"{answer} (one seed)"
+    assert verdicts.verdict("bpc", paper, ours, **settings | {"seeds": 1, "half_width": math.nan}) in (alone,)
+
+
+@pytest.mark.parametrize("baseline", [None, math.nan])
+def test_without_a_baseline_of_ours_nothing_is_said_of_a_row_that_fails_in_the_paper(baseline):
+    told = verdicts.verdict("bpc", 4.24, 4.5, paper_baseline=1.72, our_baseline=baseline, seeds=3)
+    assert "fail" not in told
+    assert "agrees" not in told
+
+
+# the scorecard: for each claim runs with which it holds, and with which it does not
+
+CHAR, WORD, IMAGE = "char_lm", "word_lm", "sequential_image"
+PAPERS = {CHAR: "penn_char", WORD: "penn_word", IMAGE: "mnist"}
+
+
+def of(quantizer, normalizer="none", test=2.0, *, task=CHAR, variant="", settings=None, **content):
+    """A run to be made up at some scale."""
+
+    def build(profile):
+        sizes = VARIANTS[variant][profile] if variant else {}
+        dataset = PAPERS[task] if profile == "paper" else STAND_INS[task]
+        config = ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer, normalizer=normalizer,
+                                  **sizes, **settings or {})  # fmt: skip
+        return made_up(config, test, **content)
+
+    return build
+
+
+def lm(task=CHAR, settings=None, **tests):
+    """Language models by name (``full``, ``bc_layer``) and test metric; None: diverged."""
+    short = {"full": "full_precision", "bc": "binary_connect", "tc": "ter_connect", "bwn": "bwn", "lab": "lab"}
+    runs = []
+    for name, test in tests.items():
+        quantizer, _, normalizer = name.partition("_")
+        runs.append(of(short[quantizer], normalizer or "none", test or 0.0, task=task, settings=settings,
+                       variant="small" if task == WORD else "", diverged=test is None))  # fmt: skip
+    return runs
+
+
+def grown(quantizer, rate, normalizer="none", **more):
+    return [of(quantizer, normalizer, rate=rate, **more)]
+
+
+def images(shared, separate):
+    """The statistics experiment: accuracies of shared and separate statistics by initial gain and noise."""
+    runs = []
+    for panel in STATISTICS_EXPERIMENT:
+        for _, normalizer in panel.rows:
+            values = shared if normalizer == "batch_shared" else separate
+            test = values[panel.settings["initial_gain"], panel.settings["state_noise"]]
+            runs.append(of("binary_connect", normalizer, test, task=IMAGE, settings=panel.settings))
+    return runs
+
+
+EVERYWHERE = {(gain, noise): 1.0 for gain in (0.0, 0.1) for noise in (0.0, 0.1)}
+LOW, HIGH = ({key: value * one for key, one in EVERYWHERE.items()} for value in (20.0, 90.0))
+GRU = {"cell": "gru"}
+BC, TC = "binary_connect", "ter_connect"
+
+CASES = {
+    "bc_fails": (lm(full=2.0, bc=4.0), lm(full=2.0, bc=2.4)),
+    "tc_fails": (lm(WORD, full=100.0, tc=121.0), lm(WORD, full=100.0, tc=113.0)),
+    "bc_trains": (lm(full=2.0, bc=4.0, bc_weight=2.1, bc_layer=2.0), lm(full=2.0, bc=4.0, bc_weight=2.1, bc_layer=2.5)),
+    "tc_trains": (lm(full=2.0, tc=2.3, tc_layer=2.1), lm(full=2.0, tc=2.05, tc_layer=2.1)),
+    "bc_close": (lm(full=2.0, bc_layer=2.09), lm(full=2.0, bc_layer=2.11)),
+    "tc_close": (lm(WORD, full=100.0, tc_weight=80.0), lm(WORD, full=100.0, tc_weight=106.0)),
+    "bc_close_normalized": (lm(full_layer=2.0, bc_layer=2.09), lm(full_layer=2.0, bc_layer=2.11)),
+    "scale_helps": (lm(bc=4.0, bwn=2.0, lab=2.0), lm(bc=4.0, bwn=2.0, lab=4.1)),
+    "alpha": ([of("bwn", alpha=0.99)], [of("lab", "layer", alpha=1.0)]),
+    "separate": (lm(bc_batch_shared=2.0, bc_batch_separate=1.98), lm(bc_batch_shared=2.0, bc_batch_separate=1.96)),
+    "raises_lambda": ([of(BC, lambdas=(1.0, 1.1))], [of(TC, lambdas=(1.1, 1.0))]),
+    "lower_bounds": ([of(BC, norms=(1.0, 4.0), bound=4.0)], [of(TC, norms=(1.0, 3.9), bound=4.0)]),
+    "binary_explodes": (grown(BC, 1.11), grown(BC, 1.09)),
+    "ternary_explodes": (grown(TC, 1.11), grown(TC, 1.09)),
+    "binary_small": (grown(BC, 1.11, task=WORD, variant="small"), grown(BC, 1.09, task=WORD, variant="small")),
+    "binary_large": (grown(BC, 1.11, task=WORD, variant="large"), grown(BC, 1.09, task=WORD, variant="large")),
+    "ternary_small": (grown(TC, 1.09, task=WORD, variant="small"), grown(TC, 1.11, task=WORD, variant="small")),
+    "ternary_large": (grown(TC, 1.11, task=WORD, variant="large"), grown(TC, 1.09, task=WORD, variant="large")),
+    "slower": (grown(BC, 1.3) + grown(TC, 1.2), grown(BC, 1.2) + grown(TC, 1.3)),
+    "full_stable": (grown("full_precision", 1.09), grown("full_precision", 1.11, task=WORD, variant="large")),
+    "bc_stable": (grown(BC, 1.0, "layer") + grown(BC, 1.09, "weight"), grown(BC, 1.0, "layer") + grown(BC, 1.11, "weight")),
+    "tc_stable": (grown(TC, 1.09, "batch_shared"), grown(TC, 1.11, "batch_shared")),
+    "gains": ([of(BC, "layer", gains=(1.0, 1.5, 1.2))], [of(BC, "weight", gains=(1.0, 1.6, 1.2))]),
+    "propositions": ([of(BC, ratio=1.0)], [of(BC, "layer", ratio=1.01)]),
+    "necessary": ([of(BC, rate=1.2, lambdas=(0.5, 1.1))], [of(BC, rate=1.2, lambdas=(1.5, 0.9))]),
+    "shared_fails": (
+        [of(BC, "batch_shared", 20.0, task=IMAGE), of(BC, "layer", 90.0, task=IMAGE), of(BC, "batch_separate", 15.0, task=IMAGE)],
+        [of(BC, "batch_shared", 80.1, task=IMAGE), of(BC, "layer", 90.0, task=IMAGE)],
+    ),
+    "because_shared": (images(LOW, HIGH), images(LOW | {(0.1, 0.0): 85.0}, HIGH)),
+    "gru_explodes": (grown(BC, 1.2, settings=GRU), grown(BC, 1.0, settings=GRU)),
+    "gru_trains": (
+        lm(settings=GRU, full=2.0, bc=4.0, bc_layer=2.1),
+        lm(settings=GRU, full=2.0, bc=4.0, bc_layer=3.9),
+    ),
+}  # fmt: skip
+BY_FORMULA = ["sizes", "fraction"]
+CLAIM = {claim.name: claim for claim in CLAIMS}
+
+
+def at(profile, *groups):
+    return [build(profile) for group in groups for build in group]
+
+
+def card(records, profile):
+    return scorecard.scorecard(records, profile).set_index("claim")
+
+
+def judged(name, records, profile):
+    """The scorecard's row of one claim, without the time that the others take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorecard, "CLAIMS", [CLAIM[name]])
+        return card(records, profile).loc[name]
+
+
+def judged_in(name):
+    """A profile whose runs are enough to judge a claim by."""
+    return {"any": "smoke", "quick": "quick", "paper": "paper"}[CLAIM[name].needs]
+
+
+def test_every_claim_has_its_cases():
+    assert [claim.name for claim in CLAIMS if claim.name not in BY_FORMULA] == [
+        claim.name for claim in CLAIMS if claim.name in CASES
+    ]
+    assert len(CLAIM) == len(CLAIMS) == len(CASES) + len(BY_FORMULA)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_claim_can_hold_and_can_fail(name):
+    profile = judged_in(name)
+    holds, fails = (at(profile, case) for case in CASES[name])
+    found = judged(name, holds, profile)
+    assert found["verdict"] == HOLDS
+    assert "(against)" not in found["evidence"]
+    assert found["scale"] == ("paper" if profile == "paper" else "reduced")
+    found = judged(name, fails, profile)
+    assert found["verdict"] == FALSE
+    assert "(against)" in found["evidence"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_claim_can_be_untested(name):
+    assert judged(name, [], "paper")["verdict"] == UNTESTED
+    less = {"any": None, "quick": "smoke", "paper": "quick"}[CLAIM[name].needs]
+    if less is not None:  # runs of a smaller scale are shown and decide nothing
+        for case in CASES[name]:
+            found = judged(name, at(less, case), less)
+            assert found["verdict"] == UNTESTED
+            assert found["scale"] == "reduced"
+            assert found["evidence"]
+            assert "(against)" not in found["evidence"]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("gru")])  # the paper has no GRU
+def test_where_the_papers_scale_says_something_the_reduced_runs_are_not_asked(name):
+    holds, fails = CASES[name]
+    for profile in ("quick", "paper"):
+        for at_scale, reduced, answer in ((holds, fails, HOLDS), (fails, holds, FALSE)):
+            found = judged(name, at("paper", at_scale) + at("quick", reduced), profile)
+            assert (found["verdict"], found["scale"]) == (answer, "paper")
+            assert "reduced" not in found["evidence"]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if CLAIM[name].needs != "paper"])
+def test_one_setting_against_it_is_enough(name):
+    holds, fails = CASES[name]
+    found = at("quick", holds)
+    for record in at("quick", fails):
+        record["config"] |= {"clip_norm": 3.0}
+        found.append(record)
+    assert judged(name, found, "quick")["verdict"] == FALSE
+
+
+def test_smoke_runs_judge_no_claim_on_training():
+    everything = [build("smoke") for name in CASES for build in CASES[name][0]]
+    unique = {(r["run_id"], str(r["test_metric"])): r for r in everything}
+    told = card(list(unique.values()), "smoke")["verdict"]
+    assert set(told[[claim.name for claim in CLAIMS if claim.needs != "any"]]) == {UNTESTED}
+
+
+def test_no_records_at_all():
+    told = card([], "paper")
+    assert list(told.index) == [claim.name for claim in CLAIMS]
+    assert set(told.index[told["verdict"] != UNTESTED]) == set(BY_FORMULA)
+    assert (told.loc[[name for name in CASES], "evidence"] == "").all()
+
+
+def test_records_that_no_claim_speaks_of():
+    own = made_up(ExperimentConfig(quantizer="qlstm.quantizers:bwn", normalizer="layer"), packed=None)
+    own["traces"]["propositions"] = dict.fromkeys(own["traces"]["propositions"])
+    diverged = made_up(ExperimentConfig(quantizer="binary_connect", normalizer="weight"), diverged=True)
+    told = card([own, diverged], "quick")["verdict"]
+    assert told["bc_fails"] == UNTESTED
+
+
+def test_sizes_hold_and_a_wrong_print_would_show(monkeypatch):
+    found = judged("sizes", [], "smoke")
+    assert found["verdict"] == HOLDS
+    assert found["evidence"].startswith("the formula of section 4: 100 of 103 to the kilobyte")
+    for wrong in ("3521 printed, 3925", "15303 printed, 29443", "767 printed, 768"):
+        assert wrong in found["evidence"]
+    printed = tables.published()
+    monkeypatch.setattr(tables, "published", lambda: printed.assign(size_kb=printed["size_kb"] + 1))
+    assert judged("sizes", [], "smoke")["verdict"] == FALSE
+
+
+def test_the_fraction_of_the_size_can_fail(monkeypatch):
+    assert judged("fraction", [], "smoke")["verdict"] == HOLDS
+    monkeypatch.setattr(scorecard, "size_kb", lambda config, **_: {"full_precision": 100.0}.get(config.quantizer, 5.1))
+    assert judged("fraction", [], "smoke")["verdict"] == FALSE
+
+
+# the corners
+
+
+def verdict_of(name, runs, profile="quick"):
+    return judged(name, at(profile, runs), profile)["verdict"]
+
+
+def test_a_diverged_run_has_failed():
+    assert verdict_of("bc_fails", lm(full=2.0, bc=None)) == HOLDS
+    assert verdict_of("bc_trains", lm(full=2.0, bc=None, bc_layer=2.1)) == HOLDS
+    assert verdict_of("bc_trains", lm(full=2.0, bc=None, bc_layer=None)) == FALSE
+    assert verdict_of("bc_close", lm(full=2.0, bc_layer=None), "paper") == FALSE
+    assert verdict_of("scale_helps", lm(bc=None, bwn=3.0)) == HOLDS
+    assert verdict_of("scale_helps", lm(bc=4.0, bwn=None)) == FALSE
+    assert verdict_of("separate", lm(bc_batch_shared=None, bc_batch_separate=2.0)) == FALSE
+    assert verdict_of("separate", lm(bc_batch_shared=2.0, bc_batch_separate=None)) == HOLDS
+
+
+def test_shared_statistics_that_diverge_have_failed():
+    shared = of(BC, "batch_shared", task=IMAGE, diverged=True)
+    good = of(BC, "layer", 90.0, task=IMAGE)
+    assert verdict_of("shared_fails", [shared, good], "paper") == HOLDS
+    assert (
+        verdict_of("shared_fails", [shared, good, of(BC, "batch_separate", task=IMAGE, diverged=True)], "paper")
+        == HOLDS
+    )
+
+
+def test_without_its_baseline_a_claim_is_not_judged():
+    assert verdict_of("bc_fails", lm(bc=4.0)) == UNTESTED
+    assert verdict_of("bc_trains", lm(full=2.0, bc_layer=2.1)) == UNTESTED
+    assert verdict_of("bc_close_normalized", lm(full=2.0, bc_layer=2.1), "paper") == UNTESTED
+    assert verdict_of("because_shared", images(LOW, HIGH)[:2], "paper") == UNTESTED  # a single pair varies nothing
+    assert verdict_of("gru_trains", lm(full=2.0, bc=4.0, bc_layer=2.1)) == UNTESTED
+
+
+def test_grus_images_and_experiments_are_no_evidence_on_the_lstm():
+    gru = [*lm(settings=GRU, full=2.0, bc=2.1, bc_layer=3.9), *grown(BC, 1.0, settings=GRU | {"seed": 1})]
+    pixels = [of(q, n, 90.0, task=IMAGE, rate=1.3) for q, n in (("full_precision", "none"), (BC, "none"), (TC, "none"))]
+    told = card(at("quick", gru, pixels), "quick")["verdict"]
+    names = ["bc_fails", "bc_trains", "bc_close", "binary_explodes", "slower", "full_stable", "bc_stable"]
+    assert told[names].tolist() == [UNTESTED] * len(names)
+
+
+def test_a_grus_lambda_is_no_evidence_on_the_lstms():
+    assert verdict_of("raises_lambda", [of(BC, settings=GRU, lambdas=(2.0, 1.0))]) == UNTESTED
+
+
+def test_statistics_of_different_settings_are_not_compared():
+    """A reduced run must not take the place of one at the paper's scale, nor stand beside it."""
+    few = {"hidden_size": 50}
+    runs = [of(BC, "batch_shared", 20.0, task=IMAGE), of(BC, "layer", 90.0, task=IMAGE, settings=few)]
+    assert verdict_of("shared_fails", runs, "paper") == UNTESTED
+    both = [*CASES["shared_fails"][0], of(BC, "batch_shared", 89.0, task=IMAGE, settings=few)]
+    assert verdict_of("shared_fails", both, "paper") == HOLDS
+    assert verdict_of("shared_fails", both[::-1], "paper") == HOLDS
+
+
+def test_growth_is_judged_by_its_worst_moment_and_by_the_networks_size():
+    run = of(BC, growing={"epoch 1": 1.2})
+    assert verdict_of("binary_explodes", [run]) == HOLDS
+    short = {"epochs": 3}  # the paper's network, hardly trained, is enough for its gradients
+    assert verdict_of("ternary_small", grown(TC, 1.0, task=WORD, variant="small", settings=short), "paper") == HOLDS
+    assert verdict_of("bc_close", lm(settings=short, full=2.0, bc_layer=2.0), "paper") == UNTESTED
