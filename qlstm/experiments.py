@@ -62,6 +62,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 """The sizes of the word-level models, by profile: Table 3's d = 300 and 650, Table 5's two layers of 650."""
 
+IMAGES = "mnist and digits"
 CELLS = ["lstm", "gru"]
 SPECIAL = ["initial_gain", "state_noise", "permuted"]
 """Settings of images that make an experiment of its own when they differ from the usual."""
@@ -247,6 +248,8 @@ def _task(task: str | None, dataset: str | None) -> str:
     if task is not None and task not in METRICS:
         raise ConfigError(unknown("task", task, METRICS))
     given = None if dataset is None else data.task_of(dataset)
+    if dataset is not None and given is None and task == "sequential_image":
+        raise ConfigError(f"{dataset} is no set of images; task 'sequential_image' has {IMAGES}")
     if None not in (task, given) and task != given:
         raise ConfigError(f"data set {dataset} is for task '{given}', not '{task}'")
     return given or task or "char_lm"
@@ -405,7 +408,7 @@ def grid(
 
     ``datasets``: None takes the paper's in profile ``paper`` and the embedded ones in the others; a data set that the
     paper does not have stands in for the paper's of the same task. Each run once, in the order of the tables.
-    Raises ``ConfigError`` for a name that does not exist.
+    Raises ``ConfigError`` or ``qlstm.DataError`` for a name that does not exist.
     """
     if profile not in PROFILES:
         raise ConfigError(unknown("profile", profile, PROFILES))

@@ -166,7 +166,7 @@ class QuantLSTM(nn.Module):
             for part, value in fixed._asdict().items():
                 self.register_buffer(name.replace("weight", f"frozen_{part}"), value.detach(), persistent=False)
             latent = getattr(self, name).requires_grad_(False)
-            latent.copy_(fixed.dense().flatten(0, 1))
+            latent.copy_(fixed.dense().detach().flatten(0, 1))
 
     def _quantize(self, name: str) -> Quantized | Tensor:
         weight = getattr(self, name).view(self.gates, self.hidden_size, -1)
