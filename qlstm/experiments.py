@@ -34,7 +34,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "quick": {
         "char_lm": dict(hidden_size=128, steps=100, batch_size=64, epochs=4, max_train=240_000),
         "word_lm": dict(hidden_size=48, steps=35, batch_size=20, epochs=4, max_train=40_000),
-        "sequential_image": dict(hidden_size=64, batch_size=20, epochs=8, max_train=0),
+        "sequential_image": dict(hidden_size=64, batch_size=20, epochs=6, max_train=0),
     },
     # the settings of the paper's appendix
     "paper": {
@@ -374,9 +374,9 @@ REDUCED_ROWS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "gru": [("binary_connect", "none"), ("binary_connect", "layer")],
     },
     "quick": {
-        "char_lm": [*_CORE, ("full_precision", "weight"), ("binary_connect", "weight"), ("binary_connect", "batch_separate"),
+        "char_lm": [*_CORE, ("binary_connect", "weight"), ("binary_connect", "batch_separate"),
                     *[("ter_connect", n) for n in ("none", "weight", "layer", "batch_shared")],
-                    ("bwn", "none"), ("lab", "none"), ("twn", "none")],
+                    ("bwn", "none"), ("lab", "none")],
         "small": [*_CORE, ("binary_connect", "weight"), ("ter_connect", "none"), ("ter_connect", "layer"), ("bwn", "none")],
         "large": [*_CORE, ("ter_connect", "none"), ("ter_connect", "layer")],
         "deep": _CORE,

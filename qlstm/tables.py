@@ -376,6 +376,9 @@ def table_1_wide(table: pd.DataFrame) -> pd.DataFrame:
             cells["λ₁" if name == "lambda_1" else "λ₂"] = f"{before:.2f} → {after:.2f}"
         return pd.Series(cells)
 
+    order = list(QUANTIZER_TITLES)
+    table = table.sort_values(["label", "quantizer"], kind="stable",
+                              key=lambda c: c.map(lambda q: order.index(q) if q in order else len(order)) if c.name == "quantizer" else c)  # fmt: skip
     first = table[table["seed"] == table.groupby(["label", "quantizer"])["seed"].transform("min")]
     first = first.assign(
         quantization=first["quantizer"].map(lambda q: QUANTIZER_TITLES.get(q, q)), setting=first["label"]
@@ -462,8 +465,8 @@ def statistics_experiment(records: list[dict]) -> pd.DataFrame:
         label(dataclasses.replace(config, initial_gain=None, state_noise=None), "") for config in runs["config"]
     ]
     runs = runs.assign(
-        data=settings, gain=[config.initial_gain or "U(0, 1)" for config in runs["config"]],
-        noise=[config.state_noise for config in runs["config"]], statistics=runs["normalizer"].map(NORMALIZER_TITLES),
+        data=settings, gain=[f"{config.initial_gain:g}" if config.initial_gain else "U(0, 1)" for config in runs["config"]],
+        noise=[f"{config.state_noise:g}" for config in runs["config"]], statistics=runs["normalizer"].map(NORMALIZER_TITLES),
         shown=runs.rename(columns={"mean": "ours"}).apply(_measured, axis=1),
     )  # fmt: skip
     shown = runs.rename(columns={"gain": "initial gain", "noise": "state noise"})
