@@ -374,7 +374,7 @@ REDUCED_ROWS: dict[str, dict[str, list[tuple[str, str]]]] = {
         "gru": [("binary_connect", "none"), ("binary_connect", "layer")],
     },
     "quick": {
-        "char_lm": [*_CORE, ("binary_connect", "weight"), ("binary_connect", "batch_separate"),
+        "char_lm": [*_CORE, ("full_precision", "weight"), ("binary_connect", "weight"), ("binary_connect", "batch_separate"),
                     *[("ter_connect", n) for n in ("none", "weight", "layer", "batch_shared")],
                     ("bwn", "none"), ("lab", "none")],
         "small": [*_CORE, ("binary_connect", "weight"), ("ter_connect", "none"), ("ter_connect", "layer"), ("bwn", "none")],
