@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from qlstm.errors import ConfigError
 from qlstm.normalizers import Normalizer, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer, sbn, stn, straight_through
-from qlstm.recurrence import find_backend, naive
+from qlstm.recurrence import check_backend, choose_backend, naive
 
 State = tuple[Tensor, ...]
 
@@ -46,6 +46,8 @@ class QuantLSTM(nn.Module):
     """
 
     sample_seed = 0
+    backend_used = "naive"
+    """The backend of the last forward pass, without a trace."""
     gates = 4
     """i, f, a, o."""
     states = 2
@@ -74,7 +76,7 @@ class QuantLSTM(nn.Module):
             raise ConfigError(f"dropout must be a probability, got {dropout!r}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.quantize_input, self.backend = dropout, quantize_input, backend
-        find_backend(backend)
+        check_backend(backend)
         self.quantizer = find_quantizer(quantizer) if isinstance(quantizer, str) else quantizer
         if isinstance(self.quantizer, type) or not callable(self.quantizer):
             raise ConfigError(f"quantizer: expected a name, a function or a module (not a class), got {quantizer!r}")
@@ -143,6 +145,11 @@ class QuantLSTM(nn.Module):
             if moment.shape != buffer.shape:
                 raise ValueError(f"second moment of {name}: expected {tuple(buffer.shape)}, got {tuple(moment.shape)}")
             buffer.copy_(moment.detach())
+
+    @property
+    def coded(self) -> bool:
+        """Whether each row of a quantized matrix is one magnitude times codes of {-1, 0, +1}, normalized or not."""
+        return self.quantizer in QUANTIZERS.values() and self.quantizer.scales != "row" and self.quantizer.bits <= 2
 
     def quantizes(self, name: str) -> bool:
         """Whether the weight of that name is quantized: not in full precision, nor W_x without ``quantize_input``."""
@@ -239,11 +246,14 @@ class QuantLSTM(nn.Module):
             output, state = output.squeeze(1), tuple(s.squeeze(1) for s in state)
         return output, state
 
-    def _recurrence(self, traced: bool):
-        return naive.recurrence if traced else find_backend(self.backend)
+    def _recurrence(self, products, norms, traced: bool):
+        if traced:
+            return naive.recurrence
+        module = choose_backend(self.backend, products, norms)
+        self.backend_used = module.__name__.rpartition(".")[2]
+        return module.recurrence
 
     def _layers(self, x, state, trace):
-        recurrence = self._recurrence(trace is not None)
         last = []
         for k in range(self.num_layers):
             w_x, w_h = self.effective_weight(f"weight_ih_l{k}"), self.effective_weight(f"weight_hh_l{k}")
@@ -255,7 +265,8 @@ class QuantLSTM(nn.Module):
                 trace.append([])
                 steps["trace"] = trace[-1]
             first = tuple(s[k] for s in state)
-            x, final = recurrence(products, w_h, getattr(self, f"bias_l{k}"), first, norms, **steps)
+            recurrence = self._recurrence(products, norms, trace is not None)
+            x, final = recurrence(products, w_h, getattr(self, f"bias_l{k}"), first, norms, coded=self.coded, **steps)
             last.append(final)
             if k < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
@@ -293,7 +304,7 @@ class QuantGRU(QuantLSTM):
         """Not offered: nn.GRU has a bias inside the reset gate's product, which one bias vector cannot hold."""
         raise ConfigError("QuantGRU has no from_torch")
 
-    def _recurrence(self, traced):
+    def _recurrence(self, products, norms, traced):
         return naive.gru_recurrence
 
 

@@ -130,6 +130,28 @@ class BatchNorm(Normalizer):
         )
         return normalized.view_as(product)
 
+    def running_statistics(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Running mean and variance of time steps 0 .. ``steps`` - 1, each (steps, *features)."""
+        index = torch.arange(steps, device=self.running_mean.device).clamp(max=len(self.running_mean) - 1)
+        return self.running_mean[index], self.running_var[index]
+
+    @torch.no_grad()
+    def update(self, mean: Tensor, var: Tensor, samples: int):
+        """Update the running statistics by those of all steps at once, as one :meth:`forward` after the other would.
+
+        ``mean``, ``var``: (T, features), the biased variance over ``samples`` samples of a minibatch.
+        """
+        own = len(self.running_mean) - 1  # steps with statistics of their own; all others share the last ones
+        for running, batch in ((self.running_mean, mean), (self.running_var, var * (samples / (samples - 1)))):
+            batch = batch.view(-1, *running.shape[1:])
+            first = batch[:own]
+            running[: len(first)].lerp_(first, self.momentum)
+            if len(batch) > own:
+                # r <- 0.9 r + 0.1 batch, k times: r <- 0.9^k r + sum_t 0.1 0.9^(k - 1 - t) batch_t
+                rest = batch[own:]
+                powers = (1 - self.momentum) ** torch.arange(len(rest), -1, -1, device=rest.device, dtype=rest.dtype)
+                running[own].mul_(powers[0]).add_(torch.einsum("t,t...->...", self.momentum * powers[1:], rest))
+
     def reset_parameters(self):
         """g: U(0, 1), beta = 0; running mean 0 and variance 1."""
         nn.init.uniform_(self.gain)

@@ -20,7 +20,6 @@ from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
 from qlstm.packing import packed_bytes, save_packed
 from qlstm.quantizers import QUANTIZERS
-from qlstm.recurrence import find_backend
 from qlstm.sizes import size_kb
 
 EVALUATION_STREAMS = 64
@@ -194,7 +193,7 @@ class _Run:
             "epochs": [{k: v for k, v in epoch.items() if k not in TIMES} for epoch in self.epochs],
             "traces": self.traces,
             "code": self.code,
-            "environment": records.environment(self.device, find_backend(self.model.rnn.backend).__module__.rpartition(".")[2]),
+            "environment": records.environment(self.device, self.model.rnn.backend_used),
         }  # fmt: skip
         if self.directory is not None and not diverged:
             records.write_atomically(self.directory / "model.safetensors", safetensors_bytes(self.best))

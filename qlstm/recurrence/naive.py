@@ -6,14 +6,20 @@ from torch import Tensor
 from qlstm.cell import gru_step, lstm_step
 
 
-def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, trace: list | None = None):
+def obstacle(x: Tensor, norms) -> str | None:
+    """Why this backend cannot run something: never."""
+
+
+def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, *, coded: bool = False,
+               trace: list | None = None):  # fmt: skip
     """[i f a o]~_t = N(W_x x_t) + N(W_h h_{t-1}) + b, then one :func:`~qlstm.cell.lstm_step`, for t = 0 .. T-1.
 
     ``x``: (T, N, 4d), the input products W_x x_t of all steps. ``w_h``: (4d, d), quantized and weight-normalized.
     ``bias``: (4d). ``state``: h_0 and c_0, each (N, d). ``norms``: the normalizers of the input product, of the
     recurrent product and of the cell state, each called as ``norm(product, t)``.
-    ``trace``: if given, receives (h_t, c_t) of each step, part of the autograd graph.
-    Returns all hidden states (T, N, d) and the last state.
+    ``coded``: whether each row of ``w_h`` is one magnitude times codes of {-1, 0, +1}, which is known of the quantizer and
+    which a faster backend may make use of. ``trace``: if given, receives (h_t, c_t) of each step, part of the autograd
+    graph (this backend only). Returns all hidden states (T, N, d) and the last state.
     """
     norm_x, norm_h, norm_c = norms
     h, c = state
@@ -30,7 +36,8 @@ def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor
     return torch.stack(outputs), (h, c)
 
 
-def gru_recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms, trace: list | None = None):
+def gru_recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms, *, coded: bool = False,
+                   trace: list | None = None):  # fmt: skip
     """The same for a GRU, see :func:`~qlstm.cell.gru_step`; it has three gates and a state of h_0 alone.
 
     Returns all hidden states (T, N, d) and the last state, a tuple of one.
