@@ -95,7 +95,7 @@ def training_code() -> str:
     """Fingerprint of the code that a run's result depends on: comments, docstrings and blank lines do not count."""
     package = Path(__file__).parent
     files = [package / f"{name}.py" for name in TRAINING_MODULES] + sorted((package / "recurrence").glob("*.py"))
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((package / "recurrence").glob("*.cpp"))))
     for file in files:
         source = file.read_text(encoding="utf-8")
         lines = source.splitlines()

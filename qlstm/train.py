@@ -45,7 +45,9 @@ def make_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Op
     Each group's ``scale`` is its factor on the learning rate of :func:`learning_rate`.
     """
     if config.task != "word_lm":
-        return torch.optim.Adam([{"params": list(model.parameters()), "scale": 1.0}], lr=config.learning_rate)
+        return torch.optim.Adam(
+            [{"params": list(model.parameters()), "scale": 1.0}], lr=config.learning_rate, fused=True
+        )
     matrices = {f"rnn.weight_{side}_l{k}" for side in ("ih", "hh") for k in range(config.num_layers)}
     scale = 2 * math.sqrt(config.hidden_size) if config.quantizer in ("binary_connect", "ter_connect") else 1.0
     named = list(model.named_parameters())
@@ -53,7 +55,7 @@ def make_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Op
         {"params": [p for name, p in named if name in matrices], "scale": scale},
         {"params": [p for name, p in named if name not in matrices], "scale": 1.0},
     ]
-    return torch.optim.SGD(groups, lr=config.learning_rate)
+    return torch.optim.SGD(groups, lr=config.learning_rate, fused=True)
 
 
 def metric(task: str, loss: float, correct: float) -> float:

@@ -671,7 +671,7 @@ def test_trace_gives_the_states_with_their_total_gradients(quantizer, normalizer
     assert torch.equal(torch.stack([h for h, _ in trace[-1]]), outputs[0])
     assert torch.equal(torch.stack([trace[k][-1][1] for k in range(layers)]), outputs[2])
     for a, b in zip(outputs, run(copy.deepcopy(lstm), *data), strict=True):
-        assert torch.equal(a, b)  # tracing changes nothing
+        assert_close(b, a, "float64")  # tracing changes nothing (another backend may run)
 
     keys = [(k, t, which) for k in range(layers) for t in range(T) for which in ("h", "c")]
     nudge = {key: torch.zeros(N, d, dtype=DOUBLE, requires_grad=True) for key in keys}

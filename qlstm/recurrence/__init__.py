@@ -6,7 +6,6 @@ function ``obstacle(x, norms)``: why it cannot run these products (T, N, 4d) wit
 ======== =============================================================================================
 naive    the equations, step by step, with autograd: the ground truth; all devices and normalizers
 cpu      an explicit backward pass around a small C++ extension, compiled on first use
-triton   fused kernels for NVIDIA GPUs
 ======== =============================================================================================
 """
 
@@ -15,9 +14,9 @@ from types import ModuleType
 
 from qlstm.errors import ConfigError, unknown
 
-BACKENDS = ["naive", "cpu", "triton"]
+BACKENDS = ["naive", "cpu"]
 """The implementations by name."""
-_FASTEST_FIRST = ["triton", "cpu", "naive"]
+_FASTEST_FIRST = ["cpu", "naive"]
 
 
 def check_backend(name: str):

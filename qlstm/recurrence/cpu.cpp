@@ -1,0 +1,347 @@
+// One time step of the normalized LSTM, forward and backward, in one pass over its memory: all that cpu.py does not
+// leave to matrix products. Units and samples are split among threads so that no sum depends on their number.
+// Letters as in qlstm/__init__.py; y: the recurrent products W_h h_{t-1}; z: the pre-activations; p: a product, x or y.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+enum { NONE, LAYER, BATCH };
+static const long BLOCK = 32;  // units a thread takes at a time
+
+// The same fields, in the same order, as _Pass of cpu.py. Matrices are row-major; G = 4 d.
+template <typename F>
+struct Pass {
+    long N, d, norm, training, cell, parallel;
+    double eps;
+    const F *x;                                                       // (T, N, G)
+    const F *y;                                                       // (N, G), of this step
+    const F *bias, *gain_x, *shift_x, *gain_h, *shift_h;              // (G)
+    const F *gain_c, *shift_c;                                        // (d), if the cell state is normalized
+    F *mean_x, *var_x, *mean_h, *var_h;                               // layer (T, N, 4), batch (T, G)
+    F *mean_c, *var_c;                                                // (T, d)
+    F *act;                                                           // (T, N, G): sig(i~), sig(f~), tanh(a~), sig(o~)
+    F *c, *h;                                                         // (T + 1, N, d)
+    F *dh, *dc;                                                       // (N, d): of h_t; of c_t in, of c_{t-1} out
+    F *dx, *dy;                                                       // (T, N, G)
+    F *dz;                                                            // (N, G)
+    F *dbias, *dgain_x, *dgain_h;                                     // (G), sums over steps
+    F *dgain_c, *dshift_c;                                            // (d)
+};
+
+// exp for one vector lane, within 2 units in the last place; NaN stays NaN (Cephes, S. Moshier)
+static inline float exponential(float x) {
+    x = x > 88.37f ? 88.37f : x;
+    x = x < -87.33f ? -87.33f : x;
+    float n = std::nearbyint(x * 1.44269504f);
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int bits = (static_cast<int>(n) + 127) << 23;
+    float power;
+    std::memcpy(&power, &bits, sizeof power);
+    return p * power;
+}
+static inline double exponential(double x) { return std::exp(x); }
+
+template <typename F>
+static inline F sigmoid(F x) { return F(1) / (F(1) + exponential(-x)); }
+
+static inline float hyperbolic(float x) {
+    float y = std::fabs(x), s = x * x;
+    float large = 1.0f - 2.0f / (exponential(2.0f * y) + 1.0f);
+    float small = (((-5.70498872745e-3f * s + 2.06390887954e-2f) * s - 5.37397155531e-2f) * s + 1.33314422036e-1f) * s;
+    small = (small - 3.33332819422e-1f) * s * x + x;
+    return y < 0.625f ? small : std::copysign(large, x);
+}
+static inline double hyperbolic(double x) { return std::tanh(x); }
+
+// mean and variance of one row of d units
+template <typename F>
+static void row_statistics(const F *p, long d, F &mean, F &var) {
+    F sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long j = 0; j < d; j++) sum += p[j];
+    const F m = sum / d;
+#pragma omp simd reduction(+ : squares)
+    for (long j = 0; j < d; j++) squares += (p[j] - m) * (p[j] - m);
+    mean = m, var = squares / d;
+}
+
+// mean and variance over the samples of w neighbouring units, rows `stride` apart
+template <typename F>
+static void column_statistics(const F *p, long N, long stride, long w, F *mean, F *var) {
+    F sum[BLOCK] = {0}, squares[BLOCK] = {0};
+    for (long n = 0; n < N; n++)
+#pragma omp simd
+        for (long j = 0; j < w; j++) sum[j] += p[n * stride + j];
+    for (long j = 0; j < w; j++) mean[j] = sum[j] / N;
+    for (long n = 0; n < N; n++)
+#pragma omp simd
+        for (long j = 0; j < w; j++) squares[j] += (p[n * stride + j] - mean[j]) * (p[n * stride + j] - mean[j]);
+    for (long j = 0; j < w; j++) var[j] = squares[j] / N;
+}
+
+// c_t = sig(i~) tanh(a~) + sig(f~) c_{t-1}, h_t = sig(o~) tanh(c_t), for w units of one sample; z becomes act
+template <typename F>
+static void activate(F *z, long d, const F *c_before, F *c, F *h, long w) {
+    F *i = z, *f = z + d, *a = z + 2 * d, *o = z + 3 * d;
+#pragma omp simd
+    for (long j = 0; j < w; j++) {
+        i[j] = sigmoid(i[j]), f[j] = sigmoid(f[j]), a[j] = hyperbolic(a[j]), o[j] = sigmoid(o[j]);
+        c[j] = i[j] * a[j] + f[j] * c_before[j];
+        h[j] = o[j] * hyperbolic(c[j]);
+    }
+}
+
+template <typename F>
+static void forward_sample(const Pass<F> &P, long t, long n) {
+    const long d = P.d, G = 4 * d, row = (t * P.N + n) * G;
+    const F *x = P.x + row, *y = P.y + n * G;
+    F *z = P.act + row;
+    if (P.norm == NONE) {
+#pragma omp simd
+        for (long j = 0; j < G; j++) z[j] = x[j] + y[j] + P.bias[j];
+    } else {
+        for (long g = 0; g < 4; g++) {
+            const long at = (t * P.N + n) * 4 + g, o = g * d;
+            row_statistics(x + o, d, P.mean_x[at], P.var_x[at]);
+            row_statistics(y + o, d, P.mean_h[at], P.var_h[at]);
+            const F m_x = P.mean_x[at], m_h = P.mean_h[at];
+            const F r_x = F(1) / std::sqrt(P.var_x[at] + F(P.eps)), r_h = F(1) / std::sqrt(P.var_h[at] + F(P.eps));
+#pragma omp simd
+            for (long j = o; j < o + d; j++)
+                z[j] = P.gain_x[j] * ((x[j] - m_x) * r_x) + P.shift_x[j] + P.gain_h[j] * ((y[j] - m_h) * r_h) + P.shift_h[j]
+                       + P.bias[j];
+        }
+    }
+    const long s = n * d, step = P.N * d;
+    activate(z, d, P.c + t * step + s, P.c + (t + 1) * step + s, P.h + (t + 1) * step + s, d);
+}
+
+template <typename F>
+static void forward_block(const Pass<F> &P, long t, long j0, long w) {
+    const long d = P.d, G = 4 * d, N = P.N, step = N * d;
+    const F *x = P.x + t * N * G, *y = P.y;
+    F *act = P.act + t * N * G, *c = P.c + (t + 1) * step, *h = P.h + (t + 1) * step;
+    for (long g = 0; g < 4; g++) {
+        const long o = g * d + j0, at = t * G + o;
+        if (P.training) {
+            column_statistics(x + o, N, G, w, P.mean_x + at, P.var_x + at);
+            column_statistics(y + o, N, G, w, P.mean_h + at, P.var_h + at);
+        }
+        F s_x[BLOCK], s_h[BLOCK], rest[BLOCK];
+        for (long j = 0; j < w; j++) {
+            s_x[j] = P.gain_x[o + j] / std::sqrt(P.var_x[at + j] + F(P.eps));
+            s_h[j] = P.gain_h[o + j] / std::sqrt(P.var_h[at + j] + F(P.eps));
+            rest[j] = P.shift_x[o + j] + P.shift_h[o + j] + P.bias[o + j];
+        }
+        const F *m_x = P.mean_x + at, *m_h = P.mean_h + at;
+        for (long n = 0; n < N; n++)
+#pragma omp simd
+            for (long j = 0; j < w; j++) {
+                const long k = n * G + o + j;
+                act[k] = s_x[j] * (x[k] - m_x[j]) + s_h[j] * (y[k] - m_h[j]) + rest[j];
+            }
+    }
+    for (long n = 0; n < N; n++) {
+        const long s = n * d + j0;
+        activate(act + n * G + j0, d, P.c + t * step + s, c + s, h + s, w);
+    }
+    if (!P.cell) return;
+    const long at = t * d + j0;
+    if (P.training) column_statistics(c + j0, N, d, w, P.mean_c + at, P.var_c + at);
+    for (long n = 0; n < N; n++)
+#pragma omp simd
+        for (long j = 0; j < w; j++) {
+            const F scale = P.gain_c[j0 + j] / std::sqrt(P.var_c[at + j] + F(P.eps));
+            h[n * d + j0 + j] = act[n * G + 3 * d + j0 + j]
+                                * hyperbolic(scale * (c[n * d + j0 + j] - P.mean_c[at + j]) + P.shift_c[j0 + j]);
+        }
+}
+
+// From the gradients of h_t and c_t those of z and c_{t-1}; `tanh_c` and `to_c` (the gradient that reaches c_t through
+// h_t) are given if the cell state is normalized.
+template <typename F>
+static void deactivate(const F *act, long d, const F *c_before, const F *c, const F *dh, F *dc, F *dz, long w,
+                       const F *tanh_c, const F *to_c) {
+    const F *i = act, *f = act + d, *a = act + 2 * d, *o = act + 3 * d;
+#pragma omp simd
+    for (long j = 0; j < w; j++) {
+        const F u = tanh_c ? tanh_c[j] : hyperbolic(c[j]);
+        const F total = dc[j] + (to_c ? to_c[j] : dh[j] * o[j] * (1 - u * u));
+        dz[j] = total * a[j] * i[j] * (1 - i[j]);
+        dz[d + j] = total * c_before[j] * f[j] * (1 - f[j]);
+        dz[2 * d + j] = total * i[j] * (1 - a[j] * a[j]);
+        dz[3 * d + j] = dh[j] * u * o[j] * (1 - o[j]);
+        dc[j] = total * f[j];
+    }
+}
+
+// Layer normalization of one row backwards: dp = r (g dz - mean(g dz) - z^ mean(g dz z^)), z^ = (p - m) r
+template <typename F>
+static void layer_backward(const F *p, const F *gain, const F *dz, F m, F var, F eps, long d, F *dp) {
+    const F r = F(1) / std::sqrt(var + eps);
+    F sum = 0, along = 0;
+#pragma omp simd reduction(+ : sum, along)
+    for (long j = 0; j < d; j++) sum += gain[j] * dz[j], along += gain[j] * dz[j] * ((p[j] - m) * r);
+    const F mean = sum / d, slope = along / d;
+#pragma omp simd
+    for (long j = 0; j < d; j++) dp[j] = r * (gain[j] * dz[j] - mean - (p[j] - m) * r * slope);
+}
+
+template <typename F>
+static void backward_sample(const Pass<F> &P, long t, long n) {
+    const long d = P.d, G = 4 * d, row = (t * P.N + n) * G, s = n * d, step = P.N * d;
+    F *dz = (P.norm == NONE ? P.dx + t * P.N * G : P.dz) + n * G;
+    deactivate<F>(P.act + row, d, P.c + t * step + s, P.c + (t + 1) * step + s, P.dh + s, P.dc + s, dz, d, nullptr, nullptr);
+    if (P.norm == NONE) return;
+    for (long g = 0; g < 4; g++) {
+        const long at = (t * P.N + n) * 4 + g, o = g * d;
+        const F eps = P.eps;
+        layer_backward(P.x + row + o, P.gain_x + o, dz + o, P.mean_x[at], P.var_x[at], eps, d, P.dx + row + o);
+        layer_backward(P.y + n * G + o, P.gain_h + o, dz + o, P.mean_h[at], P.var_h[at], eps, d, P.dy + row + o);
+    }
+}
+
+// Sums over the samples for w of the G columns: of dz, of dz z^ (both sides)
+template <typename F>
+static void parameter_gradients(const Pass<F> &P, long t, long o, long w) {
+    const long G = 4 * P.d, N = P.N, g = o / P.d;
+    const F *dz = P.norm == NONE ? P.dx + t * N * G : P.dz, *x = P.x + t * N * G, *y = P.y;
+    F sum[BLOCK] = {0}, along_x[BLOCK] = {0}, along_h[BLOCK] = {0};
+    for (long n = 0; n < N; n++) {
+        if (P.norm == NONE) {
+#pragma omp simd
+            for (long j = 0; j < w; j++) sum[j] += dz[n * G + o + j];
+            continue;
+        }
+        const long at = (t * N + n) * 4 + g;
+        const F m_x = P.mean_x[at], m_h = P.mean_h[at];
+        const F r_x = F(1) / std::sqrt(P.var_x[at] + F(P.eps)), r_h = F(1) / std::sqrt(P.var_h[at] + F(P.eps));
+#pragma omp simd
+        for (long j = 0; j < w; j++) {
+            const long k = n * G + o + j;
+            sum[j] += dz[k], along_x[j] += dz[k] * ((x[k] - m_x) * r_x), along_h[j] += dz[k] * ((y[k] - m_h) * r_h);
+        }
+    }
+    for (long j = 0; j < w; j++) {
+        P.dbias[o + j] += sum[j];
+        if (P.norm == LAYER) P.dgain_x[o + j] += along_x[j], P.dgain_h[o + j] += along_h[j];
+    }
+}
+
+// Batch normalization of w columns backwards: dp = g r (dz - mean(dz) - z^ mean(dz z^)), means over the samples;
+// adds sum(dz z^) to dgain, returns sum(dz). With running statistics, which are constants, dp = g r dz.
+template <typename F>
+static void batch_backward(const F *p, const F *dz, const F *gain, const F *mean, const F *var, F eps, bool training, long N,
+                           long stride, long w, F *dp, F *dgain, F *sum) {
+    F r[BLOCK], along[BLOCK] = {0};
+    for (long j = 0; j < w; j++) r[j] = F(1) / std::sqrt(var[j] + eps), sum[j] = 0;
+    for (long n = 0; n < N; n++)
+#pragma omp simd
+        for (long j = 0; j < w; j++) {
+            const long k = n * stride + j;
+            sum[j] += dz[k], along[j] += dz[k] * ((p[k] - mean[j]) * r[j]);
+        }
+    const F share = training ? F(1) / N : F(0);
+    for (long j = 0; j < w; j++) dgain[j] += along[j];
+    for (long n = 0; n < N; n++)
+#pragma omp simd
+        for (long j = 0; j < w; j++) {
+            const long k = n * stride + j;
+            dp[k] = gain[j] * r[j] * (dz[k] - sum[j] * share - (p[k] - mean[j]) * r[j] * along[j] * share);
+        }
+}
+
+template <typename F>
+static void backward_block(const Pass<F> &P, long t, long j0, long w) {
+    const long d = P.d, G = 4 * d, N = P.N, step = N * d;
+    const F *c_before = P.c + t * step, *c = P.c + (t + 1) * step, *act = P.act + t * N * G;
+    F *dz = P.dz, *tanh_c = nullptr, *to_c = nullptr, sum[BLOCK];
+    if (P.cell) {  // into the room of the candidate and the input gate of dz, which are not needed yet
+        const long at = t * d + j0;
+        for (long n = 0; n < N; n++) {
+            F *u = dz + n * G + j0, *dcn = dz + n * G + d + j0;
+#pragma omp simd
+            for (long j = 0; j < w; j++) {
+                const F scale = P.gain_c[j0 + j] / std::sqrt(P.var_c[at + j] + F(P.eps));
+                u[j] = hyperbolic(scale * (c[n * d + j0 + j] - P.mean_c[at + j]) + P.shift_c[j0 + j]);
+                dcn[j] = P.dh[n * d + j0 + j] * act[n * G + 3 * d + j0 + j] * (1 - u[j] * u[j]);
+            }
+        }
+        F normalized[BLOCK], along[BLOCK] = {0}, r[BLOCK];
+        for (long j = 0; j < w; j++) r[j] = F(1) / std::sqrt(P.var_c[at + j] + F(P.eps)), sum[j] = 0;
+        for (long n = 0; n < N; n++)
+            for (long j = 0; j < w; j++) {
+                const F dcn = dz[n * G + d + j0 + j];
+                normalized[j] = (c[n * d + j0 + j] - P.mean_c[at + j]) * r[j];
+                sum[j] += dcn, along[j] += dcn * normalized[j];
+            }
+        for (long j = 0; j < w; j++) P.dshift_c[j0 + j] += sum[j], P.dgain_c[j0 + j] += along[j];
+        const F share = P.training ? F(1) / N : F(0);
+        for (long n = 0; n < N; n++)
+            for (long j = 0; j < w; j++) {
+                F &value = dz[n * G + d + j0 + j];
+                const F z = (c[n * d + j0 + j] - P.mean_c[at + j]) * r[j];
+                value = P.gain_c[j0 + j] * r[j] * (value - sum[j] * share - z * along[j] * share);
+            }
+    }
+    for (long n = 0; n < N; n++) {
+        const long s = n * d + j0, k = n * G + j0;
+        F u[BLOCK], v[BLOCK];
+        if (P.cell) {
+            std::copy(dz + k, dz + k + w, u), std::copy(dz + k + d, dz + k + d + w, v);
+            tanh_c = u, to_c = v;
+        }
+        deactivate<F>(act + k, d, c_before + s, c + s, P.dh + s, P.dc + s, dz + k, w, tanh_c, to_c);
+    }
+    for (long g = 0; g < 4; g++) {
+        const long o = g * d + j0, at = t * G + o, first = t * N * G + o;
+        const F eps = P.eps;
+        batch_backward(P.x + first, dz + o, P.gain_x + o, P.mean_x + at, P.var_x + at, eps, P.training, N, G, w, P.dx + first,
+                       P.dgain_x + o, sum);
+        batch_backward(P.y + o, dz + o, P.gain_h + o, P.mean_h + at, P.var_h + at, eps, P.training, N, G, w,
+                       P.dy + first, P.dgain_h + o, sum);
+        for (long j = 0; j < w; j++) P.dbias[o + j] += sum[j];
+    }
+}
+
+template <typename F>
+static void forward(const Pass<F> &P, long t) {
+#pragma omp parallel if (P.parallel)
+    if (P.norm == BATCH) {
+#pragma omp for schedule(static)
+        for (long j = 0; j < P.d; j += BLOCK) forward_block(P, t, j, std::min(BLOCK, P.d - j));
+    } else {
+#pragma omp for schedule(static)
+        for (long n = 0; n < P.N; n++) forward_sample(P, t, n);
+    }
+}
+
+template <typename F>
+static void backward(const Pass<F> &P, long t) {
+#pragma omp parallel if (P.parallel)
+    if (P.norm == BATCH) {
+#pragma omp for schedule(static)
+        for (long j = 0; j < P.d; j += BLOCK) backward_block(P, t, j, std::min(BLOCK, P.d - j));
+    } else {
+#pragma omp for schedule(static)
+        for (long n = 0; n < P.N; n++) backward_sample(P, t, n);
+#pragma omp for schedule(static) collapse(2)
+        for (long g = 0; g < 4; g++)
+            for (long j = 0; j < P.d; j += BLOCK) parameter_gradients(P, t, g * P.d + j, std::min(BLOCK, P.d - j));
+    }
+}
+
+extern "C" {
+void forward_float32(const Pass<float> *P, long t) { forward(*P, t); }
+void forward_float64(const Pass<double> *P, long t) { forward(*P, t); }
+void backward_float32(const Pass<float> *P, long t) { backward(*P, t); }
+void backward_float64(const Pass<double> *P, long t) { backward(*P, t); }
+}
