@@ -1,58 +1,213 @@
-"""``python -m qlstm.bench``: time the layer beside ``torch.nn.LSTM``, as ratios taken in one run."""
+"""``make bench``: time the layer and the whole training step beside ``torch.nn.LSTM``, as ratios taken in one run.
+
+Needs torch alone (and triton, where there is a GPU): ``python -m qlstm.bench`` on a bare machine. What is timed takes
+turns, so that a busy machine slows all alike; each figure is a median. Writes ``reports/bench/<machine>.json``.
+"""
 
 import argparse
+import itertools
+import json
+import re
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from qlstm import records
+from qlstm.errors import ConfigError, unknown
+from qlstm.experiments import ExperimentConfig
 from qlstm.layer import QuantLSTM
 from qlstm.normalizers import NORMALIZERS
-from qlstm.recurrence import BACKENDS
+from qlstm.paths import reports
+from qlstm.recurrence import BACKENDS, choose_backend
+from qlstm.train import build_model, make_optimizer, update
 
-SHAPES = {"quick": (100, 64, 100, 128), "character": (100, 64, 87, 512)}
-"""T, N, D, d of the shapes timed."""
+SHAPES: dict[str, dict] = {
+    "quick": dict(dataset="war_and_peace", hidden_size=128),
+    "character": dict(dataset="war_and_peace"),
+    "word, d = 300": dict(dataset="penn_word"),
+    "word, d = 650": dict(dataset="penn_word", hidden_size=650),
+    "sequential MNIST": dict(dataset="mnist"),
+    "Text8": dict(dataset="text8"),
+}
+"""The paper's shapes, as settings of profile ``paper``, and that of profile ``quick``'s characters."""
+GPU_ONLY = ["Text8"]
+"""A minute a step and 10 GB on two cores."""
+SCALING = {"d": [64, 128, 256, 512, 1024], "N": [8, 32, 128], "T": [25, 100, 400]}
+"""What the scaling part varies, one at a time, around :data:`CENTRE`."""
+CENTRE = {"T": 50, "N": 64, "d": 256}
+PARTS = ["layer", "step", "scaling"]
 
 
-def seconds(layer: nn.Module, x: torch.Tensor) -> float:
-    """One forward and backward pass."""
-    started = time.perf_counter()
-    output, _ = layer(x)
-    output.sum().backward()
-    if x.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+class PlainLSTM(nn.LSTM):
+    """torch.nn.LSTM in place of a model's layer: integers stand for one-hot vectors, as in ``QuantLSTM``."""
+
+    def forward(self, x, state=None, *, trace=None):
+        """Output and state, as ``torch.nn.LSTM``."""
+        return super().forward(x if x.is_floating_point() else F.one_hot(x, self.input_size).float(), state)
+
+    def set_second_moment(self, second_moment):
+        """Nothing here is loss-aware."""
 
 
-def main() -> int:
-    """Print a row for each shape, backend and normalizer: median milliseconds, and the ratio to nn.LSTM's."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+def rivals(normalizers: list[str], quantizers: list[str], device: torch.device) -> Iterator[tuple[str, str, str]]:
+    """Backend, quantizer and normalizer of what is timed; backends that this machine lacks are left out."""
+    for backend, quantizer, normalizer in itertools.product(BACKENDS, quantizers, normalizers):
+        layer = QuantLSTM(2, 2, normalizer=normalizer, max_steps=1).to(device)
+        try:
+            choose_backend(
+                backend, torch.zeros(1, 2, 8, device=device), [layer.norm_ih_l0, layer.norm_hh_l0, layer.norm_c_l0]
+            )
+        except ConfigError:
+            continue
+        yield backend, quantizer, normalizer
+
+
+def layer_passes(layer: nn.Module, x: torch.Tensor) -> Callable[[], dict[str, float]]:
+    """Times a forward and a backward pass of a layer, in seconds."""
+
+    def once():
+        started = _now(x.device)
+        output, _ = layer(x)
+        forward = _now(x.device)
+        output.sum().backward()
+        return {"forward": forward - started, "forward + backward": _now(x.device) - started}
+
+    return once
+
+
+def training_step(
+    config: ExperimentConfig, device: torch.device, backend: str | None
+) -> Callable[[], dict[str, float]]:
+    """Times one update of a run's model, with loss, clipping and optimizer; ``backend`` None: with ``torch.nn.LSTM``."""
+    model = build_model(config)
+    if backend is None:
+        rnn = model.rnn
+        model.rnn = PlainLSTM(rnn.input_size, rnn.hidden_size, rnn.num_layers, dropout=rnn.dropout)
+    else:
+        model.rnn.backend = backend
+    model = model.to(device).train()
+    optimizer = make_optimizer(config, model)
+    shape = (config.steps, config.batch_size)
+    if config.task == "sequential_image":
+        inputs, targets = torch.rand(*shape, 1, device=device), torch.randint(10, shape[1:], device=device)
+    else:
+        inputs, targets = torch.randint(model.decoder.out_features, (2, *shape), device=device).unbind(0)
+    state = None
+
+    def once():
+        nonlocal state
+        started = _now(device)
+        _, state = update(model, optimizer, inputs, targets, state, config.clip_norm)
+        return {"training step": _now(device) - started}
+
+    return once
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def in_turn(timed: dict[tuple, Callable[[], dict[str, float]]], repeats: int, device: torch.device) -> list[dict]:
+    """Median milliseconds of each, and the peak memory in MB on a GPU; the first two turns warm up."""
+    seconds: dict[tuple, dict[str, list[float]]] = {key: {} for key in timed}
+    memory: dict[tuple, float | None] = dict.fromkeys(timed)
+    for turn in range(repeats + 2):
+        for key, once in timed.items():
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+                before = torch.cuda.memory_allocated(device)
+            for name, value in once().items():
+                if turn >= 2:
+                    seconds[key].setdefault(name, []).append(value)
+            if device.type == "cuda":
+                memory[key] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    return [{"key": key, "pass": name, "ms": 1000 * statistics.median(values), "memory_mb": memory[key]}
+            for key, passes in seconds.items() for name, values in passes.items()]  # fmt: skip
+
+
+PEER = ("torch.nn.LSTM", "full_precision", "none")
+
+
+def measure(part: str, shape: str, options, device: torch.device) -> list[dict]:
+    """The rows of one shape: what, where, milliseconds, ratio to ``torch.nn.LSTM``'s in the same run."""
+    settings = SHAPES[shape] if shape in SHAPES else dict(dataset="war_and_peace")
+    config = ExperimentConfig(profile="paper", **settings)
+    sizes = {"T": config.steps, "N": config.batch_size, "d": config.hidden_size}
+    if part == "scaling":
+        sizes = CENTRE | {shape.split(" = ")[0]: int(shape.split(" = ")[1])}
+    timed = {}
+    inputs = {"char_lm": 87, "word_lm": config.hidden_size, "sequential_image": 1}[config.task]
+    for backend, quantizer, normalizer in [PEER, *rivals(options.normalizers, options.quantizers, device)]:
+        plain = backend == PEER[0]
+        if part == "step":
+            own = dict(profile="paper", quantizer=quantizer, normalizer=normalizer, **settings)
+            once = training_step(ExperimentConfig(**own), device, None if plain else backend)
+        else:
+            x = torch.randn(sizes["T"], sizes["N"], inputs, device=device)
+            if plain:
+                layer = nn.LSTM(inputs, sizes["d"])
+            else:
+                layer = QuantLSTM(inputs, sizes["d"], quantizer=quantizer, normalizer=normalizer, max_steps=sizes["T"],
+                                  backend=backend)  # fmt: skip
+            once = layer_passes(layer.to(device), x)
+        timed[backend, quantizer, normalizer] = once
+    rows = in_turn(timed, options.repeats, device)
+    peers = {row["pass"]: row["ms"] for row in rows if row["key"] == PEER}
+    return [{"part": part, "shape": shape, **sizes, **dict(zip(("backend", "quantizer", "normalizer"), row.pop("key"), strict=True)),
+             **row, "ratio": row["ms"] / peers[row["pass"]]} for row in rows]  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a table a shape and write all rows, with machine and versions, as a record."""
+    names = lambda text: [name.strip() for name in text.split(";") if name.strip()]  # noqa: E731
+    parser = argparse.ArgumentParser(prog="python -m qlstm.bench", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"forward + backward, float32, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-          f"median of {repeats} in turn\n{'shape':30}{'layer':38}{'ms':>8}{'x nn.LSTM':>11}")  # fmt: skip
-    for name, (t, n, d_in, d) in SHAPES.items():
-        x = torch.randn(t, n, d_in, device=device)
-        layers = {"torch.nn.LSTM": nn.LSTM(d_in, d)}
-        for backend in BACKENDS:
-            for normalizer in NORMALIZERS:
-                layers[f"{backend}, binary_connect, {normalizer}"] = QuantLSTM(
-                    d_in, d, quantizer="binary_connect", normalizer=normalizer, max_steps=t, backend=backend
-                )
-        times: dict[str, list[float]] = {key: [] for key in layers}
-        for repeat in range(repeats + 1):  # in turn, so that a busy machine slows all alike; the first warms up
-            for key, layer in layers.items():
-                elapsed = seconds(layer.to(device), x)
-                if repeat:
-                    times[key].append(elapsed)
-        medians = {key: statistics.median(values) for key, values in times.items()}
-        for key, median in medians.items():
-            shape = f"{name}: T{t} N{n} D{d_in} d{d}"
-            print(f"{shape:30}{key:38}{1000 * median:8.1f}{median / medians['torch.nn.LSTM']:11.2f}")
+    parser.add_argument("--parts", type=names, default=PARTS, help='separated by ";": ' + "; ".join(PARTS))
+    parser.add_argument("--shapes", type=names, default=None, help='separated by ";": ' + "; ".join(SHAPES))
+    parser.add_argument("--normalizers", type=names, default=list(NORMALIZERS))
+    parser.add_argument("--quantizers", type=names, default=["binary_connect"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    for what, given, possible in (("part", options.parts, PARTS), ("shape", options.shapes or [], SHAPES)):
+        for name in given:
+            if name not in possible:
+                print(f"error: {unknown(what, name, possible)}", file=sys.stderr)
+                return 2
+    shapes = options.shapes or [name for name in SHAPES if device.type == "cuda" or name not in GPU_ONLY]
+    environment = records.environment(device, "several")
+    print(", ".join(f"{key} {value}" for key, value in environment.items()))
+    torch.manual_seed(0)
+    rows: list[dict] = []
+    for part in options.parts:
+        varied = [f"{name} = {value}" for name, values in SCALING.items() for value in values]
+        for shape in varied if part == "scaling" else shapes:
+            found = measure(part, shape, options, device)
+            _print(found)
+            rows += found
+    machine = re.sub(r"[^\w.]+", "_", f"{environment['device']}-{environment['threads']}_threads")
+    path = reports() / "bench" / f"{machine}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"environment": environment, "repeats": options.repeats, "rows": rows}
+    records.write_atomically(path, json.dumps(content, indent=1).encode())
+    print(f"written: {path}")
     return 0
+
+
+def _print(rows: list[dict]):
+    first = rows[0]
+    print(f"\n{first['part']}, {first['shape']} (T {first['T']}, N {first['N']}, d {first['d']})")
+    for row in rows:
+        memory = "" if row["memory_mb"] is None else f"{row['memory_mb']:10.0f} MB"
+        print(f"  {row['backend']:14}{row['quantizer']:16}{row['normalizer']:16}{row['pass']:20}{row['ms']:9.2f} ms"
+              f"{row['ratio']:8.2f} x nn.LSTM{memory}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -95,6 +95,27 @@ def learning_rate(config: ExperimentConfig, epoch: int, valid_losses: list[float
     return rate * decay**rises
 
 
+def update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, state, clip_norm: float
+):
+    """One training step: the loss (nats, a tensor: nothing waits for its value) and the state to go on from."""
+    logits, state = model(inputs, state)
+    loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten())
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+    # the loss-aware quantizers weigh by Adam's second moment
+    model.rnn.set_second_moment(
+        {
+            name: optimizer.state[p]["exp_avg_sq"]
+            for name, p in model.rnn.named_parameters(recurse=False)
+            if "exp_avg_sq" in optimizer.state[p]
+        }
+    )
+    return loss.detach(), None if state is None else tuple(s.detach() for s in state)
+
+
 def run(config: ExperimentConfig, directory: Path | None = None, *, device: str = "auto", backend: str = "auto",
         report=print) -> dict[str, Any]:  # fmt: skip
     """Train and evaluate one configuration; returns its record.
@@ -245,25 +266,11 @@ class _Run:
             group["lr"] = rate * group["scale"]
         self.model.train()
         total, count, state = torch.zeros((), device=self.device, dtype=torch.float64), 0, None
-        for update, (inputs, targets) in enumerate(self._minibatches("train")):
-            logits, state = self.model(inputs, state)
-            state = None if state is None else tuple(s.detach() for s in state)
-            loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten())
-            self.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-            self.optimizer.step()
-            # the loss-aware quantizers weigh by Adam's second moment
-            self.model.rnn.set_second_moment(
-                {
-                    name: self.optimizer.state[p]["exp_avg_sq"]
-                    for name, p in self.model.rnn.named_parameters(recurse=False)
-                    if "exp_avg_sq" in self.optimizer.state[p]
-                }
-            )
-            total += loss.detach().double() * targets.numel()
+        for number, (inputs, targets) in enumerate(self._minibatches("train")):
+            loss, state = update(self.model, self.optimizer, inputs, targets, state, self.config.clip_norm)
+            total += loss.double() * targets.numel()
             count += targets.numel()
-            if update % 100 == 99 and not math.isfinite(total.item()):
+            if number % 100 == 99 and not math.isfinite(total.item()):
                 break
         return total.item() / count
 
