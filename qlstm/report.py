@@ -2,12 +2,9 @@
 
 import json
 import sys
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, select_autoescape
-
-from qlstm import records, tables
+from qlstm import pages, records, tables
 from qlstm.experiments import ExperimentConfig
 from qlstm.figures import CAPTIONS, NAMES
 from qlstm.paths import reports
@@ -43,8 +40,11 @@ TABLES = {
 OF_REVIEWERS = ["lambda_by_epoch", "gains_and_lambda", "statistics", "gru", "run_time"]
 
 
-def page(profile: str, root: Path | None = None) -> str:
-    """The HTML of ``reports/<profile>/index.html``, from the records and what the report notebooks have made."""
+def page(profile: str, root: Path | None = None, menu: list[tuple[str, str]] | None = None) -> str:
+    """The HTML of ``reports/<profile>/index.html``, from the records and what the report notebooks have made.
+
+    ``root``: the folder of all profiles. ``menu``: names and addresses of the site's pages, where it is part of one.
+    """
     folder = (root or reports()) / profile
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     found = records.load_all(profile, root)
@@ -67,10 +67,8 @@ def page(profile: str, root: Path | None = None) -> str:
     card = scorecard(found, profile)
     if found:
         write_atomically(folder / "scorecard.csv", card.to_csv(index=False).encode())
-    environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("qlstm") / "report.html.jinja").read_text(encoding="utf-8"))
-    return template.render(
-        profile=profile, scale=SCALE[profile], runs=runs, failures=plan["failures"], tables=shown_tables,
+    return pages.render(
+        "report.html.jinja", menu=menu, here="index.html", profile=profile, scale=SCALE[profile], runs=runs, failures=plan["failures"], tables=shown_tables,
         claims=card.to_dict("records") if found else [], figures=shown_figures,
         counts=card["verdict"].value_counts().to_dict() if found else {},
         theory=(folder / "notebooks" / "report" / "theory.html").exists(),
