@@ -40,10 +40,16 @@ TABLES = {
 OF_REVIEWERS = ["lambda_by_epoch", "gains_and_lambda", "statistics", "gru", "run_time"]
 
 
-def page(profile: str, root: Path | None = None, menu: list[tuple[str, str]] | None = None) -> str:
+def page(
+    profile: str,
+    root: Path | None = None,
+    menu: list[tuple[str, str]] | None = None,
+    lessons: list[tuple[str, str]] | None = None,
+) -> str:
     """The HTML of ``reports/<profile>/index.html``, from the records and what the report notebooks have made.
 
-    ``root``: the folder of all profiles. ``menu``: names and addresses of the site's pages, where it is part of one.
+    ``root``: the folder of all profiles. On a site, ``menu`` has names and addresses of its main pages, and ``lessons``
+    addresses and titles; else the page stands alone and shows the lessons that were executed for this ``profile``.
     """
     folder = (root or reports()) / profile
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
@@ -64,6 +70,9 @@ def page(profile: str, root: Path | None = None, menu: list[tuple[str, str]] | N
                     for name, title in TABLES.items() if (folder / "tables" / f"{name}.html").exists()]  # fmt: skip
     shown_figures = [{"file": name, "name": title, "notebook": notebook(name), "caption": CAPTIONS.get(name, title + ".")}
                      for name, title in FIGURES.items() if (folder / "figures" / f"{name}.png").exists()]  # fmt: skip
+    if lessons is None:
+        lessons = [(f"notebooks/learn/{path.name}", path.stem[3:].replace("_", " "))
+                   for path in sorted((folder / "notebooks" / "learn").glob("*.html"))]  # fmt: skip
     card = scorecard(found, profile)
     if found:
         write_atomically(folder / "scorecard.csv", card.to_csv(index=False).encode())
@@ -72,8 +81,7 @@ def page(profile: str, root: Path | None = None, menu: list[tuple[str, str]] | N
         claims=card.to_dict("records") if found else [], figures=shown_figures,
         counts=card["verdict"].value_counts().to_dict() if found else {},
         theory=(folder / "notebooks" / "report" / "theory.html").exists(),
-        lessons=[{"file": path.stem, "name": path.stem[3:].replace("_", " ")}
-                 for path in sorted((folder / "notebooks" / "learn").glob("*.html"))],
+        lessons=lessons,
         explore=(folder / "notebooks" / "explore" / "explore_runs.html").exists(),
         environments=sorted({", ".join(f"{k} {v}" for k, v in r["environment"].items() if k != "system") for r in found}),
     )  # fmt: skip
