@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from jinja2 import Environment, PackageLoader
@@ -95,6 +96,16 @@ def _renderer():
                 url = self._link(url)
             return text if url is None else super().link(text, url, title)
 
+        def heading(self, text, level, **attributes):
+            name = re.sub(r"\s+", "-", html.unescape(re.sub(r"<math.*?</math>|<[^>]*>", "", text, flags=re.S)).strip())
+            mark = f'<a class="anchor-link" href="#{quote(name)}" aria-label="Link to this section">¶</a>'
+            return f'<h{level} id="{html.escape(name)}">{text}{mark}</h{level}>\n'
+
+        def block_code(self, code, info=None):
+            shown = super().block_code(code, info)
+            shown = f'<div class="highlight">{shown}</div>' if shown.startswith("<pre>") else shown
+            return shown.replace("<div ", '<div tabindex="0" role="group" aria-label="code" ', 1)
+
         def codespan(self, text):
             url = self._code_link(text) if self._code_link is not None else None
             code = super().codespan(text)
@@ -124,7 +135,8 @@ def title_of(text: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[*`$\\{}]|\]\([^)]*\)|\[", "", text).strip()
+    text = re.sub(r"\*+([^*]+)\*+", r"\1", text)
+    return re.sub(r"[`$\\{}]|\]\([^)]*\)|\[", "", text).strip()
 
 
 def _prepare(notebook):

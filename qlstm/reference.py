@@ -221,7 +221,9 @@ def _inline(text: str, module: str, addresses: dict[str, str]) -> str:
     pieces = re.split(r"(``.+?``)", text)
     for place, piece in enumerate(pieces):
         if place % 2:
-            pieces[place] = f"<code>{piece[2:-2]}</code>"
+            name = piece[2:-2]
+            shown = f"<code>{name}</code>"
+            pieces[place] = f'<a href="{addresses[name]}">{shown}</a>' if name in addresses else shown
         else:
             piece = re.sub(r":\w+:`([^`]+)`", reference, piece)
             pieces[place] = re.sub(r"(?<![\w*])\*([A-Za-z][^*]*?)\*(?![\w*])", r"<em>\1</em>", piece)
