@@ -51,7 +51,7 @@ def to_html(notebook: Path):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m qlstm.notebooks NOTEBOOK OUTPUT [name=value ...]``, values in JSON."""
+    """``python -m qlstm.notebooks NOTEBOOK OUTPUT [name=value ...]``, values in JSON; ``arguments``: instead of these."""
     parser = argparse.ArgumentParser(prog="python -m qlstm.notebooks", description=execute.__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)

@@ -32,7 +32,7 @@ def render(template: str, **values) -> str:
 
 
 def mathml(tex: str, block: bool = False) -> str:
-    """A formula of LaTeX as MathML, which browsers show by themselves; ``block``: on a line of its own.
+    """The formula ``tex`` of LaTeX as MathML, which browsers show by themselves; ``block``: on a line of its own.
 
     What cannot be converted is shown as it was written, in an element of class ``formula-error``.
 
@@ -135,7 +135,9 @@ def title_of(text: str) -> str | None:
 
 
 def _plain(text: str) -> str:
+    """Markdown as words: without marks, and formulas by the names of their letters."""
     text = re.sub(r"\*+([^*]+)\*+", r"\1", text)
+    text = re.sub(r"\\(?:hat|tilde|operatorname|mathcal|text)\s*|\\[,;!]", "", re.sub(r"\\[lr]Vert\b", "‖", text))
     return re.sub(r"[`$\\{}]|\]\([^)]*\)|\[", "", text).strip()
 
 
@@ -154,7 +156,11 @@ def _prepare(notebook):
         for output in cell.outputs:
             for kind in set(output.get("data", {})) & set(PICTURES):
                 described = output.setdefault("metadata", {}).setdefault(kind, {})
-                described.setdefault("alt", cell.metadata.get("alt") or f"{heading}. {sentence}".strip())
+                described.setdefault(
+                    "alt",
+                    cell.metadata.get("alt")
+                    or f"{heading.rstrip('.?!:')}{heading[-1] if heading[-1] in '?!' else '.'} {sentence}".strip(),
+                )
 
 
 def _without_widget(output, notebook) -> list:

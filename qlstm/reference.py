@@ -1,38 +1,22 @@
 """The API reference of the site, read from the source: names, signatures and docstrings, formulas typeset.
 
-How a docstring is read: paragraphs as they are; ``>>>`` is an example; lines indented further than the rest are
-formulas, written as plain text (``alpha = mean |w|``, ``h_{t-1}``, ``sqrt(d)``, ``w_hat``) and typeset here.
+How a docstring is read: paragraphs and numbered lists as they are; ``>>>`` is an example; lines indented by four more
+than the rest are formulas, written as plain text (``alpha = mean |w|``, ``h_{t-1}``, ``sqrt(d)``, ``w_hat``, ``a~``).
 """
 
 import ast
 import html
+import inspect
 import re
-import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from qlstm.pages import mathml
 
 PACKAGE = Path(__file__).parent
-GREEK = ["alpha", "beta", "gamma", "lambda", "mu", "sigma", "xi", "epsilon", "theta"]
-FUNCTIONS = [
-    "sign",
-    "mean",
-    "max",
-    "min",
-    "clip",
-    "exp",
-    "log",
-    "tanh",
-    "sig",
-    "var",
-    "std",
-    "round",
-    "argmin",
-    "sqrt",
-    "N",
-    "LN",
-]
+GREEK = ["alpha", "beta", "gamma", "eta", "lambda", "mu", "sigma", "xi", "epsilon"]
+FUNCTIONS = ["sign", "mean", "max", "min", "clip", "exp", "log", "tanh", "sig", "var", "Diag", "N", "LN", "BN"]
+ACCENTS = {"_hat": "hat", "~": "tilde"}
 SIGNS = {"<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "<-": r"\leftarrow ", "->": r"\to ", "+-": r"\pm ", "*": r"\odot ",
          "||": r"\|", "...": r"\ldots ", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#"}  # fmt: skip
 
@@ -97,7 +81,7 @@ def _entries(body: list[ast.stmt]) -> list[Entry]:
                 and isinstance(after.value.value, str)
                 and isinstance(target, ast.Name)
             ):
-                text = textwrap.dedent(after.value.value).strip()
+                text = inspect.cleandoc(after.value.value)
                 if not target.id.startswith("_"):
                     found.append(Entry("value", target.id, "", text))
     return found
@@ -114,11 +98,12 @@ def tex(formula: str) -> str:
     """A ``formula`` in plain text as LaTeX: Greek letters and functions by name, other words as words.
 
     >>> print(tex("alpha = sum_ij |w_ij| / sqrt(d) if w_hat <= t"))
-    \\alpha  = \\sum_{ij}|w_{ij}| / \\sqrt{d}\\text{ if }\\hat{w} \\le  t
+    \\alpha  = \\sum _{ij} |w_{ij}| / \\sqrt{d}\\text{ if } \\hat{w} \\le  t
     """
-    formula = re.sub(r"\bd(\w+)/d(\w+)", r"∂\1 / ∂\2", formula)
+    formula = re.sub(r"\bd(\w+)/d(\w+)", r"∂\1 / ∂\2", formula)  # dl/dw
+    formula = re.sub(r"\bd (?=[a-z]+_)", "∂", formula)  # d xi_m / d h_t
     signs = "|".join(map(re.escape, sorted(SIGNS, key=len, reverse=True)))
-    pattern = rf"(?P<index>[_^](?:\{{[^{{}}]*\}}|\w+))|(?P<hat>[A-Za-z])_hat|(?P<word>[A-Za-zµ]+)(?P<bar>\()?|(?P<sign>{signs})"
+    pattern = rf"(?P<index>[_^](?:\{{[^{{}}]*\}}|-?\w|\*)\w*)|(?P<hat>[A-Za-z])(?P<mark>_hat|~)|(?P<word>[A-Za-zµ]+)(?P<bar>\()?|(?P<sign>{signs})"
     out, position = "", 0
     while found := re.compile(pattern).search(formula, position):
         out += formula[position : found.start()]
@@ -126,9 +111,9 @@ def tex(formula: str) -> str:
         word = found["word"]
         if found["index"]:
             index = found["index"][1:].strip("{}")
-            out += f"{found['index'][0]}{{{tex(index) if index in GREEK or len(index) == 1 or not index.isalpha() else index}}}"
+            out += f"{found['index'][0]}{{{tex(index) if index in GREEK else index}}}"
         elif found["hat"]:
-            out += rf"\hat{{{found['hat']}}}"
+            out += rf"\{ACCENTS[found['mark']]}{{{found['hat']}}}"
         elif found["sign"]:
             out += SIGNS[found["sign"]]
         elif word == "sqrt" and found["bar"]:
@@ -145,7 +130,9 @@ def tex(formula: str) -> str:
             out += word + (found["bar"] or "")
         else:
             out = out.rstrip() + rf"\text{{ {word} }}" + (found["bar"] or "")
-    return (out + formula[position:]).replace("∂", r"\partial ")
+    out = re.sub(r" \}\\text\{ ", " ", out + formula[position:])  # words side by side
+    out = re.sub(r" \}(?=[,.;:)])", "}", out).replace("∂", r"\partial ")
+    return re.sub(r"(?<! ) {4,}", r" \\quad ", out)
 
 
 def _closing(text: str, start: int) -> int:
@@ -173,7 +160,12 @@ def names(found: list[Module]) -> dict[str, str]:
 def docstring(text: str, module: str, addresses: dict[str, str]) -> str:
     """The HTML of a docstring ``text`` of ``module``; references become links where ``addresses`` has their name."""
     blocks = []
-    for block in re.split(r"\n\s*\n", textwrap.dedent(text).strip("\n")):
+    for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
+        if re.match(r"1\. ", block):
+            items = re.split(r"(?m)^\d+\. ", block)[1:]
+            items = "".join(f"<li>{_inline(' '.join(item.split()), module, addresses)}</li>" for item in items)
+            blocks.append(f"<ol>{items}</ol>")
+            continue
         for kind, lines in _parts(block.splitlines()):
             if kind == "example":
                 blocks.append(_example("\n".join(lines)))
@@ -189,7 +181,11 @@ def _parts(lines: list[str]):
     run, kind = [], None
     for line in lines:
         now = (
-            "example" if line.startswith(">>>") or kind == "example" else "formula" if line.startswith("  ") else "text"
+            "example"
+            if line.startswith(">>>") or kind == "example"
+            else "formula"
+            if line.startswith("    ")
+            else "text"
         )
         if now != kind and run:
             yield kind, run
@@ -226,5 +222,6 @@ def _inline(text: str, module: str, addresses: dict[str, str]) -> str:
             pieces[place] = f'<a href="{addresses[name]}">{shown}</a>' if name in addresses else shown
         else:
             piece = re.sub(r":\w+:`([^`]+)`", reference, piece)
+            piece = re.sub(r"\*\*([A-Za-z][^*]*)\*\*", r"<strong>\1</strong>", piece)
             pieces[place] = re.sub(r"(?<![\w*])\*([A-Za-z][^*]*?)\*(?![\w*])", r"<em>\1</em>", piece)
     return "".join(pieces)

@@ -108,14 +108,14 @@ class Site:
     def _profile(self, profile: str, titles: dict[str, str]) -> dict:
         """A profile's page and the files it links to; returns what the first page says of it."""
         folder = self.results / profile
+        address = f"{profile}/index.html"
+        lessons = [(self._from(address, a), t) for a, t in titles.items() if a.startswith("notebooks/learn/")]
+        self._save(address, report.page(profile, self.results, self._menu(address), lessons))
         for pattern in COPIED:
             for source in folder.glob(pattern):
                 target = self.folder / profile / source.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
-        address = f"{profile}/index.html"
-        lessons = [(self._from(address, a), t) for a, t in titles.items() if a.startswith("notebooks/learn/")]
-        self._save(address, report.page(profile, self.results, self._menu(address), lessons))
         found = records.load_all(profile, self.results)
         shown = [{"address": a, "title": t} for a, t in titles.items() if a.startswith(f"{profile}/notebooks/")]
         return {"name": profile, "scale": report.SCALE[profile], "runs": len(found), "notebooks": shown,

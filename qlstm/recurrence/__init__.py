@@ -8,7 +8,7 @@ BACKENDS = {"naive": naive.recurrence}
 
 
 def find_backend(name: str):
-    """The recurrence of that name; ``"auto"`` takes the fastest that applies. Raises ``ConfigError``."""
+    """The recurrence of that ``name``; ``"auto"`` takes the fastest that applies. Raises ``ConfigError``."""
     if name == "auto":
         return naive.recurrence
     if name not in BACKENDS:
