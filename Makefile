@@ -25,7 +25,7 @@ endif
 REPRODUCE = $(PY) workflow/reproduce.py --profile "$(PROFILE)" --only "$(ONLY)" --datasets "$(DATASETS)" \
             --seeds "$(SEEDS)" --epochs "$(EPOCHS)" --jobs "$(JOBS)"
 
-.PHONY: help setup lab data reproduce status report test lint bench clean
+.PHONY: help setup lab data reproduce status report site test lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo "make lab          open JupyterLab"
 	@echo "make status       what is done, running, failed"
 	@echo "make report       tables, figures and page again from the records that exist"
+	@echo "make site         lessons, results and API reference as pages to read offline -> reports/site/index.html"
 	@echo "make data         fetch and check the data that the same settings of reproduce need"
 	@echo "make setup        install into .venv (done by the other commands too)"
 	@echo "make lint         check style        make bench  time the layer        make clean  remove what was made"
@@ -68,6 +69,10 @@ report: $(READY)
 status: $(READY)
 	@$(REPRODUCE) status
 
+# all profiles with results, or the one that was asked for
+site: $(READY)
+	@$(PY) -m qlstm.site $(if $(filter file,$(origin PROFILE)),,$(PROFILE))
+
 test: $(READY)
 	@$(PY) -m pytest
 	@$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg -p no:warnings notebooks/learn
@@ -81,6 +86,6 @@ bench: $(READY)
 	@$(PY) -m qlstm.bench
 
 clean:
-	@echo "removing reports of smoke and quick, caches; .venv, data/raw and reports/paper stay"
-	@rm -rf reports/smoke reports/quick .pytest_cache .ruff_cache .hypothesis
+	@echo "removing reports of smoke and quick, the site, caches; .venv, data/raw and reports/paper stay"
+	@rm -rf reports/smoke reports/quick reports/site .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -257,7 +257,7 @@ def load_dataset(name: str, task: str | None = None) -> TextDataset | ImageDatas
 def vocabulary_size(name: str, task: str | None = None) -> int:
     """Number of distinct symbols; reads the text only where the catalogue does not say.
 
-    Raises ``DataError`` as :func:`load_dataset`, and for images.
+    ``name``, ``task`` as in :func:`load_dataset`. Raises ``DataError`` as :func:`load_dataset`, and for images.
     """
     entry = _entry(name, task)
     if entry and entry.task == "sequential_image":
@@ -266,19 +266,19 @@ def vocabulary_size(name: str, task: str | None = None) -> int:
 
 
 def task_of(name: str) -> str | None:
-    """The task of a data set of the catalogue, None for a path that exists. Raises ``DataError`` if unknown."""
+    """The task of the data set ``name`` of the catalogue, None for a path that exists. Raises ``DataError`` if unknown."""
     entry = _entry(name)
     return entry.task if entry else None
 
 
 def steps_of(name: str) -> int | None:
-    """The pixels of an image, None for texts; nothing is loaded. Raises ``DataError`` if unknown."""
+    """The pixels of an image of the data set ``name``, None for texts; nothing is loaded. Raises ``DataError`` if unknown."""
     entry = _entry(name)
     return entry.steps if entry else None
 
 
 def title(name: str) -> str:
-    """What a table calls the data set; for a path, the name of the file. Raises ``DataError`` if unknown."""
+    """What a table calls the data set ``name``; for a path, the name of the file. Raises ``DataError`` if unknown."""
     entry = _entry(name)
     return entry.title if entry else Path(name).name
 
@@ -351,7 +351,7 @@ def _text_file(name: str, unit: str) -> TextDataset:
 
 
 def count_predicted(n: int, batch_size: int) -> int:
-    """Symbols that :func:`minibatches` predicts in a text of ``n``: all but the first of each stream.
+    """Symbols that :func:`minibatches` predicts in a text of ``n``, in ``batch_size`` streams: all but the first of each stream.
 
     Raises ``DataError`` for a text with fewer than two symbols a stream.
     """

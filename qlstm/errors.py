@@ -11,7 +11,7 @@ class ConfigError(ValueError):
 
 
 def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> str:
-    """One line: what is unknown, the nearest possible name, all possible names.
+    """One line: ``what`` is unknown by ``name``, the nearest ``possible`` name, all of them, and a ``hint``.
 
     >>> unknown("quantizer", "bnw", ["bwn", "lab"])
     "unknown quantizer 'bnw': did you mean 'bwn'? Possible: bwn, lab"
@@ -27,9 +27,9 @@ def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> st
 
 
 def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
-    """The entry of ``table``, or the object behind an importable ``"module:name"``.
+    """The entry ``name`` of ``table``, or the object behind an importable ``"module:name"``.
 
-    Raises ``ConfigError`` for any other name.
+    ``what``: what the message calls it. Raises ``ConfigError`` for any other name.
     """
     if name in table:
         return table[name]

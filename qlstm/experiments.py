@@ -177,7 +177,7 @@ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as "module:n
             raise ConfigError(f"steps of {self.dataset} are its {pixels} pixels, got {self.steps}")
 
     def usual(self, name: str) -> Any:
-        """What the run's profile gives for one setting."""
+        """What the run's profile gives for the setting ``name``."""
         return self._usual(self.profile)[name]
 
     def _usual(self, profile: str) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def _task(task: str | None, dataset: str | None) -> str:
 
 
 def defaults(profile: str, task: str, dataset: str | None, normalizer: str = "none") -> dict[str, Any]:
-    """The settings that a profile gives for a task, a data set (None: the embedded one) and a normalizer."""
+    """The settings that a ``profile`` gives for a ``task``, a ``dataset`` (None: the embedded one) and a ``normalizer``."""
     settings = COMMON | TASKS[task] | PROFILES[profile][task]
     if dataset is not None:
         settings["dataset"] = dataset
@@ -314,7 +314,7 @@ class Panel:
         return VARIANTS.get(self.variant, {}).get(profile, {}) | self.settings
 
     def suits(self, config: ExperimentConfig) -> bool:
-        """Whether a run is of this panel: on its data set or one that stands in, in its size and settings; any row."""
+        """Whether the run of a ``config`` is of this panel: on its data set or one that stands in, in its size and settings; any row."""
         if config.task != self.task or config.variant != self.variant:
             return False
         if config.dataset in PAPER_DATASETS and config.dataset != self.dataset:
@@ -406,7 +406,7 @@ def grid(
 ) -> list[ExperimentConfig]:
     """The runs behind the tables and figures ``only`` (None: all) on ``datasets``, for seeds 0 .. seeds-1.
 
-    ``datasets``: None takes the paper's in profile ``paper`` and the embedded ones in the others; a data set that the
+    ``epochs``: instead of the profile's. ``datasets``: None takes the paper's in profile ``paper`` and the embedded ones in the others; a data set that the
     paper does not have stands in for the paper's of the same task. Each run once, in the order of the tables.
     Raises ``ConfigError`` or ``qlstm.DataError`` for a name that does not exist.
     """

@@ -1,4 +1,8 @@
-"""Figures: from run records to matplotlib Figures, in one style, with seaborn."""
+"""Figures: from run records to matplotlib Figures, in one style, with seaborn.
+
+``records`` are those of a profile, as :func:`qlstm.records.load_all` returns them; ``runs`` one record for each
+quantizer and normalizer. Where there is nothing to show, ``LookupError`` says so.
+"""
 
 import contextlib
 from pathlib import Path
@@ -52,12 +56,16 @@ CAPTIONS = {name: _GRADIENTS for name in NAMES} | {
 
 
 def model_name(quantizer: str, normalizer: str) -> str:
-    """The short name used in the figures, e.g. ``BC+WN``."""
+    """The short name of a ``quantizer`` with a ``normalizer`` in the figures.
+
+    >>> model_name("binary_connect", "weight")
+    'BC+WN'
+    """
     return SHORT.get(quantizer, quantizer) + SUFFIX.get(normalizer, f"+{normalizer}")
 
 
 def figure(records: list[dict], artefact: str) -> Figure:
-    """The figure of that name (``figure_01``, ...) from a profile's records. Raises ``LookupError`` without any."""
+    """The figure ``artefact`` (``figure_01``, ...) from a profile's records. Raises ``LookupError`` without any."""
     panels = select(records, artefact)
     with _style():
         if artefact in ("figure_04", "figure_05"):
@@ -126,6 +134,7 @@ def _finished(grid: sns.FacetGrid, *, top: float, bottom: float) -> Figure:
 def by_epoch(runs: dict[tuple[str, str, str], dict], quantity: str, axis_label: str) -> Figure:
     """alpha (``"alpha"``) or g_* (``"g"``) of the recurrent matrices by epoch: a panel a model, a line a gate.
 
+    ``quantity``: which of the two, called ``axis_label`` at the axis.
     ``runs``: records by quantizer, normalizer and a word that tells apart models of the same name.
     """
     rows = []
@@ -231,7 +240,7 @@ def growth_and_lambda(records: list[dict]) -> Figure:
 
 
 def images(dataset: data.ImageDataset, count: int = 8) -> Figure:
-    """The first test images, in the order of their pixels: line by line as seen, or one column a time step."""
+    """The first ``count`` test images of ``dataset``, in the order of their pixels: line by line as seen, or one column a time step."""
     pixels, labels = (part[:count] for part in dataset.test)
     side = round(dataset.steps**0.5)
     with sns.axes_style("white"):
@@ -245,7 +254,7 @@ def images(dataset: data.ImageDataset, count: int = 8) -> Figure:
 
 
 def save(result: Figure, directory: Path, name: str):
-    """Write ``name.png`` (for the screen) and ``name.pdf`` (for print)."""
+    """Write the figure ``result`` as ``name.png`` (for the screen) and ``name.pdf`` (for print) into ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
     for suffix in ("png", "pdf"):
         metadata = {"CreationDate": None} if suffix == "pdf" else {}

@@ -82,7 +82,7 @@ def _places(file: File) -> list[str]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file. Raises ``DataError`` that names it."""
+    """The content of the file at ``path``. Raises ``DataError`` that names it."""
     try:
         return path.read_bytes()
     except OSError as error:

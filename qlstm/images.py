@@ -129,7 +129,7 @@ def _idx(content: bytes, axes: int) -> Tensor:
 
 
 def image_dataset(name: str, parts: list[Part], levels: int, reduced: bool, source: str) -> ImageDataset:
-    """The data set of three ``parts``, with its checksum."""
+    """The data set of three ``parts``, with its checksum; ``name``, ``levels``, ``reduced``, ``source`` as in :class:`ImageDataset`."""
     digest = hashlib.sha256()
     for pixels, labels in parts:
         digest.update(pixels.contiguous().numpy())
@@ -138,7 +138,7 @@ def image_dataset(name: str, parts: list[Part], levels: int, reduced: bool, sour
 
 
 def pixel_permutation(steps: int) -> Tensor:
-    """The order, (T,) int64, in which *permuted* images are read: for a T the same always and everywhere.
+    """The order, (T,) int64, in which *permuted* images of T = ``steps`` pixels are read: for a T the same always and everywhere.
 
     >>> pixel_permutation(6)
     tensor([3, 4, 1, 0, 5, 2])

@@ -24,7 +24,7 @@ class QuantLSTM(nn.Module):
     (T, D), or integers (T, N), each standing for a one-hot vector of size D; ``output`` (T, N, d); states
     (num_layers, N, d), zero if left out. Gate order i, f, a, o (torch's i, f, g, o); one bias vector of 4d a layer.
 
-    ``quantizer``: a name of ``qlstm.quantizers.QUANTIZERS``; an importable ``"module:name"``; a function of one matrix
+    ``input_size``, ``hidden_size``: D and d. ``quantizer``: a name of ``qlstm.quantizers.QUANTIZERS``; an importable ``"module:name"``; a function of one matrix
     (d, n) that returns a tensor or a ``Quantized`` (its gradient is straight-through; it may take ``second_moment``
     or ``generator``); or a module of one matrix, which defines its own gradient and trains with the layer.
     ``normalizer``: a name of ``qlstm.normalizers.NORMALIZERS``, a function or a module, see
@@ -217,7 +217,7 @@ class QuantLSTM(nn.Module):
         return getattr(self, name.replace("weight", "norm")).normalize_weight(weight).flatten(0, 1)
 
     def forward(self, x: Tensor, state: State | None = None, *, trace: list | None = None) -> tuple[Tensor, State]:
-        """Run all layers over all steps; shapes above.
+        """Run all layers over all steps from ``state``; shapes above.
 
         ``trace``: if given, receives one list a layer of (h_t, c_t), each (N, d), part of the autograd graph, so that
         the gradient of a loss with respect to any of them can be taken (naive backend).
@@ -282,7 +282,8 @@ class QuantGRU(QuantLSTM):
     """The same with a gated recurrent unit: gates r, z, n, six matrices, one bias vector of 3d, a state of h alone.
 
     ``output, (h_n,) = gru(x, (h_0,))``; everything else as :class:`QuantLSTM` has it. The equations are those of
-    ``torch.nn.GRU`` with b_hn = 0 (:func:`qlstm.cell.gru_step`). Only the naive backend has it.
+    ``torch.nn.GRU`` with b_hn = 0 (:func:`qlstm.cell.gru_step`). Only the naive backend has it. ``sizes``: input_size,
+    hidden_size and num_layers; ``settings``: the keywords of :class:`QuantLSTM`.
 
     >>> gru = QuantGRU(10, 20, quantizer="binary_connect", normalizer="layer")
     >>> output, (h,) = gru(torch.zeros(5, 3, 10))

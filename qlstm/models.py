@@ -21,6 +21,7 @@ def _layer(cell: str) -> type[QuantLSTM]:
 class LanguageModel(nn.Module):
     """Language model: one-hot symbols or an embedding -> QuantLSTM (or QuantGRU) -> linear decoder.
 
+    ``cell``: "lstm" or "gru", of ``num_layers`` layers with ``hidden_size`` units; ``vocabulary_size`` symbols.
     Characters are one-hot; words have an ``embedding_size`` (None: one-hot). ``dropout`` acts on the embedding, between
     layers and on the output, in training. ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`. Embedding and
     decoder stay full precision; they start at U(-0.1, 0.1), the decoder's bias at 0.
@@ -56,7 +57,10 @@ class LanguageModel(nn.Module):
             nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
     def forward(self, symbols: Tensor, state: State | None = None, *, trace: list | None = None):
-        """Logits (T, N, vocabulary) of the next symbol from ``symbols`` (T, N), and the last state."""
+        """Logits (T, N, vocabulary) of the next symbol from ``symbols`` (T, N), and the last state.
+
+        ``trace`` as in :meth:`qlstm.QuantLSTM.forward`.
+        """
         if self.embedding is not None:
             symbols = F.dropout(self.embedding(symbols), self.dropout, self.training)
         output, state = self.rnn(symbols, state, trace=trace)
@@ -84,6 +88,7 @@ class LanguageModel(nn.Module):
 class SequenceClassifier(nn.Module):
     """Classifier of sequences of numbers, as in sequential MNIST: QuantLSTM -> linear layer on the last hidden state.
 
+    ``cell``: "lstm" or "gru", of ``num_layers`` layers with ``hidden_size`` units; ``classes`` labels.
     Initialized as Cooijmans et al., ICLR 2017: W_x unit-norm columns of 4d (not quantized); W_h the identity for the
     candidate gate, orthonormal columns for the others stacked; biases 0, forget gate 1; weight-norm gains at the row
     norms of these; layer and batch gains at ``initial_gain`` (0: as the normalizer defines). The initial state is
@@ -140,7 +145,10 @@ class SequenceClassifier(nn.Module):
                     norm.gain.fill_(initial_gain)
 
     def forward(self, inputs: Tensor, state: None = None, *, trace: list | None = None) -> tuple[Tensor, None]:
-        """Logits (N, classes) from ``inputs`` (T, N, 1); there is no state to carry to other sequences."""
+        """Logits (N, classes) from ``inputs`` (T, N, 1); there is no state to carry to other sequences.
+
+        ``trace`` as in :meth:`qlstm.QuantLSTM.forward`.
+        """
         state = self.initial_state[:, :, None].expand(-1, -1, inputs.shape[1], -1)
         if self.state_noise:
             generator = None

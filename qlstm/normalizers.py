@@ -2,7 +2,15 @@
 
 Each of the eight products of an LSTM layer (four gates, input and recurrent) is normalized on its own; a module here
 serves the four gates of one of the two, stacked as (4, d). ``normalize_weight`` acts on the quantized matrices once,
-before the loop over time; ``forward(product, t)`` on the products of one step.
+before the loop over time; ``forward(product, t)`` on the products of one step. Gradients are those of the formulas.
+
+``features``: shape of what one sample has, (4, d) for the products, (d,) for a cell state. ``columns``: n of the
+matrices, for initial values. ``max_steps``: time steps with statistics of their own. ``weight``: the quantized
+matrices (4, d, n). ``product``: (N, *features), y in the formulas. ``t``: the time step, from 0.
+
+>>> norm = LayerNorm((4, 3), columns=5)
+>>> norm(torch.tensor([1.0, 2.0, 6.0]).expand(2, 4, 3), 0)[0, 0]
+tensor([-0.9258, -0.4629,  1.3887], grad_fn=<SelectBackward0>)
 """
 
 import copy
@@ -18,11 +26,7 @@ from qlstm.errors import ConfigError, lookup
 
 
 class Normalizer(nn.Module):
-    """No normalization, and what every normalizer shares.
-
-    ``features``: shape of what one sample has, (4, d) for the products, (d,) for a cell state.
-    ``columns``: columns of the matrices (for initial values). ``max_steps``: time steps with own statistics.
-    """
+    """No normalization, and what every normalizer shares."""
 
     def __init__(self, features: tuple[int, ...], columns: int, max_steps: int | None = None):
         super().__init__()
@@ -41,7 +45,9 @@ class Normalizer(nn.Module):
 
 
 class WeightNorm(Normalizer):
-    """Row j of W is replaced by g_j W_j / (||W_j|| + 1e-8), W the *quantized* matrix; the gradient passes the norm.
+    """Each row W_j of the *quantized* matrix gets the norm g_j; the gradient passes the norm.
+
+        W_j <- g_j W_j / (||W_j|| + 10^{-8})
 
     The result does not depend on the scale of W, so it is the same for sign(w) and alpha sign(w).
     Salimans, Kingma, NeurIPS 2016; paper, eq. 4. Initial g: row norms of a fresh U(-1/sqrt(d), 1/sqrt(d)) matrix.
@@ -69,7 +75,9 @@ class WeightNorm(Normalizer):
 
 
 class LayerNorm(Normalizer):
-    """g (y - mu) / sqrt(var + 1e-5) + beta, mu and var over the d units of one gate, for each sample and step.
+    """Mean mu and variance over the d units of one gate, for each sample and step.
+
+        LN(y) = g (y - mu) / sqrt(var + 10^{-5}) + beta
 
     Ba, Kiros, Hinton, 2016; paper, eq. 5. Initial g = 1, beta = 0.
     """
@@ -94,7 +102,9 @@ class LayerNorm(Normalizer):
 
 
 class BatchNorm(Normalizer):
-    """g (y - mu) / sqrt(var + 1e-5) + beta, mu and var over the N samples, for each unit and step.
+    """Mean mu and variance over the N samples, for each unit and step.
+
+        BN(y) = g (y - mu) / sqrt(var + 10^{-5}) + beta
 
     At test time running statistics are used (momentum 0.1, the running variance unbiased, as torch's own). They are
     *shared* by all time steps, or *separate* for each of ``max_steps``; a step past the last uses the last. g and
@@ -206,7 +216,7 @@ NORMALIZERS = {
 def make_normalizer(normalizer, features: tuple[int, ...], columns: int, max_steps: int | None) -> Normalizer:
     """The normalizer for one place (input product, recurrent product or cell state) of one layer.
 
-    ``normalizer``: a name of :data:`NORMALIZERS` or an importable ``"module:name"``; a function of the products
+    ``features``, ``columns``, ``max_steps`` as above. ``normalizer``: a name of :data:`NORMALIZERS` or an importable ``"module:name"``; a function of the products
     (N, 4, d), called as ``f(product, t)`` or ``f(product)``; or a module called the same way, of which each place gets
     a copy of its own (it may define ``normalize_weight`` too). Raises ``ConfigError``.
     """

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from qlstm import pages
 from qlstm.errors import ConfigError, unknown
 
 
@@ -43,15 +44,14 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
 
 
 def to_html(notebook: Path):
-    """Write a readable page of an executed notebook beside it."""
-    from nbconvert import HTMLExporter
-
-    page, _ = HTMLExporter().from_filename(str(notebook))
+    """Write a readable page of an executed ``notebook`` beside it; it loads nothing from a network."""
+    title, body = pages.notebook_cells(notebook)
+    page = pages.render("base.html.jinja", title=title, body=body)
     notebook.with_suffix(".html").write_text(page, encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m qlstm.notebooks NOTEBOOK OUTPUT [name=value ...]``, values in JSON."""
+    """``python -m qlstm.notebooks NOTEBOOK OUTPUT [name=value ...]``, values in JSON; ``arguments``: instead of these."""
     parser = argparse.ArgumentParser(prog="python -m qlstm.notebooks", description=execute.__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)

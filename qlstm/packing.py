@@ -49,7 +49,7 @@ class PackedError(ValueError):
 
 
 def save_packed(model: nn.Module, path: str | Path, record: dict[str, Any] | None = None):
-    """Write a model of :data:`MODELS` as it is in evaluation: whole or, if anything fails, not at all.
+    """Write a ``model`` of :data:`MODELS` to ``path`` as it is in evaluation: whole or, if anything fails, not at all.
 
     ``record``: of the run that made it (:func:`qlstm.load_model`), or the card of a loaded model; the file's card is
     taken from it. The same model and record give the same bytes. Raises ``ConfigError`` for a model that such a file
@@ -72,7 +72,7 @@ def save_packed(model: nn.Module, path: str | Path, record: dict[str, Any] | Non
 
 
 def load_packed(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The model, in evaluation mode on the CPU, and its card; its outputs are those of the saved one, bit for bit.
+    """The model at ``path``, in evaluation mode on the CPU, and its card; its outputs are those of the saved one, bit for bit.
 
     Quantized weights are frozen (:meth:`qlstm.QuantLSTM.freeze`), everything else can train. torch's random numbers
     stay as they are. Raises ``PackedError`` or ``FileNotFoundError``, naming the file.
@@ -102,7 +102,7 @@ def packed_bytes(model: nn.Module) -> int:
 
 
 def pack_codes(codes: np.ndarray, width: int) -> np.ndarray:
-    """Codes (m,) of {-1, +1} (``width`` 1) or {-1, 0, +1} (``width`` 2) as ceil(m width / 8) bytes.
+    """``codes`` (m,) of {-1, +1} (``width`` 1) or {-1, 0, +1} (``width`` 2) as ceil(m width / 8) bytes.
 
     >>> pack_codes(np.array([1, -1, 1]), 1), pack_codes(np.array([1, 0, -1]), 2)     # 101, 10 01 00
     (array([160], dtype=uint8), array([144], dtype=uint8))
@@ -112,7 +112,7 @@ def pack_codes(codes: np.ndarray, width: int) -> np.ndarray:
 
 
 def unpack_codes(packed: np.ndarray, count: int, width: int) -> np.ndarray:
-    """The ``count`` codes, float32, of :func:`pack_codes`. Raises ``PackedError`` for bits that stand for none."""
+    """The ``count`` codes, float32, that :func:`pack_codes` has ``packed`` with ``width`` bits. Raises ``PackedError`` for bits that stand for none."""
     bits = np.unpackbits(packed)
     levels = bits[: count * width].reshape(count, width) @ np.array([2, 1][:width], np.uint8)
     if (levels > 2).any() or bits[count * width :].any():

@@ -1,9 +1,14 @@
 """Quantizers: a weight matrix becomes code planes and their scales, W = sum_k scale_k * codes_k.
 
-Each quantizer is a pure function of one weight matrix (d rows of one gate, n columns; leading axes are batched, so
-the four stacked gates ``(4, d, n)`` are four matrices). The loss-aware ones also take Adam's second moment, the
-stochastic ones a generator. The gradient is *straight-through*: computed with respect to the quantized weight and
-applied to the full-precision (latent) weight; the scale is a constant to it (:func:`straight_through`).
+Each quantizer is a pure function of one matrix ``weight`` (d rows of one gate, n columns; leading axes are batched, so
+the four stacked gates ``(4, d, n)`` are four matrices) and returns a :class:`Quantized` of the same shape. The
+loss-aware ones also take Adam's second moment, the stochastic ones a generator. In the formulas w is an entry of the
+weight, w_hat of the result; sums and means are over one matrix. The gradient is *straight-through*: computed with
+respect to the quantized weight and applied to the full-precision (latent) weight (:func:`straight_through`),
+
+    dl/dw = dl/dw_hat,
+
+and alpha, the scale, is a constant to it.
 
 >>> w = torch.tensor([[0.9, -0.1], [-0.5, 0.3]], requires_grad=True)
 >>> bwn(w.detach()).dense()                              # alpha sign(w), alpha = mean |w| = 0.45
@@ -61,7 +66,7 @@ def quantizer(bits: int, scales: str | None = None):
 
 
 def find_quantizer(name: str) -> Callable[..., Quantized]:
-    """The quantizer of that name, or of an importable ``"module:function"``. Raises ``ConfigError``."""
+    """The quantizer of that ``name``, or of an importable ``"module:function"``. Raises ``ConfigError``."""
     return lookup("quantizer", name, QUANTIZERS)
 
 
@@ -78,13 +83,24 @@ class _StraightThrough(torch.autograd.Function):
 def straight_through(weight: Tensor, quantized: Tensor) -> Tensor:
     """Forward: ``quantized``. Backward: the gradient goes to ``weight`` unchanged (Bengio et al., 2013).
 
+        dl/dw = dl/dw_hat
+
     Both of the same shape. Exact in the forward pass, unlike ``weight + (quantized - weight).detach()``.
+
+    >>> w = torch.tensor([0.3, -0.2], requires_grad=True)
+    >>> (straight_through(w, sign(w)) * torch.tensor([5.0, 7.0])).sum().backward()
+    >>> w.grad
+    tensor([5., 7.])
     """
     return _StraightThrough.apply(weight, quantized)
 
 
 def sign(x: Tensor) -> Tensor:
-    """+1 where x >= 0, else -1: sign(0) = +1, so that a binary code has two values only."""
+    """+1 where ``x`` >= 0, else -1: sign(0) = +1, so that a binary code has two values only.
+
+    >>> sign(torch.tensor([-0.5, 0.0, 2.0]))
+    tensor([-1.,  1.,  1.])
+    """
     return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
 
@@ -114,7 +130,9 @@ def full_precision(weight: Tensor) -> Quantized:
 
 @quantizer(bits=1)
 def binary_connect(weight: Tensor) -> Quantized:
-    """BinaryConnect (BC): sign(w). Courbariaux, Bengio, David, NeurIPS 2015.
+    """BinaryConnect (BC): the sign of the weight. Courbariaux, Bengio, David, NeurIPS 2015.
+
+        w_hat = sign(w)
 
     >>> binary_connect(torch.tensor([[0.5, -2.0, 0.0]])).dense()
     tensor([[ 1., -1.,  1.]])
@@ -124,7 +142,9 @@ def binary_connect(weight: Tensor) -> Quantized:
 
 @quantizer(bits=1, scales="matrix")
 def bwn(weight: Tensor) -> Quantized:
-    """Binary-Weight-Network: alpha sign(w), alpha = mean |w|, the scale of least squared error.
+    """Binary-Weight-Network: the signs times one scale, that of least squared error.
+
+        w_hat = alpha sign(w),    alpha = mean |w|
 
     Rastegari et al., XNOR-Net, ECCV 2016.
 
@@ -141,7 +161,9 @@ def _diagonal(weight: Tensor, second_moment: Tensor | None) -> Tensor:
 
 @quantizer(bits=1, scales="matrix")
 def lab(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
-    """Loss-aware binarization: alpha sign(w), alpha = sum(D |w|) / sum(D), D = sqrt(v) + 1e-8.
+    """Loss-aware binarization: the signs times the scale that a diagonal Hessian D weighs.
+
+        w_hat = alpha sign(w),    alpha = sum(D |w|) / sum(D),    D = sqrt(v) + 10^{-8}
 
     ``second_moment``: v, Adam's raw running second moment of the gradient of the quantized weight (shape of
     ``weight``, not bias-corrected); None stands for D = 1, where the result is that of :func:`bwn`.
@@ -162,7 +184,9 @@ def _ternary(weight: Tensor, threshold: Tensor) -> Tensor:
 
 @quantizer(bits=2)
 def ter_connect(weight: Tensor) -> Quantized:
-    """TerConnect (TC): +1 if w > t, -1 if w < -t, else 0, with t = 0.7 mean |w|.
+    """TerConnect (TC): the sign of the weight where its magnitude is above a threshold t, else 0.
+
+        w_hat = +1 if w > t, -1 if w < -t, else 0;    t = 0.7 mean |w|
 
     Lin et al., ICLR 2016, with the threshold of Li, Zhang, Liu, 2016.
 
@@ -174,7 +198,9 @@ def ter_connect(weight: Tensor) -> Quantized:
 
 @quantizer(bits=2, scales="matrix")
 def twn(weight: Tensor) -> Quantized:
-    """Ternary weight network: the codes of :func:`ter_connect` times alpha = mean of |w| over the non-zero codes.
+    """Ternary weight network: the codes b of :func:`ter_connect` times one scale, the mean of the weights it keeps.
+
+        w_hat = alpha b,    alpha = sum(|b| |w|) / sum(|b|)
 
     An all-zero matrix gives 0. Li, Zhang, Liu, 2016.
 
@@ -188,10 +214,14 @@ def twn(weight: Tensor) -> Quantized:
 
 @quantizer(bits=2, scales="matrix")
 def lat(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
-    """Loss-aware ternarization: alpha b with b in {-1, 0, +1}, minimizing sum D (alpha b - w)^2 by alternation.
+    """Loss-aware ternarization: codes and scale of least error under a diagonal Hessian D, by alternation.
 
-    From b = sign(w): alpha = sum(|b D w|) / sum(|b D|), then b = +1/-1/0 by w against +-alpha/2, until alpha moves by
-    less than 1e-6, at most 100 rounds. ``second_moment`` as in :func:`lab`; an all-zero matrix gives 0.
+        w_hat = alpha b minimizes sum D (alpha b - w)^2,    b in {-1, 0, +1}
+        alpha <- sum(|b D w|) / sum(|b D|)
+        b <- +1 if w > alpha / 2, -1 if w < -alpha / 2, else 0
+
+    From b = sign(w) until alpha moves by less than 1e-6, at most 100 rounds. ``second_moment`` and D as in :func:`lab`;
+    an all-zero matrix gives 0.
     Hou, Kwok, ICLR 2018.
 
     >>> lat(torch.tensor([[1.0, -2.0, 0.1]])).dense()
@@ -228,7 +258,9 @@ def _uniform(weight: Tensor, generator: torch.Generator | None) -> Tensor:
 
 @quantizer(bits=1)
 def sbn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
-    """Stochastic binarization: +A with probability clip((w/A + 1)/2, 0, 1), else -A; A = sqrt(6/(n_in + 4d))/2.
+    """Stochastic binarization: +A or -A, the likelier the nearer.
+
+        P(w_hat = +A) = clip((w/A + 1) / 2, 0, 1),    A = sqrt(6 / (n + 4d)) / 2
 
     A fresh sample a call, from ``generator`` (None: torch's default one). Ardakani et al., ICLR 2019.
 
@@ -244,7 +276,9 @@ def sbn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
 
 @quantizer(bits=2)
 def stn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
-    """Stochastic ternarization: A sign(w) with probability min(|w|/A, 1), else 0; A as in :func:`sbn`.
+    """Stochastic ternarization: A sign(w) or 0; A and ``generator`` as in :func:`sbn`.
+
+        P(w_hat = A sign(w)) = min(|w| / A, 1),    else w_hat = 0
 
     Ardakani et al., ICLR 2019.
 
@@ -258,7 +292,9 @@ def stn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
 
 @quantizer(bits=2, scales="row")
 def alternating(weight: Tensor, bits: int = 2) -> Quantized:
-    """Alternating multi-bit: each row is sum_k alpha_k b_k with b_k in {-1, +1}, scales a row.
+    """Alternating multi-bit: each row of ``weight`` as several binary planes, each with a scale.
+
+        w_hat = sum_k alpha_k b_k,    b_k in {-1, +1}
 
     Greedy start (b_k = sign of the residual, alpha_k = its mean magnitude), then 2 rounds of least squares for the
     scales and the nearest code for each weight. ``bits``: the number of planes k. Xu et al., ICLR 2018.

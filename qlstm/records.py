@@ -1,4 +1,7 @@
-"""Records: one JSON file a run, everything tables and figures are made from."""
+"""Records: one JSON file a run, everything tables and figures are made from.
+
+``root``: the folder of all profiles, ``reports/`` where it is None. ``path``: a file.
+"""
 
 import ast
 import hashlib
@@ -38,7 +41,7 @@ class RecordError(ValueError):
 
 
 def run_directory(config, root: Path | None = None) -> Path:
-    """``reports/<profile>/runs/<run id>`` of a configuration."""
+    """``reports/<profile>/runs/<run id>`` of a configuration ``config``."""
     return (root or reports()) / config.profile / "runs" / config.run_id
 
 
@@ -49,7 +52,7 @@ def checksum(record: dict[str, Any]) -> str:
 
 
 def write_atomically(path: Path, content: bytes):
-    """Write a file so that it is there whole or not at all, also after a crash or on a full disk."""
+    """Write ``content`` to a file so that it is there whole or not at all, also after a crash or on a full disk."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -87,7 +90,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_all(profile: str, root: Path | None = None) -> list[dict[str, Any]]:
-    """All records of a profile, in the order of their names. Raises ``RecordError`` if one is damaged."""
+    """All records of a ``profile``, in the order of their names. Raises ``RecordError`` if one is damaged."""
     return [load(path) for path in sorted(((root or reports()) / profile / "runs").glob("*/record.json"))]
 
 
@@ -112,7 +115,7 @@ def training_code() -> str:
 
 
 def environment(device, backend: str) -> dict[str, Any]:
-    """Where a run was made: commit, versions, machine. ``device``: the ``torch.device`` it ran on."""
+    """Where a run was made: commit, versions, machine. ``device``: the ``torch.device`` it ran on, with which ``backend``."""
     import numpy
     import torch
 

@@ -2,12 +2,9 @@
 
 import json
 import sys
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, select_autoescape
-
-from qlstm import records, tables
+from qlstm import pages, records, tables
 from qlstm.experiments import ExperimentConfig
 from qlstm.figures import CAPTIONS, NAMES
 from qlstm.paths import reports
@@ -43,8 +40,17 @@ TABLES = {
 OF_REVIEWERS = ["lambda_by_epoch", "gains_and_lambda", "statistics", "gru", "run_time"]
 
 
-def page(profile: str, root: Path | None = None) -> str:
-    """The HTML of ``reports/<profile>/index.html``, from the records and what the report notebooks have made."""
+def page(
+    profile: str,
+    root: Path | None = None,
+    menu: list[tuple[str, str]] | None = None,
+    lessons: list[tuple[str, str]] | None = None,
+) -> str:
+    """The HTML of ``reports/<profile>/index.html``, from the records and what the report notebooks have made.
+
+    ``root``: the folder of all profiles. On a site, ``menu`` has names and addresses of its main pages, and ``lessons``
+    addresses and titles; else the page stands alone and shows the lessons that were executed for this ``profile``.
+    """
     folder = (root or reports()) / profile
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     found = records.load_all(profile, root)
@@ -64,18 +70,18 @@ def page(profile: str, root: Path | None = None) -> str:
                     for name, title in TABLES.items() if (folder / "tables" / f"{name}.html").exists()]  # fmt: skip
     shown_figures = [{"file": name, "name": title, "notebook": notebook(name), "caption": CAPTIONS.get(name, title + ".")}
                      for name, title in FIGURES.items() if (folder / "figures" / f"{name}.png").exists()]  # fmt: skip
+    if lessons is None:
+        lessons = [(f"notebooks/learn/{path.name}", path.stem[3:].replace("_", " "))
+                   for path in sorted((folder / "notebooks" / "learn").glob("*.html"))]  # fmt: skip
     card = scorecard(found, profile)
     if found:
         write_atomically(folder / "scorecard.csv", card.to_csv(index=False).encode())
-    environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("qlstm") / "report.html.jinja").read_text(encoding="utf-8"))
-    return template.render(
-        profile=profile, scale=SCALE[profile], runs=runs, failures=plan["failures"], tables=shown_tables,
+    return pages.render(
+        "report.html.jinja", menu=menu, here="index.html", profile=profile, scale=SCALE[profile], runs=runs, failures=plan["failures"], tables=shown_tables,
         claims=card.to_dict("records") if found else [], figures=shown_figures,
         counts=card["verdict"].value_counts().to_dict() if found else {},
         theory=(folder / "notebooks" / "report" / "theory.html").exists(),
-        lessons=[{"file": path.stem, "name": path.stem[3:].replace("_", " ")}
-                 for path in sorted((folder / "notebooks" / "learn").glob("*.html"))],
+        lessons=lessons,
         explore=(folder / "notebooks" / "explore" / "explore_runs.html").exists(),
         environments=sorted({", ".join(f"{k} {v}" for k, v in r["environment"].items() if k != "system") for r in found}),
     )  # fmt: skip

@@ -25,7 +25,7 @@ NOTEBOOKS = {
 
 
 def find(run_id: str, profile: str) -> dict[str, Any]:
-    """The settings of a run: from the profile's plan (what ``make reproduce`` asked for), else from its grid."""
+    """The settings of the run ``run_id``: from the profile's plan (what ``make reproduce`` asked for), else from its grid."""
     plan = reports() / profile / "plan.json"
     planned = json.loads(plan.read_text(encoding="utf-8"))["runs"] if plan.exists() else {}
     if run_id in planned:

@@ -38,7 +38,7 @@ Answers = Iterator[tuple[str, bool, bool | None, str]]
 
 
 class View:
-    """Records as the claims read them."""
+    """``records`` as the claims read them; None: no record at all."""
 
     def __init__(self, records: list[dict]):
         self.records = records
@@ -47,7 +47,7 @@ class View:
         self.epochs = tables.by_epoch(records)
 
     def settings(self, cell: str | None = "lstm", task: str | None = None) -> Iterator[tuple[str, bool, dict, str]]:
-        """Each setting: label, whether at the paper's scale, mean test metric by row (NaN: diverged), metric."""
+        """Each setting of a ``cell`` and ``task`` (None: of any): label, whether at the paper's scale, mean test metric by row (NaN: diverged), metric."""
         for label, group in self.results.groupby("label", sort=False):
             config = group["config"].iloc[0]
             usual = all(getattr(c, name) == c.usual(name) for c in group["config"] for name in SPECIAL)
@@ -59,7 +59,7 @@ class View:
             yield label, bool(group["paper_scale"].iloc[0]), means, group["metric"].iloc[0]
 
     def growth(self, quantizer: str, normalizers: list[str], **wanted) -> Iterator[tuple[str, bool, pd.Series]]:
-        """Each setting with runs of these rows: label, scale, largest growth a step by row, over moments and seeds."""
+        """Each setting with runs of a ``quantizer`` and ``normalizers`` (and what else is ``wanted``): label, scale, largest growth a step by row, over moments and seeds."""
         chosen = self.gradients[
             (self.gradients["quantizer"] == quantizer) & self.gradients["normalizer"].isin(normalizers)
         ]
@@ -376,7 +376,7 @@ CLAIMS = [
 
 
 def scorecard(records: list[dict], profile: str) -> pd.DataFrame:
-    """A row a claim: ``claim``, ``sentence``, ``source``, ``verdict`` (holds, does not hold, not tested at this scale), ``scale``
+    """What the ``records`` of a ``profile`` say, a row a claim: ``claim``, ``sentence``, ``source``, ``verdict`` (holds, does not hold, not tested at this scale), ``scale``
     (paper or reduced: what the evidence is from) and ``evidence``, setting by setting."""
     view, rows = View(records), []
     for claim in CLAIMS:

@@ -43,7 +43,7 @@ def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
 
 
 def round_half_up(x: float) -> int:
-    """The nearest whole number, halves up, as the paper's sizes are (Python's ``round`` takes halves to even).
+    """The whole number nearest to ``x``, halves up, as the paper's sizes are (Python's ``round`` takes halves to even).
 
     >>> round_half_up(2.5), round(2.5)
     (3, 2)

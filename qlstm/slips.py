@@ -18,7 +18,7 @@ from qlstm.theory import bounds, scale_invariance
 def example(normalizer: str = "none", hidden: int = 3, layers: int = 1, steps: int = 3, **values) -> tuple:
     """A language model of explicit numbers, inputs and targets (T, 3), for the slips and counterexamples below.
 
-    Every parameter is cos 1, cos 2, ... in order, but for the ``values`` of the layer's, e.g. ``weight_hh_l0=0.1`` or
+    A network of ``layers`` with ``hidden`` units and a ``normalizer``, run for T = ``steps``. Every parameter is cos 1, cos 2, ... in order, but for the ``values`` of the layer's, e.g. ``weight_hh_l0=0.1`` or
     ``norm_hh_l0__gain=[...]``, broadcast to its shape.
     """
     with torch.random.fork_rng(devices=[]):
@@ -194,7 +194,7 @@ COUNTEREXAMPLES: dict[str, Callable[[], tuple[float, float]]] = {
 
 
 def invariance_table(gate: int = 1, s: float = 10.0):
-    """:func:`scale_invariance` of a small network (:func:`example`) with each normalizer: a pandas table."""
+    """:func:`scale_invariance` of a small network (:func:`example`) with each normalizer, its ``gate`` scaled by ``s``: a pandas table."""
     import pandas as pd
 
     changes = {name: scale_invariance(*example(name), gate, s) for name in ("none", "weight", "layer", "batch_shared")}

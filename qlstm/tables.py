@@ -1,4 +1,8 @@
-"""Tables: from run records to pandas DataFrames, the paper's numbers beside ours."""
+"""Tables: from run records to pandas DataFrames, the paper's numbers beside ours.
+
+``records`` are those of a profile, as :func:`qlstm.records.load_all` returns them. ``artefact``: the name of a table or
+figure, as in :data:`qlstm.experiments.ARTEFACTS`. ``table``: the long form of one, which a function here has made.
+"""
 
 import dataclasses
 from html import escape
@@ -90,7 +94,7 @@ def makeable(records: list[dict], artefact: str) -> bool:
 
 
 def label(config: ExperimentConfig, sha256: str) -> str:
-    """Data, model and scale: ``Penn Treebank (words), d = 650``, or ``War and Peace (reduced: d = 128, 5 epochs)``."""
+    """Data, model and scale of the runs with a ``config`` on the text with ``sha256``: ``Penn Treebank (words), d = 650``, or ``War and Peace (reduced: d = 128, 5 epochs)``."""
     title, usual, reduced = (
         data.title(config.dataset),
         defaults("paper", config.task, config.dataset, config.normalizer),
@@ -120,7 +124,7 @@ def label(config: ExperimentConfig, sha256: str) -> str:
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and 95 % t-interval of the test metric over seeds, a row for each label, quantizer and normalizer.
+    """Mean and 95 % t-interval of the test metric of ``runs`` (:func:`frame`) over seeds, a row for each label, quantizer and normalizer.
 
     Columns ``mean``, ``half_width`` (NaN for one seed), ``seeds``, ``diverged`` (how many; they do not enter the
     mean), and those of the first run: ``size_kb``, ``packed_kb``, ``paper_scale``, ``dataset``, ``metric``, ``config``.
@@ -520,7 +524,7 @@ def styled(table: pd.DataFrame):
 def save(
     table: pd.DataFrame, directory, name: str, readable: pd.DataFrame | None = None, remarks: list[str] | None = None
 ):
-    """Write ``name.csv`` (long form, full precision) and ``name.{md,tex,html}`` (as people read it).
+    """Write ``name.csv`` (long form, full precision) and ``name.{md,tex,html}`` (as people read it) into ``directory``.
 
     ``readable`` and ``remarks``: what people read and the notes below it, for a table other than :func:`results`.
     """

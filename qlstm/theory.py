@@ -22,7 +22,7 @@ appendix F of the paper; its slips, and where the propositions end: :mod:`qlstm.
 **GRU** (not in the paper). From h_t = (1 - z) n + z h_{t-1}, with p = N(W_hn h_{t-1}) and e = d xi_m / d h_t,
 
     d xi_m / d h_{t-1} = e Diag(z) + e Diag((h_{t-1} - n) sig'(z~)) J_z + e Diag((1 - z) tanh'(n~) r) J_n
-                         + e Diag((1 - z) tanh'(n~) p sig'(r~)) J_r,         J the Jacobians of N(W_h* h_{t-1})
+                         + e Diag((1 - z) tanh'(n~) p sig'(r~)) J_r,         J the Jacobians of N(W_{h*} h_{t-1})
 
 where ||J|| <= K, sig' <= 1/4, |n| < 1 and all other factors but h_{t-1} and p are at most 1. With gamma = max |p| and
 eta = max |h_{t-1}|, and for batch normalization with 4 (sum of four terms, squared) times the squares, lambda_2 = 0 and
@@ -50,12 +50,12 @@ VANISHED = 1e-140
 
 
 def spectral_norms(weight: Tensor) -> Tensor:
-    """||W||_2, the largest singular value, of matrices (gates, d, n): (gates,)."""
+    """||W||_2, the largest singular value, of the matrices ``weight`` (gates, d, n): (gates,)."""
     return torch.linalg.matrix_norm(weight, 2)
 
 
 def spectral_lower_bounds(quantized: Quantized) -> Tensor:
-    """(1 - s) B_1 sqrt(max(d, n)) <= ||W||_2 by gate, s the share of zeros, B_1 the smallest positive level: (gates,).
+    """(1 - s) B_1 sqrt(max(d, n)) <= ||W||_2 by gate, s the share of zeros, B_1 the smallest positive level of ``quantized``: (gates,).
 
     Levels and zeros are those of the dense matrix, whatever the number of planes. min(d, n) singular values share
     ||W||_F^2 >= (1 - s) d n B_1^2, so the largest has ||W||_2^2 >= (1 - s) max(d, n) B_1^2; and sqrt(1 - s) >= 1 - s, the
@@ -83,7 +83,7 @@ class Bounds(NamedTuple):
 
 
 def find_proposition(rnn: QuantLSTM, wanted: str | None = None) -> str:
-    """The proposition that speaks of this network; "3.3" only if ``wanted``. Raises ``ConfigError`` if there is none."""
+    """The proposition that speaks of the layer ``rnn``; "3.3" only if ``wanted``. Raises ``ConfigError`` if there is none."""
     possible = PROPOSITIONS.get(type(rnn.norm_hh_l0), ())
     if not possible or type(rnn.norm_c_l0) is not Normalizer:
         what = "a normalizer of your own" if not possible else "a normalized cell state (SBN, STN)"
@@ -96,7 +96,7 @@ def find_proposition(rnn: QuantLSTM, wanted: str | None = None) -> str:
 
 
 def applies(rnn: QuantLSTM) -> bool:
-    """Whether some proposition (or the GRU's bound) speaks of this network."""
+    """Whether some proposition (or the GRU's bound) speaks of the layer ``rnn``."""
     try:
         return bool(find_proposition(rnn))
     except ConfigError:
@@ -110,7 +110,7 @@ def lambdas(model: nn.Module, x: Tensor, state: State | None = None, *, proposit
 
     ``model``: a layer, or a model with one as ``rnn``; a float64 copy of it runs once, in training mode; it is not
     changed. ``x``, ``state``: what it takes (T, N, ...), and the layer's initial state if not the model's own.
-    ``along_run``: the paper's gamma_1, gamma_2, the largest |c_{t-1}| of all steps, not of step t. ``printed``: with
+    ``proposition``: "3.3" instead of 2.1. ``along_run``: the paper's gamma_1, gamma_2, the largest |c_{t-1}| of all steps, not of step t. ``printed``: with
     the appendix's slips in constants and in g_* (see :data:`SLIPS`).
     """
     run = _forward(model, x, state)
@@ -123,7 +123,7 @@ def bounds(model: nn.Module, inputs: Tensor, targets: Tensor, m: int | None = No
 
     ``model``: called ``model(inputs, trace=trace)``, returns logits (T, N, V), targets (T, N), or those of a classifier,
     (N, classes) and (N,), where m = T; its layer is ``model.rnn``. ``m``: 1 .. T, default T. ``proposition``: "3.3"
-    instead of 2.1. The rest as in :func:`lambdas`. Raises ``ConfigError`` for a network no proposition speaks of.
+    instead of 2.1. ``state``, ``along_run`` and ``printed`` as in :func:`lambdas`. Raises ``ConfigError`` for a network no proposition speaks of.
     """
     found = sides(model, inputs, targets, m, proposition, state=state, along_run=along_run, printed=printed)
     return Bounds(found.proposition, *(side[:m] for side in found[1:]))
@@ -134,7 +134,7 @@ def scale_invariance(model: nn.Module, inputs: Tensor, targets: Tensor, gate: in
                      state: State | None = None) -> tuple[float, float]:  # fmt: skip
     """Scale the (quantized) W_h* of one gate by ``s`` > 0: by how much do outputs and gradients change?
 
-    Returns the largest change of the top layer's h_t, and of d xi_T / d h_{t-1}, relative to the largest of its step.
+    ``model``, ``inputs``, ``targets`` as in :func:`bounds`. Returns the largest change of the top layer's h_t, and of d xi_T / d h_{t-1}, relative to the largest of its step.
     A normalized network, eps = 0, has none. eps is 1e-300 here, 0 beside any variance; the variance must not be 0
     itself, as at h_0 = 0: ``state`` is a fixed random one if left out. d >= 2 for layer normalization.
     """
@@ -249,7 +249,10 @@ def _lambdas(run: _Run, proposition: str, along_run: bool, printed: bool) -> tup
 @torch.enable_grad()
 def sides(model, inputs, targets, m=None, proposition=None, *, state=None, layer=-1, total=False, along_run=False,
            printed=False) -> Bounds:  # fmt: skip
-    """As :func:`bounds`, but for all steps t = 1 .. T, any layer, and the loss summed over all steps (``total``)."""
+    """As :func:`bounds`, but for all steps t = 1 .. T, any ``layer``, and the loss summed over all steps (``total``).
+
+    ``model``, ``inputs``, ``targets``, ``m``, ``proposition``, ``state``, ``along_run`` and ``printed`` as there.
+    """
     proposition = find_proposition(model.rnn, proposition)
     run = _forward(model, inputs, state, layer)
     last = len(run.states[0]) - 1

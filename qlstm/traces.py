@@ -1,4 +1,7 @@
-"""What the figures show of a network: gradient norms over time, scales alpha and gains g of W_h*."""
+"""What the figures show of a network: gradient norms over time, scales alpha and gains g of W_h*.
+
+``model``: one of :mod:`qlstm.models`; ``inputs`` and ``targets``: a minibatch as it is trained on.
+"""
 
 import copy
 from typing import Any
@@ -98,7 +101,7 @@ def spectral(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
 
 
 def full_precision_copy(rnn: QuantLSTM) -> QuantLSTM:
-    """The same layers with their latent weights."""
+    """The layers ``rnn`` with their latent weights."""
     copied = copy.deepcopy(rnn)
     del copied.quantizer  # it may be a module
     copied.quantizer = QUANTIZERS["full_precision"]
@@ -106,14 +109,14 @@ def full_precision_copy(rnn: QuantLSTM) -> QuantLSTM:
 
 
 def scales(lstm: QuantLSTM) -> list[list[float]] | None:
-    """alpha of W_hi, W_hf, W_ha, W_ho for each layer; None for a quantizer without one scale a matrix (Figure 4)."""
+    """alpha of W_hi, W_hf, W_ha, W_ho for each layer of ``lstm``; None for a quantizer without one scale a matrix (Figure 4)."""
     if getattr(lstm.quantizer, "scales", None) != "matrix":
         return None
     return [rounded(lstm.quantized(f"weight_hh_l{k}").scales) for k in range(lstm.num_layers)]
 
 
 def gains(lstm: QuantLSTM) -> dict[str, list[list[float]]] | None:
-    """g_* of the recurrent products by layer and gate (Figure 5), None without gains.
+    """g_* of the recurrent products of ``lstm`` by layer and gate (Figure 5), None without gains.
 
     Weight and layer normalization: g_* = max |g_j|. Batch normalization: (g_*, sigma_*) is the pair that maximizes
     |g_j| / sigma_j over units (and steps, where statistics are separate), sigma from the running variance.
@@ -134,6 +137,6 @@ def gains(lstm: QuantLSTM) -> dict[str, list[list[float]]] | None:
 
 
 def rounded(values: Tensor) -> list[float | None]:
-    """A flat list of numbers with 6 significant digits, as stored in records (JSON has no NaN: None)."""
+    """``values`` as a flat list of numbers with 6 significant digits, as stored in records (JSON has no NaN: None)."""
     flat = values.detach().flatten().tolist()
     return [float(f"{x:.6g}") if abs(x) < float("inf") else None for x in flat]

@@ -27,7 +27,7 @@ CLASSES = 10
 
 
 def build_model(config: ExperimentConfig) -> LanguageModel | SequenceClassifier:
-    """The model of a run, with initial weights from torch's random generator."""
+    """The model of a run's ``config``, with initial weights from torch's random generator."""
     settings = dict(quantizer=config.quantizer, normalizer=config.normalizer, max_steps=config.steps, cell=config.cell)
     sizes = (config.hidden_size, config.num_layers)
     if config.task == "sequential_image":
@@ -40,7 +40,7 @@ def build_model(config: ExperimentConfig) -> LanguageModel | SequenceClassifier:
 
 
 def make_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam; for words plain SGD, where BC and TC scale the rate of the weight matrices by 2/a, a = 1/sqrt(d).
+    """Adam for the ``model`` of a ``config``; for words plain SGD, where BC and TC scale the rate of the weight matrices by 2/a, a = 1/sqrt(d).
 
     Each group's ``scale`` is its factor on the learning rate of :func:`learning_rate`.
     """
@@ -59,7 +59,7 @@ def make_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Op
 
 
 def metric(task: str, loss: float, correct: float) -> float:
-    """BPC = loss / ln 2, perplexity = exp(loss) from the loss in nats, or the accuracy in percent."""
+    """By ``task``: BPC = loss / ln 2, perplexity = exp(loss) from the loss in nats, or percent from the ``correct`` share."""
     if task == "sequential_image":
         return 100 * correct
     return loss / math.log(2) if task == "char_lm" else math.exp(min(loss, 700.0))
@@ -78,7 +78,7 @@ def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def learning_rate(config: ExperimentConfig, epoch: int, valid_losses: list[float]) -> float:
-    """The rate of an epoch, counted from 1; ``valid_losses``: validation loss of each epoch before.
+    """The rate of an epoch of a ``config``, counted from 1; ``valid_losses``: validation loss of each epoch before.
 
     Characters: lr * decay^max(0, epoch - 11), so the first decay is in epoch 12. Words: lr * decay^k, k of the epochs
     before were not below the best before them. Images: lr * decay^((epoch - 1) / (epochs - 1)).
@@ -118,7 +118,7 @@ def update(
 
 def run(config: ExperimentConfig, directory: Path | None = None, *, device: str = "auto", backend: str = "auto",
         report=print) -> dict[str, Any]:  # fmt: skip
-    """Train and evaluate one configuration; returns its record.
+    """Train and evaluate one configuration ``config``; returns its record.
 
     ``directory``: where ``record.json``, ``epochs.jsonl``, ``model.safetensors`` (best epoch) and ``checkpoint.pt``
     go; a run that was interrupted there goes on after its last epoch and ends with the record of an unbroken run, and

@@ -25,7 +25,7 @@ NO_NUMBER, NOT_RUN, REDUCED, NO_BASELINE = "no number", "not run", "reduced", "n
 
 
 def fails(metric: str, value: float | None, baseline: float | None) -> bool | None:
-    """Rule 2; ``value`` None or NaN: diverged. None where there is no baseline to judge by.
+    """Rule 2 for a value of a ``metric``; ``value`` None or NaN: diverged. None where there is no baseline to judge by.
 
     >>> fails("bpc", 4.24, 1.72), fails("ppl", 91.9, 91.5), fails("accuracy", 60.0, 98.0)
     (True, False, True)
@@ -39,10 +39,10 @@ def fails(metric: str, value: float | None, baseline: float | None) -> bool | No
 
 def verdict(metric: str, paper: float | None, ours: float | None, *, paper_baseline: float | None,
             our_baseline: float | None, half_width: float = math.nan, seeds: int = 1, diverged: int = 0) -> str:  # fmt: skip
-    """The verdict on one row at the paper's scale (rules 2 to 4).
+    """The verdict on one row's ``metric`` at the paper's scale (rules 2 to 4).
 
     ``paper``: the printed number, None where it is not at hand; ``ours``: our mean; the baselines: full precision
-    without normalization. ``half_width``: of the 95 % t-interval, NaN for one seed.
+    without normalization. ``half_width``: of the 95 % t-interval, NaN for one seed; ``diverged``: how many of the ``seeds``.
 
     >>> verdict("bpc", 1.74, 1.75, paper_baseline=1.72, our_baseline=1.73, half_width=0.01, seeds=3)
     'agrees'

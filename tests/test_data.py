@@ -1,6 +1,5 @@
 """Data: where a file comes from, what is checked, how a text becomes ids and minibatches."""
 
-import doctest
 import gzip
 import hashlib
 import os
@@ -874,13 +873,6 @@ def test_minibatches_errors_come_at_once(sizes):
     n, batch_size, steps = sizes
     with pytest.raises(DataError, match=r"too few for|predicts nothing"):
         data.minibatches(torch.zeros(n, dtype=torch.uint8), batch_size, steps)
-
-
-@pytest.mark.parametrize("module", [data, images])
-def test_docstring_examples(module):
-    result = doctest.testmod(module)
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 def test_folders(monkeypatch, tmp_path):

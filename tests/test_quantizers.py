@@ -1,10 +1,7 @@
 """Quantizers against a numpy derivation, brute force and their value sets."""
 
-import doctest
-import importlib
 import itertools
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -631,12 +628,3 @@ def test_unknown_name_is_an_error_with_a_suggestion(name, meant):
 def test_name_that_cannot_be_imported(name):
     with pytest.raises(qlstm.ConfigError, match="cannot import"):
         find_quantizer(name)
-
-
-@pytest.mark.parametrize("module", ["quantizers", "errors", "layer", "models", "sizes", "experiments"])
-def test_docstring_examples(module):
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.simplefilter("error")
-        result = doctest.testmod(importlib.import_module(f"qlstm.{module}"))
-    assert result.attempted > 0
-    assert result.failed == 0

@@ -12,7 +12,9 @@ def obstacle(x: Tensor, norms) -> str | None:
 
 def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, *, coded: bool = False,
                trace: list | None = None):  # fmt: skip
-    """[i f a o]~_t = N(W_x x_t) + N(W_h h_{t-1}) + b, then one :func:`~qlstm.cell.lstm_step`, for t = 0 .. T-1.
+    """The pre-activations of a step, then one :func:`~qlstm.cell.lstm_step`, for t = 0 .. T-1.
+
+        g~_t = N(W_x x_t) + N(W_h h_{t-1}) + b,    g = i, f, a, o
 
     ``x``: (T, N, 4d), the input products W_x x_t of all steps. ``w_h``: (4d, d), quantized and weight-normalized.
     ``bias``: (4d). ``state``: h_0 and c_0, each (N, d). ``norms``: the normalizers of the input product, of the
@@ -38,8 +40,9 @@ def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor
 
 def gru_recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms, *, coded: bool = False,
                    trace: list | None = None):  # fmt: skip
-    """The same for a GRU, see :func:`~qlstm.cell.gru_step`; it has three gates and a state of h_0 alone.
+    """The same for a GRU, see :func:`~qlstm.cell.gru_step`; it has three gates and a ``state`` of h_0 alone.
 
+    ``x`` (T, N, 3d), ``w_h`` (3d, d), ``bias`` (3d), ``norms`` and ``trace`` as in :func:`recurrence`.
     Returns all hidden states (T, N, d) and the last state, a tuple of one.
     """
     norm_x, norm_h, _ = norms
