@@ -17,7 +17,7 @@ from qlstm.paths import ROOT, reports
 LEARN = ROOT / "notebooks" / "learn"
 MODELS = [
     ExperimentConfig(dataset="war_and_peace", quantizer=quantizer, normalizer=normalizer, hidden_size=d, steps=50,
-                     batch_size=32, epochs=8, max_train=1_000_000)
+                     batch_size=32, epochs=20, max_train=1_000_000)
     for quantizer, normalizer, d in [("full_precision", "none", 64), ("binary_connect", "none", 64),
                                      ("binary_connect", "layer", 64), ("binary_connect", "layer", 128)]
 ]  # fmt: skip
