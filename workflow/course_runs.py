@@ -1,17 +1,19 @@
 """Make the trained models of lesson 5 and the run records of lesson 6: ``python workflow/course_runs.py [FOLDER]``.
 
 Trains on War and Peace (``QLSTM_MIRROR`` or a download) with one thread, a quarter of an hour, and writes the packed
-models and records into ``notebooks/learn/models`` and ``notebooks/learn/records``. A run that is finished in FOLDER
+models and records into ``notebooks/learn/models`` and ``notebooks/learn/records``; beside the models ``text.json``, the
+symbols that they know and the beginning of the test text. A run that is finished in FOLDER
 (default ``reports/course/runs``), by this very code, is not trained again.
 """
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
 import torch
 
-from qlstm import ExperimentConfig, run
+from qlstm import ExperimentConfig, load_dataset, run
 from qlstm.paths import ROOT, reports
 
 LEARN = ROOT / "notebooks" / "learn"
@@ -33,6 +35,10 @@ RECORDS = [
 """Lesson 6: five rows of Table 2, five seeds each."""
 
 
+EXCERPT = 5000
+"""Symbols of the test text that lesson 5 reads."""
+
+
 def main(folder: Path):
     """Train what is missing and copy what the lessons read."""
     torch.set_num_threads(1)
@@ -46,6 +52,9 @@ def main(folder: Path):
             shutil.copyfile(folder / config.run_id / "record.json", target / f"{name}.json")
             if configs is MODELS:
                 shutil.copyfile(folder / config.run_id / "packed.safetensors", target / f"{name}.safetensors")
+    text = load_dataset("war_and_peace")
+    content = {"vocabulary": text.vocabulary, "excerpt": text.decode(text.test[:EXCERPT])}
+    (LEARN / "models" / "text.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
