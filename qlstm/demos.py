@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 import torch
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from qlstm import quantizers, traces, verdicts
@@ -24,7 +25,8 @@ def levels(weight: Tensor, factor: float = 0.7):
         axes.axvline(k * alpha, color="C1", linewidth=3, label="level ± α" if k > 0 else None)
     axes.set(xlabel="weight w", ylabel="number of weights",
              title=f"t = {factor:.2f} mean |w|: error {error:.3f}, {1 - kept.float().mean().item():.0%} zeros")  # fmt: skip
-    axes.legend(loc="upper right", framealpha=1)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.legend(loc="lower center", framealpha=1)
     plt.show()
 
 
@@ -55,14 +57,20 @@ def journey(inputs: Tensor, targets: Tensor, symbols: int, quantizer: str = "bin
                          for step, norm in zip(found["steps"], line, strict=True))  # fmt: skip
     axes = sns.lineplot(lines, x="step", y="norm", estimator="median", errorbar=("pi", 100))
     title = f"{quantizer}, {normalizer}, d = {hidden_size}" + ("" if gain is None else f", gains {gain:.2f}")
-    axes.set(yscale="log", ylim=(1e-8, 1e8), xlabel="time step t", ylabel="‖∂ξ$_T$/∂h$_t$‖", title=title)
+    axes.set(yscale="log", ylim=(1e-14, 1e14), xlabel="time step t", ylabel="‖∂ξ$_T$/∂h$_t$‖", title=title)
     plt.show()
 
 
 def writes(model: LanguageModel, vocabulary: list[str], prompt: str = "The ", temperature: float = 0.7, seed: int = 0,
            length: int = 200):  # fmt: skip
-    """Lesson 5: how a model goes on after ``prompt``."""
-    ids = torch.tensor([vocabulary.index(symbol) for symbol in prompt])
+    """Lesson 5: how a model goes on after ``prompt``; symbols of it that the model does not know are left out."""
+    unknown = sorted(set(prompt) - set(vocabulary))
+    if unknown:
+        print(f"(not among the model's symbols, so left out: {' '.join(unknown)})")
+    ids = torch.tensor([vocabulary.index(symbol) for symbol in prompt if symbol in vocabulary], dtype=torch.int64)
+    if len(ids) == 0:
+        print("give it at least one symbol that it knows to start from")
+        return
     drawn = model.sample(ids, length, temperature=temperature, seed=seed)
     print(prompt + "".join(vocabulary[i] for i in drawn).replace("\r", ""))
 
