@@ -25,7 +25,7 @@ endif
 REPRODUCE = $(PY) workflow/reproduce.py --profile "$(PROFILE)" --only "$(ONLY)" --datasets "$(DATASETS)" \
             --seeds "$(SEEDS)" --epochs "$(EPOCHS)" --jobs "$(JOBS)"
 
-.PHONY: help setup lab data reproduce status report test lint bench clean
+.PHONY: help setup lab data reproduce status report course test lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo "make status       what is done, running, failed"
 	@echo "make report       tables, figures and page again from the records that exist"
 	@echo "make data         fetch and check the data that the same settings of reproduce need"
+	@echo "make course       the lessons as hand-outs, and with solutions -> reports/course"
 	@echo "make setup        install into .venv (done by the other commands too)"
 	@echo "make lint         check style        make bench  time the layer        make clean  remove what was made"
 	@echo
@@ -67,6 +68,9 @@ report: $(READY)
 
 status: $(READY)
 	@$(REPRODUCE) status
+
+course: $(READY)
+	@$(PY) -m qlstm.course write
 
 test: $(READY)
 	@$(PY) -m pytest
