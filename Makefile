@@ -25,7 +25,7 @@ endif
 REPRODUCE = $(PY) workflow/reproduce.py --profile "$(PROFILE)" --only "$(ONLY)" --datasets "$(DATASETS)" \
             --seeds "$(SEEDS)" --epochs "$(EPOCHS)" --jobs "$(JOBS)"
 
-.PHONY: help setup lab data reproduce status report site test lint bench clean
+.PHONY: help setup lab data reproduce status report site course test lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo "make report       tables, figures and page again from the records that exist"
 	@echo "make site         lessons, results and API reference as pages to read offline -> reports/site/index.html"
 	@echo "make data         fetch and check the data that the same settings of reproduce need"
+	@echo "make course       the lessons as hand-outs, and with solutions -> reports/course"
 	@echo "make setup        install into .venv (done by the other commands too)"
 	@echo "make lint         check style        make bench  time the layer        make clean  remove what was made"
 	@echo
@@ -72,6 +73,9 @@ status: $(READY)
 # all profiles with results, or the one that was asked for
 site: $(READY)
 	@$(PY) -m qlstm.site $(if $(filter file,$(origin PROFILE)),,$(PROFILE))
+
+course: $(READY)
+	@$(PY) -m qlstm.course write
 
 test: $(READY)
 	@$(PY) -m pytest

@@ -2,6 +2,10 @@
 
 Needs torch alone (and triton, where there is a GPU): ``python -m qlstm.bench`` on a bare machine. What is timed takes
 turns, so that a busy machine slows all alike; each figure is a median. Writes ``reports/bench/<machine>.json``.
+
+Here ``device`` is torch's; ``normalizers`` and ``quantizers`` are names; ``config`` is the run whose step is timed; ``timed``
+holds what is timed, ``repeats`` times each; ``part`` is one of :data:`PARTS`; ``x`` is an input (T, N, D); ``options`` and
+``arguments`` are those of the command line.
 """
 
 import argparse
@@ -47,11 +51,11 @@ class PlainLSTM(nn.LSTM):
     """torch.nn.LSTM in place of a model's layer: integers stand for one-hot vectors, as in ``QuantLSTM``."""
 
     def forward(self, x, state=None, *, trace=None):
-        """Output and state, as ``torch.nn.LSTM``."""
+        """Output and state, as ``torch.nn.LSTM``; there is no ``trace``."""
         return super().forward(x if x.is_floating_point() else F.one_hot(x, self.input_size).float(), state)
 
     def set_second_moment(self, second_moment):
-        """Nothing here is loss-aware."""
+        """Nothing here is loss-aware and needs a ``second_moment``."""
 
 
 def rivals(normalizers: list[str], quantizers: list[str], device: torch.device) -> Iterator[tuple[str, str, str]]:

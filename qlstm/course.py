@@ -4,6 +4,8 @@ A lesson of ``notebooks/learn`` is complete; tags of its cells say what they are
 cell that a student fills in, ``solution``, ``check`` (calls :func:`qlstm.exercises.check`), ``widget`` (a control; the
 cell after it shows the same without one). A hand-out is the lesson without solutions and outputs, the solution version
 the lesson without stubs.
+
+A ``lesson`` is the path of its notebook, ``timeout`` is in seconds, ``arguments`` are those of the command line.
 """
 
 import argparse

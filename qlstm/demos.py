@@ -1,4 +1,8 @@
-"""What the sliders of the lessons draw: each function shows one figure or text, with or without a slider."""
+"""What the sliders of the lessons draw: each function shows one figure or text, with or without a slider.
+
+``weight`` is one matrix (d, n); ``quantizer`` and ``normalizer`` are names, ``hidden_size`` is d; ``vocabulary`` holds the
+symbols of a text, ``length`` is a number of them, ``temperature`` and ``seed`` are those of ``LanguageModel.sample``.
+"""
 
 import matplotlib.pyplot as plt
 import pandas as pd

@@ -3,6 +3,9 @@
 ``check("1.2", steps=26)`` prints one line if the answer is right, and raises :class:`NotYet` with one line if not. An
 exercise is a function here, named by its lesson and number, with the answers as arguments; it returns what a right
 answer shows.
+
+``name`` is that of an exercise; ``answer`` is the student's, ``expected`` the right one; ``arguments`` are passed to the
+student's function.
 """
 
 import inspect

@@ -98,7 +98,11 @@ def learning_rate(config: ExperimentConfig, epoch: int, valid_losses: list[float
 def update(
     model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, state, clip_norm: float
 ):
-    """One training step: the loss (nats, a tensor: nothing waits for its value) and the state to go on from."""
+    """One training step: the loss (nats, a tensor: nothing waits for its value) and the state to go on from.
+
+    ``inputs``, ``targets``: a minibatch, as ``model`` takes it from ``state``; ``optimizer``: of the model's parameters, whose
+    gradients are first scaled down to at most ``clip_norm``.
+    """
     logits, state = model(inputs, state)
     loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten())
     optimizer.zero_grad()

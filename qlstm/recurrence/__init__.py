@@ -26,7 +26,7 @@ def check_backend(name: str):
 
 
 def choose_backend(name: str, x, norms) -> ModuleType:
-    """The implementation for products ``x`` (T, N, 4d) and normalizers; ``"auto"``: the fastest one that can.
+    """The implementation of that ``name`` for products ``x`` (T, N, 4d) and normalizers ``norms``; ``"auto"``: the fastest.
 
     Raises ``ConfigError`` if the named one cannot run them; its message says why.
     """

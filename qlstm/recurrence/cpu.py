@@ -43,7 +43,7 @@ class _Pass(ctypes.Structure):
 
 
 def obstacle(x: Tensor, norms) -> str | None:
-    """Why this backend cannot run products ``x`` with these normalizers, or None."""
+    """Why this backend cannot run products ``x`` (T, N, 4d) with the normalizers ``norms``, or None."""
     if x.device.type != "cpu":
         return f"the products are on {x.device}, not on the CPU"
     if x.dtype not in (torch.float32, torch.float64):
@@ -58,7 +58,10 @@ def obstacle(x: Tensor, norms) -> str | None:
 
 def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, *, coded: bool = False,
                trace: list | None = None):  # fmt: skip
-    """As :func:`qlstm.recurrence.naive.recurrence`, without a trace; gradients once, not twice, differentiable."""
+    """As :func:`qlstm.recurrence.naive.recurrence`: ``x``, ``w_h``, ``bias``, ``state`` and ``norms`` are explained there.
+
+    There is no ``trace``, ``coded`` makes no difference, and gradients cannot be differentiated again.
+    """
     # the gains of weight normalization are in w_h
     parameters = [getattr(norm, name) if isinstance(norm, LayerNorm | BatchNorm) else None
                   for norm in norms for name in ("gain", "shift")]  # fmt: skip

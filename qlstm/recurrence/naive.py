@@ -7,7 +7,7 @@ from qlstm.cell import gru_step, lstm_step
 
 
 def obstacle(x: Tensor, norms) -> str | None:
-    """Why this backend cannot run something: never."""
+    """Why this backend cannot run products ``x`` with normalizers ``norms``: it always can."""
 
 
 def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, *, coded: bool = False,
@@ -42,7 +42,7 @@ def gru_recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], n
                    trace: list | None = None):  # fmt: skip
     """The same for a GRU, see :func:`~qlstm.cell.gru_step`; it has three gates and a ``state`` of h_0 alone.
 
-    ``x`` (T, N, 3d), ``w_h`` (3d, d), ``bias`` (3d), ``norms`` and ``trace`` as in :func:`recurrence`.
+    ``x`` (T, N, 3d), ``w_h`` (3d, d), ``bias`` (3d), ``norms``, ``coded`` and ``trace`` as in :func:`recurrence`.
     Returns all hidden states (T, N, d) and the last state, a tuple of one.
     """
     norm_x, norm_h, _ = norms

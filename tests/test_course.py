@@ -1,0 +1,187 @@
+"""The lessons as hand-outs: their parts, the checks before and after the solution, grading."""
+
+import inspect
+import re
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+
+from qlstm import course, quantizers
+from qlstm.errors import ConfigError
+from qlstm.exercises import EXERCISES, NotYet, check
+from qlstm.paths import ROOT
+
+LESSONS = {path.stem: nbformat.read(path, as_version=4) for path in course.lessons()}
+
+
+def of(lesson, tag):
+    return [cell for cell in lesson.cells if course.tagged(cell, tag)]
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_has_what_each_lesson_has(name):
+    lesson = LESSONS[name]
+    text = "\n".join(cell.source for cell in lesson.cells if cell.cell_type == "markdown")
+    for heading in ("# ", "## Imports and versions", "## Parameters", "## Exercises", "## Common misconceptions", "## Summary", "## References"):  # fmt: skip
+        assert re.search(f"^{heading}", text, re.M), heading
+    counts = [len(of(lesson, tag)) for tag in ("exercise", "stub", "solution", "check")]
+    assert 3 <= counts[0] <= 5
+    assert len(set(counts)) == 1, counts
+    number = name[1]
+    assert [cell.metadata["exercise"] for cell in of(lesson, "check")] == [
+        f"{number}.{i + 1}" for i in range(counts[0])
+    ]
+    for cell in of(lesson, "widget"):  # a plain cell after each control does the same without it
+        assert "widgets." in cell.source
+        assert not cell.outputs
+        following = next(c for c in lesson.cells[lesson.cells.index(cell) + 1 :] if c.cell_type == "code")
+        function = re.search(r"demos\.\w+", cell.source)[0]
+        assert function in following.source
+    assert of(lesson, "widget")
+    stubs = "\n".join(cell.source for cell in of(lesson, "stub") + of(lesson, "solution"))
+    defined = [c for c in lesson.cells if c.cell_type == "code" and re.search(r"^\s*(def|class) ", c.source, re.M)]
+    assert all(cell.source in stubs for cell in defined), "only exercises define functions"
+    links = re.findall(r"\]\((\d\d_\w+\.ipynb)\)", text)
+    assert all((course.LEARN / link).exists() for link in links), links
+
+
+def test_every_exercise_has_one_check_and_every_check_an_exercise():
+    used = [cell.metadata["exercise"] for lesson in LESSONS.values() for cell in of(lesson, "check")]
+    assert sorted(used) == sorted(EXERCISES)
+
+
+# What the exercises need of the cells before them; that these run is the lessons' own test (nbval).
+NEEDED = {"01": "^import", "02": "^import|^steps = ", "03": "^import|^d = |load_dataset", "04": "^import|^d = |^generator|^y = ",
+          "05": "^import", "06": "^import|^folder = |^paths = |tables.frame"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_checks_fail_usefully_before_the_solution_and_pass_after_it(name, monkeypatch, capsys):
+    """In this process, one version's exercises after the other's, as a student would run them."""
+    monkeypatch.chdir(course.LEARN)
+    threads, lesson, namespace = torch.get_num_threads(), LESSONS[name], {}
+    first = next(i for i, cell in enumerate(lesson.cells) if course.tagged(cell, "exercise"))
+    for cell in lesson.cells[:first]:
+        if cell.cell_type == "code" and re.search(NEEDED[name[:2]], cell.source, re.M):
+            exec(cell.source, namespace)
+    for version, solved in ((course.handout, False), (course.solution, True)):
+        cells = version(lesson).cells
+        begin = next(i for i, cell in enumerate(cells) if course.tagged(cell, "exercise"))
+        for cell in [cell for cell in cells[begin:] if cell.cell_type == "code"]:
+            capsys.readouterr()
+            if solved or not course.tagged(cell, "check"):
+                exec(cell.source, namespace)
+            else:
+                with pytest.raises(NotYet, match=rf"^Exercise {cell.metadata['exercise']}: .*`\w+"):
+                    exec(cell.source, namespace)
+            if solved and course.tagged(cell, "check"):
+                assert capsys.readouterr().out.startswith(f"Exercise {cell.metadata['exercise']}: right. ")
+    torch.set_num_threads(threads)
+
+
+def test_a_notebook_shows_one_line_and_no_stack():
+    source = "from qlstm import exercises\nexercises.check('1.2', steps=...)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    NotebookClient(notebook, timeout=120, allow_errors=True).execute()
+    (error,) = notebook.cells[0].outputs
+    assert (error.ename, len(error.traceback)) == ("NotYet", 1)
+    assert error.traceback[0].startswith("Exercise 1.2: `steps` is still `...`.")
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "words"),
+    [
+        ("1.1", dict(uniform=0.75, normal=0.36), "share that is kept"),
+        ("1.1", dict(uniform="a quarter", normal=0.36), "should be one number; it is of type str"),
+        ("1.2", dict(steps=25), "still positive"),
+        ("1.2", {}, "`steps` is still `...`"),
+        ("1.3", dict(ternary=lambda w: quantizers.ter_connect(w).dense()), "multiply by the scale"),
+        ("1.3", dict(ternary=lambda w: w.nonsense), "`ternary` raised AttributeError"),
+        ("1.3", dict(ternary=lambda w: None), "does it end with `return"),
+        ("1.3", dict(ternary=lambda w: w[0]), "shape (6,); it should have (6, 6)"),
+        ("1.3", dict(ternary=3), "should be a function"),
+        ("2.2", dict(step=lambda gates, c: (c, c)), "`c`"),
+        ("2.2", dict(step=lambda gates, c: c), "should return h and c"),
+        ("3.1", dict(bwn="grows", ter_connect="explodes"), "one of 'explodes', 'stays', 'vanishes'"),
+        ("4.1", dict(layer=3, batch=0), "Time is no part of it"),
+        ("4.1", dict(layer=[3], batch=1), "axis as a number"),
+        ("4.2", dict(weight_norm=lambda w, g: g[:, None] * w / w.norm(dim=1, keepdim=True)), "NaN"),
+        ("5.2", dict(bpc=lambda x, y: torch.nn.functional.cross_entropy(x.flatten(0, 1), y.flatten())), "in nats"),
+        ("6.1", dict(half_width=lambda v: 1.959964 * 0.158114 / 5**0.5), "Student's t"),
+        ("6.4", dict(share=0.7, values=[1.0, 1.03, 1.01]), "too large"),
+    ],
+)  # fmt: skip
+def test_a_wrong_answer_is_told_what_to_look_at(name, answers, words):
+    with pytest.raises(NotYet, match=re.escape(words)) as caught:
+        check(name, **answers)
+    assert "\n" not in str(caught.value)
+    assert caught.value._render_traceback_() == [str(caught.value)]
+
+
+def test_an_unknown_exercise_is_named():
+    with pytest.raises(ConfigError, match=r"unknown exercise '1\.9'"):
+        check("1.9")
+
+
+def test_checks_take_numbers_of_any_kind():
+    check("1.2", steps=torch.tensor(26))
+    check("1.4", size=2504.0)
+    assert all(inspect.signature(function).parameters for function in EXERCISES.values())
+
+
+def test_hand_outs_have_no_solution_and_no_output_and_leave_other_files_alone(tmp_path):
+    own = tmp_path / "exercises" / "my.ipynb"
+    own.parent.mkdir()
+    own.write_text("mine")
+    course.write(tmp_path)
+    for name, lesson in LESSONS.items():
+        student = nbformat.read(tmp_path / "exercises" / f"{name}.ipynb", as_version=4)
+        teacher = nbformat.read(tmp_path / "solutions" / f"{name}.ipynb", as_version=4)
+        nbformat.validate(student)
+        assert not of(student, "solution")
+        assert len(of(student, "stub")) == len(of(lesson, "stub"))
+        assert not any(cell.get("outputs") for cell in student.cells)
+        text = "\n".join(cell.source for cell in student.cells)
+        assert not any(cell.source in text for cell in of(lesson, "solution"))
+        assert not of(teacher, "stub")
+        assert of(teacher, "solution")
+        assert not any("source_hidden" in cell.metadata.get("jupyter", {}) for cell in of(teacher, "solution"))
+    assert (tmp_path / "exercises" / "models" / "text.json").exists()
+    assert own.read_text() == "mine"
+
+
+def test_grading_runs_the_students_notebook_with_the_lessons_checks(tmp_path):
+    """Lesson 2, where 2.1 is right, 2.2 raises, 2.3 is wrong with its check removed, and 2.4 is not there."""
+    (lesson,) = [lesson for name, lesson in LESSONS.items() if name.startswith("02")]
+    student = course.handout(lesson)
+    student.cells = [c for c in student.cells if c.cell_type == "code" and c.id != "check-2-4"]
+    answers = {"parameters": "parameters = 1153024", "def step": "def step(gates, c):\n    return nonsense",
+               "steps_to_half": "steps_to_half = 6"}  # fmt: skip
+    for cell in student.cells:
+        for start, answer in answers.items():
+            if course.tagged(cell, "stub") and cell.source.startswith(start):
+                cell.source = answer
+        if cell.id == "check-2-3":
+            cell.source = "print('Exercise 2.3: right.')"
+    path = tmp_path / "02_the_lstm-ada.ipynb"
+    nbformat.write(student, path)
+    found = course.grade(path)
+    assert found["2.1"] == "right"
+    assert "`step` raised" in found["2.2"]
+    assert "more than half" in found["2.3"]
+    assert found["2.4"] == "the check's cell is missing"
+
+
+def test_grading_names_a_file_of_no_lesson(tmp_path, capsys):
+    (tmp_path / "homework.ipynb").write_text("{}")
+    assert course.main(["grade", str(tmp_path / "homework.ipynb")]) == 1
+    error = capsys.readouterr().err
+    assert "begins with none of 01_quantizers" in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_the_instructors_page_names_every_lesson():
+    page = (ROOT / "notebooks" / "learn" / "INSTRUCTORS.md").read_text()
+    assert all(f"{name}.ipynb" in page for name in LESSONS)
