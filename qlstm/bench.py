@@ -91,7 +91,9 @@ def training_step(
     model = build_model(config)
     if backend is None:
         rnn = model.rnn
-        model.rnn = PlainLSTM(rnn.input_size, rnn.hidden_size, rnn.num_layers, dropout=rnn.dropout)
+        model.rnn = PlainLSTM(
+            rnn.input_size, rnn.hidden_size, rnn.num_layers, dropout=rnn.dropout if rnn.num_layers > 1 else 0.0
+        )
     else:
         model.rnn.backend = backend
     model = model.to(device).train()

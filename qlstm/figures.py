@@ -239,6 +239,41 @@ def growth_and_lambda(records: list[dict]) -> Figure:
         return grid.figure
 
 
+def bench_ratios(rows: pd.DataFrame, part: str, moment: str) -> Figure:
+    """Times of a ``part`` and pass (``moment``) as ratios to torch.nn.LSTM's: a panel a machine and shape, a bar a rival.
+
+    ``rows``: of :func:`qlstm.tables.bench`.
+    """
+    bars = rows[(rows["part"] == part) & (rows["pass"] == moment) & (rows["backend"] != "torch.nn.LSTM")]
+    bars = bars.assign(normalization=bars["normalizer"].map(tables.NORMALIZER_WORDS),
+                       panel=bars["machine"] + "\n" + bars["shape"])  # fmt: skip
+    with _style():
+        grid = sns.catplot(bars, x="ratio", y="normalization", hue="backend", col="panel", kind="bar", col_wrap=3, height=2.3,
+                           aspect=1.3, palette=PALETTE[: bars["backend"].nunique()])  # fmt: skip
+        grid.set_titles("{col_name}").set_axis_labels(f"{moment}, times torch.nn.LSTM", "")
+        grid.refline(x=1, color="0.3", linestyle=":")
+        return _finished(grid, top=1, bottom=0.06)
+
+
+def bench_scaling(rows: pd.DataFrame) -> Figure:
+    """Milliseconds of the layer's two passes over d, N and T, both axes logarithmic: a column each, a line a rival.
+
+    ``rows``: of :func:`qlstm.tables.bench`.
+    """
+    lines = rows[(rows["part"] == "scaling") & (rows["pass"] == "forward + backward")]
+    lines = lines.assign(varied=lines["shape"].str[0], value=lines["shape"].str.split(" = ").str[1].astype(int),
+                         normalization=lines["normalizer"].map(tables.NORMALIZER_WORDS))  # fmt: skip
+    with _style():
+        grid = sns.relplot(lines, x="value", y="ms", hue="normalization", style="backend", col="varied", row="machine", kind="line",
+                           markers=True, palette="colorblind", height=3, facet_kws={"sharex": "col"})  # fmt: skip
+        grid.set(xscale="log", yscale="log").set_titles("{row_name}, {col_name}").set_axis_labels(
+            "", "forward + backward (ms)"
+        )
+        grid.figure.tight_layout(rect=(0, 0, 0.85, 1))
+        plt.close(grid.figure)
+        return grid.figure
+
+
 def images(dataset: data.ImageDataset, count: int = 8) -> Figure:
     """The first ``count`` test images of ``dataset``, in the order of their pixels: line by line as seen, or one column a time step."""
     pixels, labels = (part[:count] for part in dataset.test)

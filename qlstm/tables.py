@@ -5,6 +5,7 @@ figure, as in :data:`qlstm.experiments.ARTEFACTS`. ``table``: the long form of o
 """
 
 import dataclasses
+import json
 from html import escape
 from importlib.resources import files
 
@@ -552,3 +553,27 @@ def _latex(text) -> str:
     for mark, command in _LATEX.items():
         text = str(text).replace(mark, command)
     return text
+
+
+def bench(directory) -> pd.DataFrame:
+    """The rows of all records of ``make bench`` in a ``directory``, with ``machine`` (device, threads or GPU) and ``torch``."""
+    rows = []
+    for path in sorted(directory.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        about = {"machine": path.stem.replace("_", " "), "torch": record["environment"]["torch"]}
+        rows += [about | row for row in record["rows"]]
+    return pd.DataFrame(rows)
+
+
+def bench_wide(rows: pd.DataFrame, part: str, moment: str) -> pd.DataFrame:
+    """Times of a ``part`` ("layer", "step") and pass (``moment``): a row a shape and backend, a column a normalizer.
+
+    ``rows`` as :func:`bench` gives them; each cell is milliseconds and the ratio to ``torch.nn.LSTM``'s in that run.
+    """
+    chosen = rows[(rows["part"] == part) & (rows["pass"] == moment)]
+    cells = [f"{ms:.1f} ms, {ratio:.2f}" for ms, ratio in zip(chosen["ms"], chosen["ratio"], strict=True)]
+    columns = chosen["normalizer"].map(NORMALIZER_WORDS)
+    wide = chosen.assign(cell=cells, normalization=columns).pivot_table(
+        "cell", ["machine", "shape", "backend", "quantizer"], "normalization", aggfunc="first", sort=False
+    )
+    return wide.fillna(NOT_RUN)

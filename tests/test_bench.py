@@ -1,0 +1,61 @@
+"""The benchmark is a command; here only that it measures what it says, not how fast."""
+
+import json
+
+import pytest
+import torch
+
+from qlstm import ExperimentConfig, bench, figures, tables
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    root = tmp_path_factory.mktemp("reports")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QLSTM_REPORTS", str(root))
+        patch.setattr(bench, "SCALING", {"d": [8, 16]})
+        patch.setattr(bench, "CENTRE", {"T": 4, "N": 3, "d": 8})
+        patch.setattr(
+            bench, "SHAPES", {"words": dict(dataset="python_help_words", hidden_size=8, steps=5, batch_size=4)}
+        )
+        assert bench.main(["--repeats", "1", "--normalizers", "none;layer"]) == 0
+    return root / "bench"
+
+
+def test_rows_and_ratios(record):
+    (path,) = record.glob("*.json")
+    rows = json.loads(path.read_text())["rows"]
+    assert {row["part"] for row in rows} == set(bench.PARTS)
+    for row in rows:
+        peer = next(
+            r
+            for r in rows
+            if r["backend"] == "torch.nn.LSTM" and all(r[k] == row[k] for k in ("part", "shape", "pass"))
+        )
+        assert row["ms"] > 0
+        assert row["ratio"] == pytest.approx(row["ms"] / peer["ms"])
+
+
+def test_table_and_figures(record):
+    rows = tables.bench(record)
+    assert "layer" in tables.bench_wide(rows, "step", "training step").columns
+    assert figures.bench_ratios(rows, "layer", "forward + backward").axes
+    assert figures.bench_scaling(rows).axes
+
+
+def test_unknown_names(capsys):
+    assert bench.main(["--shapes", "charcter"]) == 2
+    assert "unknown shape 'charcter': did you mean 'character'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backend", [None, "naive"])
+def test_step_trains_the_whole_model(backend, monkeypatch):
+    found = []
+    update = bench.update
+    monkeypatch.setattr(bench, "update", lambda model, *rest: (found.append(model), update(model, *rest))[1])
+    config = ExperimentConfig(profile="smoke", task="word_lm", hidden_size=8, steps=3)
+    once = bench.training_step(config, torch.device("cpu"), backend)
+    once()
+    before = [p.clone() for p in found[0].parameters()]
+    once()
+    assert all(not torch.equal(a, b) for a, b in zip(before, found[0].parameters(), strict=True))
