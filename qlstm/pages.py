@@ -143,6 +143,8 @@ def _plain(text: str) -> str:
 
 def _prepare(notebook):
     """Give every picture a description, and an interactive control what it showed last."""
+    import nbformat
+
     heading, sentence = "Figure", ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -152,15 +154,14 @@ def _prepare(notebook):
             continue
         if cell.cell_type != "code":
             continue
+        if "widget" in cell.metadata.get("tags", []) and not cell.outputs:  # stored without its state
+            cell.outputs = [nbformat.v4.new_output("display_data", {WIDGET: {"model_id": ""}})]
         cell.outputs = [shown for output in cell.outputs for shown in _without_widget(output, notebook)]
         for output in cell.outputs:
             for kind in set(output.get("data", {})) & set(PICTURES):
+                told = f"{heading if heading[-1] in '.?!' else heading + '.'} {sentence}".strip()
                 described = output.setdefault("metadata", {}).setdefault(kind, {})
-                described.setdefault(
-                    "alt",
-                    cell.metadata.get("alt")
-                    or f"{heading.rstrip('.?!:')}{heading[-1] if heading[-1] in '?!' else '.'} {sentence}".strip(),
-                )
+                described.setdefault("alt", cell.metadata.get("alt") or told)
 
 
 def _without_widget(output, notebook) -> list:

@@ -175,6 +175,7 @@ def test_a_notebook_as_a_page(tmp_path):
         cell("table", {"text/html": "<table><tr><td>7</td></tr></table>", "text/plain": "7"}),
         cell("1 + 1", tags=["solution"]),
         cell("slider", {pages.WIDGET: {"model_id": "box"}, "text/plain": "VBox()"}),
+        cell("not run", tags=["widget"]),
         cell("js", {"application/javascript": "alert(1)", "text/plain": "script"}),
         widgets={pages.WIDGET_STATE: {"state": state}},
     )
@@ -189,7 +190,10 @@ def test_a_notebook_as_a_page(tmp_path):
     assert '<a href="run.html"><code>qlstm.run()</code></a>' in body
     assert re.search(r"<msub>\s*<mover accent=\"true\">\s*<mi>W</mi>", body)
     assert re.search(r'<details class="aside"><summary>Solution</summary>\s*<div[^>]*>', body)
-    assert "Interactive in JupyterLab: bits." in body
+    assert re.findall(r"Interactive in JupyterLab.*?<", body) == [
+        "Interactive in JupyterLab: bits.<",
+        "Interactive in JupyterLab.<",
+    ]
     assert "what it showed last" in body
     assert len(re.findall(r'<div aria-label="table"[^>]* role="region" tabindex="0">', body)) == 2
     assert "<script" not in body

@@ -10,3 +10,6 @@ if [ "$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1; then
         echo "PyTorch's CPU builds cannot be reached; taking the default one"
 fi
 "$python" -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+# JupyterLab asks at its first start whether it may fetch news; a lesson is not interrupted by that
+"$python" -m jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" 2>/dev/null ||
+    echo "JupyterLab may ask whether to fetch news; either answer is fine"
