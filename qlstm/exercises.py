@@ -128,7 +128,8 @@ def call(name: str, function: Any, *arguments: Any) -> Any:
         line = (str(error).splitlines() or [""])[0]
         raise NotYet(f"`{name}` raised {type(error).__name__}: {line} (called with {shapes}).") from None
     if result is None or result is ...:
-        raise NotYet(f"`{name}` returns {_kind(result)}: does it end with `return ...` and your result?")
+        nothing = "None" if result is None else "`...`"
+        raise NotYet(f"`{name}` returns {nothing}: it should end with `return` and your result.")
     return result
 
 

@@ -53,8 +53,8 @@ def test_every_exercise_has_one_check_and_every_check_an_exercise():
 
 
 # What the exercises need of the cells before them; that these run is the lessons' own test (nbval).
-NEEDED = {"01": "^import", "02": "^import|^steps = ", "03": "^import|^d = |load_dataset", "04": "^import|^d = |^generator|^y = ",
-          "05": "^import", "06": "^import|^folder = |^paths = |tables.frame"}  # fmt: skip
+NEEDED = {"01": "^import ", "02": "^import |^steps = ", "03": "^import |^d = |load_dataset", "04": "^import |^d = |^generator|^y = ",
+          "05": "^import ", "06": "^import |^folder = |^paths = |tables.frame"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -99,7 +99,7 @@ def test_a_notebook_shows_one_line_and_no_stack():
         ("1.2", {}, "`steps` is still `...`"),
         ("1.3", dict(ternary=lambda w: quantizers.ter_connect(w).dense()), "multiply by the scale"),
         ("1.3", dict(ternary=lambda w: w.nonsense), "`ternary` raised AttributeError"),
-        ("1.3", dict(ternary=lambda w: None), "does it end with `return"),
+        ("1.3", dict(ternary=lambda w: None), "should end with `return`"),
         ("1.3", dict(ternary=lambda w: w[0]), "shape (6,); it should have (6, 6)"),
         ("1.3", dict(ternary=3), "should be a function"),
         ("2.2", dict(step=lambda gates, c: (c, c)), "`c`"),
