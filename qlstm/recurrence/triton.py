@@ -10,7 +10,7 @@ What normalizes decides how a step is cut into kernels (:mod:`~qlstm.recurrence.
 =================================== ======= ========== =========================================================
 normalizer                          forward backward   because
 =================================== ======= ========== =========================================================
-none, weight, layer; d <= 128       0       0          a program has all units of 16 samples and loops over time
+none, weight, layer; d <= 128       0       0          a program has all units of 8 samples and loops over time
 none, weight, batch                 1       1          a program has a few units of all samples; W_h h_{t-1} of
                                                        these, statistics, cell and h_t are its own
 same, N d > 2^14                    1       2          the product W_h' (4d) is cut finer than the units
@@ -145,8 +145,8 @@ class Blocks:
     GPU; 4 units are a sector of 16 of 32 bytes, so kernels without a product take 8.
     """
 
-    def __init__(self, samples: int, d: int, kind: str):
-        self.persistent = d <= PERSISTENT_UNITS and kind in ("none", "layer")
+    def __init__(self, samples: int, d: int, kind: str, coded: bool):
+        self.persistent = coded and d <= PERSISTENT_UNITS and kind in ("none", "layer")
         self.fused = samples * d <= FUSED_GRADIENTS and kind != "layer"
         most = MAX_SAMPLES if kind == "batch" else 64
         self.samples = _power(samples, 16, most)
@@ -159,13 +159,13 @@ class Blocks:
         self.backward_units = units(4 if self.fused else 8)
         self.forward_grid = _ceil(d, self.forward_units), blocks
         self.backward_grid = _ceil(d, self.backward_units), blocks
-        self.forward_warps = 8 if self.samples * self.forward_units >= 2048 else 4
-        self.backward_warps = 8 if self.samples * self.backward_units >= 1024 else 4
-        # whole rows: 16 samples where W_h stays, else one
-        self.row_samples = 16 if self.persistent else 1
+        self.forward_warps = 8 if self.samples >= 128 else 4
+        self.backward_warps = 8 if self.samples >= 128 else 4
+        # whole rows: 8 samples where W_h stays (16 spill twice as many registers), else one
+        self.row_samples = 8 if self.persistent else 1
         self.row_units = _power(d, 16, 1 << 30)
         self.row_grid = (_ceil(samples, self.row_samples),)
-        self.row_warps = 8 if self.persistent else _power(self.row_units // 128, 4, 16)
+        self.row_warps = 16 if self.persistent else _power(self.row_units // 128, 4, 16)
         # W_h' times the gradients of products: cut along the sum so that the programs fill a GPU
         self.product_samples, self.product_units = _power(samples, 16, 128), _power(d, 16, 64)
         tiles = _ceil(d, self.product_units), _ceil(samples, self.product_samples)
@@ -205,7 +205,7 @@ class _Recurrence(torch.autograd.Function):
         planes, magnitude = _planes(w_h, setting.coded)
         output, cells = x.new_empty(steps, samples, d), x.new_empty(steps, samples, d)
         saved = torch.empty_like(x) if setting.keep else x.new_empty(1, samples, 4 * d)
-        blocks = Blocks(samples, d, setting.kind)
+        blocks = Blocks(samples, d, setting.kind, setting.coded)
         norm, cell = getattr(kernels, setting.kind.upper()), getattr(kernels, setting.kind_c.upper())
         inputs = x, planes, magnitude, offset, gain_x, gain_h
         sizes = samples, d, planes.shape[-1], x[0].numel() if setting.keep else 0
@@ -219,17 +219,17 @@ class _Recurrence(torch.autograd.Function):
         def rows(t, count, kept):
             kernels.forward_rows[blocks.row_grid](
                 *inputs, h_0, c_0, output, cells, saved, statistics, t, count, *sizes, norm, kept, blocks.row_samples,
-                blocks.row_units, num_warps=blocks.row_warps,
+                blocks.row_units, num_warps=blocks.row_warps, num_stages=1,
             )  # fmt: skip
 
         with torch.cuda.device_of(x):
             if blocks.persistent:
-                rows(0, steps, len(planes))
+                rows(0, steps, True)
             else:
                 for t in range(steps):
                     columns(t)
                     if setting.kind == "layer":
-                        rows(t, 1, 0)
+                        rows(t, 1, False)
         if setting.keep:
             ctx.save_for_backward(x, planes, magnitude, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics,
                                   statistics_c, output, cells, saved)  # fmt: skip
@@ -245,7 +245,7 @@ class _Recurrence(torch.autograd.Function):
          cells, saved) = ctx.saved_tensors  # fmt: skip
         setting = ctx.setting
         steps, samples, d = output.shape
-        blocks = Blocks(samples, d, setting.kind)
+        blocks = Blocks(samples, d, setting.kind, setting.coded)
         norm, cell = getattr(kernels, setting.kind.upper()), getattr(kernels, setting.kind_c.upper())
         grad_output = grad_output.contiguous()
         grad_x = torch.empty_like(x)
@@ -254,7 +254,8 @@ class _Recurrence(torch.autograd.Function):
         grad_product = grad_x if setting.kind == "none" else x.new_empty(slots, samples, 4 * d)
         partial, other_partial = x.new_empty(blocks.splits, samples, d), torch.empty_like(c_0)
         grad_c, grad_c_before = grad_c_n.clone(memory_format=torch.contiguous_format), torch.empty_like(c_0)
-        grad_w = x.new_empty(blocks.weight_splits, 4 * d, d)
+        length = _ceil(_ceil(slots * samples, blocks.weight_splits), 64) * 64
+        grad_w = x.new_empty(_ceil(slots * samples, length), 4 * d, d)
         sums, sums_c = x.new_empty(blocks.backward_grid[1], 3, 4 * d), x.new_empty(blocks.backward_grid[1], 2, d)
         inputs = x, planes, magnitude, offset, gain_x, gain_h
         sizes = samples, d, planes.shape[-1]
@@ -277,13 +278,12 @@ class _Recurrence(torch.autograd.Function):
             kernels.backward_rows[blocks.row_grid](
                 *inputs, c_0, cells, saved, statistics, grad_output, partial, other_partial, grad_c, grad_c_before, grad_x,
                 grad_product, t, count, slots, splits, *sizes, norm, kept, blocks.row_samples, blocks.row_units,
-                num_warps=blocks.row_warps,
+                num_warps=blocks.row_warps, num_stages=1,
             )  # fmt: skip
 
         def weight(first):
             last = min(first + slots, steps)
-            length = _ceil(_ceil((last - first) * samples, blocks.weight_splits), 64) * 64
-            kernels.weight_gradient[(*blocks.weight_tiles, blocks.weight_splits)](
+            kernels.weight_gradient[(*blocks.weight_tiles, len(grad_w))](
                 grad_product, h_0, output, grad_w, first * samples, last * samples, length, first * samples,
                 int(last < steps), samples, d, **blocks.weight,
             )  # fmt: skip
@@ -292,7 +292,7 @@ class _Recurrence(torch.autograd.Function):
             if blocks.persistent:
                 for first in reversed(range(0, steps, slots)):
                     count = min(slots, steps - first)
-                    rows(first + count - 1, count, len(planes), 0 if first + count == steps else 1)
+                    rows(first + count - 1, count, True, 0 if first + count == steps else 1)
                     grad_c, grad_c_before = grad_c_before, grad_c
                     partial, other_partial = other_partial, partial
                     weight(first)
@@ -302,7 +302,7 @@ class _Recurrence(torch.autograd.Function):
                     if t < steps - 1 and not blocks.fused:
                         product((t + 1) % slots)
                     if setting.kind == "layer":
-                        rows(t, 1, 0, blocks.splits if t < steps - 1 else 0)
+                        rows(t, 1, False, blocks.splits if t < steps - 1 else 0)
                     else:
                         columns(t)
                     grad_c, grad_c_before = grad_c_before, grad_c
@@ -313,10 +313,10 @@ class _Recurrence(torch.autograd.Function):
                 grad_h_0 = partial.sum(0)
             if setting.kind == "layer":
                 count, tile = steps * samples, max(1, 2048 // blocks.row_units)
-                length = _ceil(_ceil(count, PROGRAMS), tile) * tile
-                sums = x.new_empty(_ceil(count, length), 3, 4 * d)
+                rows_each = _ceil(_ceil(count, PROGRAMS), tile) * tile
+                sums = x.new_empty(_ceil(count, rows_each), 3, 4 * d)
                 kernels.layer_gradients[(len(sums), 4)](
-                    x, saved, statistics, gain_x, grad_x, sums, count, length, d, tile, blocks.row_units
+                    x, saved, statistics, gain_x, grad_x, sums, count, rows_each, d, tile, blocks.row_units, num_warps=8
                 )
         if setting.kind == "none":
             grad_offset, grad_gain_x, grad_gain_h = grad_x.sum((0, 1)), None, None

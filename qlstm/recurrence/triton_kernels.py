@@ -22,10 +22,8 @@ def _split_dot(a, b, acc, TERMS: tl.constexpr):
     """acc + a b for float32 ``a`` and bfloat16 ``b``: a is the sum of TERMS bfloat16 numbers, each product is exact."""
     for _ in tl.static_range(TERMS):
         term = a.to(tl.bfloat16)
-        if INTERPRETED:  # whose products of bfloat16 are wrong
-            acc = tl.dot(term.to(tl.float32), b.to(tl.float32), acc)
-        else:
-            acc = tl.dot(term, b, acc)
+        exact = tl.float32 if INTERPRETED else tl.bfloat16  # the interpreter's products of bfloat16 are wrong
+        acc = tl.dot(term.to(exact), b.to(exact), acc)
         a -= term.to(tl.float32)
     return acc
 
@@ -196,8 +194,8 @@ def forward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, h_
 
 @triton.jit(do_not_specialize=["t", "steps"])
 def forward_rows(x, w, magnitude, offset, gain_x, gain_h, h_0, c_0, output, cells, saved, statistics, t, steps, N, d,
-                 ld, saved_step, NORM: tl.constexpr, PLANES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr):  # fmt: skip
-    """Steps t, t + 1, ... for all units (BJ >= d) of BN samples, W_h kept; with PLANES = 0 the product is read."""
+                 ld, saved_step, NORM: tl.constexpr, KEPT: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr):  # fmt: skip
+    """Steps t, t + 1, ... for all units (BJ >= d) of BN samples, W_h, its codes, kept; if not KEPT the product is read."""
     unit = tl.arange(0, BJ)
     stacked = tl.arange(0, 4 * BJ)
     j = stacked // 4
@@ -208,42 +206,35 @@ def forward_rows(x, w, magnitude, offset, gain_x, gain_h, h_0, c_0, output, cell
     at = n[:, None] * (4 * d) + column[None, :]
     at_c = n[:, None] * d + unit[None, :]
     at_s = n[:, None] * 16 + tl.arange(0, 4)[None, :]
-    gates_offset = tl.load(offset + column, mask=j < d, other=0.0)
-    if NORM == LAYER:
-        gain_x = tl.load(gain_x + column, mask=j < d, other=0.0)
-        gain_h = tl.load(gain_h + column, mask=j < d, other=0.0)
     if t == 0:
         h_before, c_before = h_0, c_0
     else:
         h_before, c_before = output + (t - 1) * N * d, cells + (t - 1) * N * d
     c = tl.load(c_before + at_c, mask=valid_c, other=0.0)
-    if PLANES > 0:
+    if KEPT:
         h = tl.load(h_before + at_c, mask=valid_c, other=0.0)
-        w += column[None, :] * ld + unit[:, None]
-        inside = (j < d)[None, :] & (unit < d)[:, None]
-        if PLANES == 1:
-            codes = tl.load(w, mask=inside, other=0.0)
-            scale = tl.load(magnitude + column, mask=j < d, other=0.0)
+        codes = tl.load(
+            w + column[None, :] * ld + unit[:, None], mask=(j < d)[None, :] & (unit < d)[:, None], other=0.0
+        )
     for _ in range(steps):
         y = tl.load(x + t * N * 4 * d + at, mask=valid, other=0.0)
-        if PLANES == 0:
-            product = tl.load(saved + t * saved_step + at, mask=valid, other=0.0)
-        else:
+        gates_offset = tl.load(offset + column, mask=j < d, other=0.0)[None, :]
+        if KEPT:
             # W_h h_{t-1}
-            product = tl.zeros((BN, 4 * BJ), tl.float32)
-            if PLANES == 1:
-                product = _split_dot(h, codes, product, TERMS) * scale[None, :]
-            else:
-                product = _matrix_dot(h, w, 4 * d * ld, inside, product, PLANES)
+            product = _split_dot(h, codes, tl.zeros((BN, 4 * BJ), tl.float32), TERMS)
+            product *= tl.load(magnitude + column, mask=j < d, other=0.0)[None, :]
+        else:
+            product = tl.load(saved + t * saved_step + at, mask=valid, other=0.0)
         if NORM == LAYER:
-            if PLANES > 0:
+            if KEPT:
                 tl.store(saved + t * saved_step + at, product, mask=valid)
             moments = statistics + t * N * 16
-            y = _row_standardize(y, valid, moments, at_s, (n < N)[:, None], d, BN, BJ) * gain_x[None, :]
-            r = _row_standardize(product, valid, moments + 8, at_s, (n < N)[:, None], d, BN, BJ) * gain_h[None, :]
-            gates = y + r + gates_offset[None, :]
+            y = _row_standardize(y, valid, moments, at_s, (n < N)[:, None], d, BN, BJ)
+            r = _row_standardize(product, valid, moments + 8, at_s, (n < N)[:, None], d, BN, BJ)
+            y *= tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
+            gates = y + r * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :] + gates_offset
         else:
-            gates = y + product + gates_offset[None, :]
+            gates = y + product + gates_offset
             tl.store(saved + t * saved_step + at, gates, mask=valid)
         c, o = _cell(gates, c, BN, BJ)
         tl.store(cells + t * N * d + at_c, c, mask=valid_c)
@@ -325,10 +316,7 @@ def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c
         gain_x = tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
         gain_h = tl.load(gain_h + column, mask=j < d, other=0.0)[None, :]
         gates = y * gain_x + r * gain_h + tl.load(offset + column, mask=j < d, other=0.0)[None, :]
-    if t == 0:
-        before = c_0
-    else:
-        before = cells + (t - 1) * N * d
+    before = c_0 if t == 0 else cells + (t - 1) * N * d
     c_before = tl.load(before + at_c, mask=valid_c, other=0.0)
     c = tl.load(cells + t * N * d + at_c, mask=valid_c, other=0.0)
     _, _, _, o = _unstack(gates, BN, BJ)
@@ -374,8 +362,8 @@ def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c
 @triton.jit(do_not_specialize=["t", "steps", "slots", "splits"])
 def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, statistics, grad_output, partial, grad_h_0,
                   grad_c, grad_c_0, grad_gates, grad_product, t, steps, slots, splits, N, d, ld, NORM: tl.constexpr,
-                  PLANES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr):  # fmt: skip
-    """Steps t, t - 1, ... back for all units (BJ >= d) of BN samples, W_h kept; with PLANES = 0 for a single step.
+                  KEPT: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr):  # fmt: skip
+    """Steps t, t - 1, ... back for all units (BJ >= d) of BN samples, W_h, its codes, kept; if not KEPT a single step.
 
     ``partial``, ``grad_c``: gradients of h_t through step t + 1 (``splits`` parts) and of c_t; ``grad_h_0``,
     ``grad_c_0`` receive those of the state before the first of these steps.
@@ -390,16 +378,10 @@ def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, st
     at = n[:, None] * (4 * d) + column[None, :]
     at_c = n[:, None] * d + unit[None, :]
     at_s = n[:, None] * 16 + tl.arange(0, 4)[None, :]
-    if NORM == LAYER:
-        gates_offset = tl.load(offset + column, mask=j < d, other=0.0)[None, :]
-        gain_x = tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
-        gain_h = tl.load(gain_h + column, mask=j < d, other=0.0)[None, :]
-    if PLANES > 0:
-        w += column[:, None] * ld + unit[None, :]
-        inside = (j < d)[:, None] & (unit < d)[None, :]
-        if PLANES == 1:
-            codes = tl.load(w, mask=inside, other=0.0)
-            scale = tl.load(magnitude + column, mask=j < d, other=0.0)[None, :]
+    if KEPT:
+        codes = tl.load(
+            w + column[:, None] * ld + unit[None, :], mask=(j < d)[:, None] & (unit < d)[None, :], other=0.0
+        )
     grad_h = tl.zeros((BN, BJ), tl.float32)
     for s in range(splits):
         grad_h += tl.load(partial + s * N * d + at_c, mask=valid_c, other=0.0)
@@ -407,10 +389,7 @@ def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, st
     c = tl.load(cells + t * N * d + at_c, mask=valid_c, other=0.0)
     for _ in range(steps):
         gates = tl.load(saved + t * N * 4 * d + at, mask=valid, other=0.0)
-        if t == 0:
-            before = c_0
-        else:
-            before = cells + (t - 1) * N * d
+        before = c_0 if t == 0 else cells + (t - 1) * N * d
         c_before = tl.load(before + at_c, mask=valid_c, other=0.0)
         grad_h += tl.load(grad_output + t * N * d + at_c, mask=valid_c, other=0.0)
         if NORM == LAYER:
@@ -422,28 +401,27 @@ def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, st
             rate_x = 1.0 / tl.sqrt(tl.load(moments + 4, mask=some, other=1.0) + EPS)
             rate_h = _spread(1.0 / tl.sqrt(tl.load(moments + 12, mask=some, other=1.0) + EPS), BN, BJ)
             r = tl.where(valid, (gates - _spread(mean_h, BN, BJ)) * rate_h, 0.0)
-            gates = (y - _spread(mean_x, BN, BJ)) * _spread(rate_x, BN, BJ) * gain_x + r * gain_h + gates_offset
+            y = (y - _spread(mean_x, BN, BJ)) * _spread(rate_x, BN, BJ)
+            gates = y * tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
+            gates += r * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :]
+            gates += tl.load(offset + column, mask=j < d, other=0.0)[None, :]
         _, _, _, o = _unstack(gates, BN, BJ)
         tanh_c = _tanh(c)
         grad = grad_c_t + grad_h * _sigmoid(o) * (1.0 - tanh_c * tanh_c)
         grad, grad_c_t = _cell_backward(gates, c_before, tanh_c, grad_h, grad, BN, BJ)
         tl.store(grad_gates + t * N * 4 * d + at, grad, mask=valid)
         if NORM == LAYER:
-            grad = tl.where(valid, grad, 0.0) * gain_h
+            grad = tl.where(valid, grad, 0.0) * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :]
             mean, slope = _gate_mean(grad, d, BN, BJ), _gate_mean(grad * r, d, BN, BJ)
             grad = (grad - _spread(mean, BN, BJ) - r * _spread(slope, BN, BJ)) * rate_h
             tl.store(grad_product + t % slots * N * 4 * d + at, grad, mask=valid)
-        if PLANES > 0:
-            grad = tl.where(valid, grad, 0.0)
-            grad_h = tl.zeros((BN, BJ), tl.float32)
-            if PLANES == 1:
-                grad_h = _split_dot(grad * scale, codes, grad_h, TERMS)
-            else:
-                grad_h = _matrix_dot(grad, w, 4 * d * ld, inside, grad_h, PLANES)
+        if KEPT:
+            grad = tl.where(valid, grad * tl.load(magnitude + column, mask=j < d, other=0.0)[None, :], 0.0)
+            grad_h = _split_dot(grad, codes, tl.zeros((BN, BJ), tl.float32), TERMS)
         c = c_before
         t -= 1
     tl.store(grad_c_0 + at_c, grad_c_t, mask=valid_c)
-    if PLANES > 0:
+    if KEPT:
         tl.store(grad_h_0 + at_c, grad_h, mask=valid_c)
 
 
