@@ -252,7 +252,10 @@ class _Recurrence(torch.autograd.Function):
         # without normalization the gradients of x, of the pre-activations and of the recurrent product are the same
         slots = steps if setting.kind == "none" else max(2, _ceil(steps, GRADIENT_SEGMENTS))
         grad_product = grad_x if setting.kind == "none" else x.new_empty(slots, samples, 4 * d)
-        partial, other_partial = x.new_empty(blocks.splits, samples, d), torch.empty_like(c_0)
+        partial, other_partial = (
+            x.new_empty(1 if blocks.persistent else blocks.splits, samples, d),
+            torch.empty_like(c_0),
+        )
         grad_c, grad_c_before = grad_c_n.clone(memory_format=torch.contiguous_format), torch.empty_like(c_0)
         length = _ceil(_ceil(slots * samples, blocks.weight_splits), 64) * 64
         grad_w = x.new_empty(_ceil(slots * samples, length), 4 * d, d)
@@ -296,7 +299,7 @@ class _Recurrence(torch.autograd.Function):
                     grad_c, grad_c_before = grad_c_before, grad_c
                     partial, other_partial = other_partial, partial
                     weight(first)
-                grad_h_0 = partial
+                grad_h_0 = partial.view_as(c_0)
             else:
                 for t in reversed(range(steps)):
                     if t < steps - 1 and not blocks.fused:

@@ -41,18 +41,21 @@ def _matrix_dot(a, w, plane, mask, acc, PLANES: tl.constexpr):
 
 @triton.jit
 def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp(-x))
+    e = tl.exp(-tl.abs(x))
+    return tl.where(x < 0.0, e, 1.0) / (1.0 + e)
 
 
 @triton.jit
 def _tanh(x):
-    """To 2 units in the last place; near 0 the polynomial of Cephes' tanhf, where 1 - 2 / (e^2x + 1) would cancel."""
-    z = x * x
+    """To 2 units in the last place; near 0 the polynomial of Cephes' tanhf, where the quotient would cancel."""
+    e = tl.exp(-2.0 * tl.abs(x))
+    far = (1.0 - e) / (1.0 + e)
+    z = tl.minimum(x * x, 1.0)
     p = -5.70498872745e-3 * z + 2.06390887954e-2
     p = p * z - 5.37397155531e-2
     p = p * z + 1.33314422036e-1
     p = p * z - 3.33332819422e-1
-    return tl.where(tl.abs(x) < 0.625, x + x * z * p, 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0))
+    return tl.where(tl.abs(x) < 0.625, x + x * z * p, tl.where(x < 0.0, -far, far))
 
 
 @triton.jit
