@@ -1,0 +1,330 @@
+"""The recurrence as fused kernels for NVIDIA GPUs (Triton), with an explicit backward pass.
+
+Float32 in and out, at float32's accuracy on tensor cores whatever ``torch.backends`` allows: a float32 number is the
+sum of three bfloat16 numbers, and a product of two bfloat16 numbers, summed in float32, is exact. Codes {-1, 0, +1}
+are bfloat16 numbers themselves, so h times codes is three products; the magnitude of a row of W_h is multiplied
+afterwards. Other matrices are split too: six products, those below 2^-24 of the largest left out.
+
+What normalizes decides how a step is cut into kernels (:mod:`~qlstm.recurrence.triton_kernels`). Launches a step:
+
+=================================== ======= ========== =========================================================
+normalizer                          forward backward   because
+=================================== ======= ========== =========================================================
+none, weight, layer; d <= 128       0       0          a program has all units of 8 samples and loops over time
+none, weight, batch                 1       1          a program has a few units of all samples; W_h h_{t-1} of
+                                                       these, statistics, cell and h_t are its own
+same, N d > 2^14                    1       2          the product W_h' (4d) is cut finer than the units
+layer, d > 128                      2       2          product; then rows, as statistics go over all units
+=================================== ======= ========== =========================================================
+
+Kept for the backward pass: the states, and the pre-activations, or with layer and batch normalization the products and
+their statistics; the rest is computed again. After the loop the gradient of W_h is one matrix product (with layer and
+batch normalization four, each over a quarter of the steps, so that no more than a quarter of the gradients of the
+recurrent products is ever held). Nothing synchronizes, depends on values or is allocated outside torch, so that a
+whole training step can be captured by ``torch.cuda.graph``, after a first one has compiled the kernels. Without one a
+launch costs some ten microseconds of the CPU; ``torch.cuda.make_graphed_callables`` makes a graph of a layer.
+"""
+
+import os
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from qlstm.errors import ConfigError
+from qlstm.normalizers import BatchNorm, LayerNorm, Normalizer, WeightNorm
+
+MAX_SAMPLES = 256
+"""Samples of a minibatch that batch normalization can have: a program holds all of them."""
+PERSISTENT_UNITS = 128
+"""Hidden units up to which W_h stays in a program: 4 x 128 x 128 codes are 128 KB, half the registers of a core."""
+FUSED_GRADIENTS = 1 << 14
+"""N d up to which a backward step is one kernel, each program of which reads all 4 N d gradients of the step after."""
+PROGRAMS = 128
+"""About one for each multiprocessor (an A100 has 108, an H100 132)."""
+GRADIENT_SEGMENTS = 4
+"""Parts of the time axis of which the gradients of the recurrent products are held at once."""
+
+
+def _kind(norm) -> str | None:
+    kinds = {Normalizer: "none", WeightNorm: "none", LayerNorm: "layer"}
+    return "batch" if _batch(norm) and norm.training else "fixed" if _batch(norm) else kinds.get(type(norm))
+
+
+def _batch(norm) -> bool:
+    return type(norm) is BatchNorm
+
+
+def obstacle(x: Tensor, norms) -> str | None:
+    """Why this backend cannot run the products ``x`` (T, N, 4d) with the normalizers, or None."""
+    interpreted = os.environ.get("TRITON_INTERPRET", "0") == "1"
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if not interpreted:
+        if x.device.type != "cuda" or torch.version.hip is not None:
+            return "it needs an NVIDIA GPU"
+        if torch.cuda.get_device_capability(x.device) < (8, 0):
+            return "it needs a GPU of compute capability 8.0 or more"
+    if x.dtype != torch.float32:
+        return f"it computes in float32, not {x.dtype}"
+    if x.numel() >= 1 << 31:
+        return "it counts elements in 32 bits: fewer steps or samples at a time"
+    kind_x, kind_h, kind_c = (_kind(norm) for norm in norms)
+    if None in (kind_x, kind_h, kind_c):
+        return "a normalizer of one's own is not in its kernels"
+    if kind_x != kind_h or kind_c not in ("none", kind_x) or kind_c == "layer":
+        return "its kernels have one kind of normalizer for all products"
+    if kind_x == "batch" and x.shape[1] > MAX_SAMPLES:
+        return f"batch normalization has at most {MAX_SAMPLES} samples there, not {x.shape[1]}"
+    return None
+
+
+def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, *, coded: bool = False,
+               trace: list | None = None):  # fmt: skip
+    """As :func:`qlstm.recurrence.naive.recurrence`, in float32; differentiable once, without ``trace``."""
+    if trace is not None:
+        raise ConfigError("backend 'triton' keeps no trace; take backend='naive'")
+    steps, samples, _ = x.shape
+    d = w_h.shape[1]
+    norm_x, norm_h, norm_c = norms
+    kind, kind_c = _kind(norm_h), _kind(norm_c)
+    if kind == "batch" and samples < 2:
+        raise ValueError("batch normalization needs at least two samples in training")
+    offset, gains, statistics, statistics_c = bias, [None] * 4, None, None
+    if kind != "none":
+        # N(W_x x_t) + N(W_h h_{t-1}) + b = g_x y + g_h r + (beta_x + beta_h + b), y and r standardized
+        offset = bias + (norm_x.shift + norm_h.shift).flatten()
+        gains = [norm_x.gain.flatten(), norm_h.gain.flatten(), None, None]
+    if kind_c != "none":
+        gains[2:] = norm_c.gain, norm_c.shift
+    if kind == "layer":
+        statistics = x.new_empty(steps, samples, 4, 4)
+    elif kind == "batch":
+        statistics, statistics_c = x.new_empty(steps, 4, 4 * d), x.new_empty(steps, 2, d)
+    elif kind == "fixed":
+        given = [*norm_x.running_statistics(steps), *norm_h.running_statistics(steps)]
+        statistics = torch.stack([part.flatten(1) for part in given], 1)
+        if kind_c != "none":
+            statistics_c = torch.stack(norm_c.running_statistics(steps), 1)
+    keep = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (x, w_h, offset, *state, *gains)
+    )
+    output, c = _Recurrence.apply(
+        x, w_h, offset, *state, *gains, statistics, statistics_c, _Setting(kind, kind_c, coded, keep)
+    )
+    if kind == "batch":
+        norm_x.update(statistics[:, 0], statistics[:, 1], samples)
+        norm_h.update(statistics[:, 2], statistics[:, 3], samples)
+        if kind_c != "none":
+            norm_c.update(statistics_c[:, 0], statistics_c[:, 1], samples)
+    return output, (output[-1], c)
+
+
+class _Setting(NamedTuple):
+    kind: str
+    kind_c: str
+    coded: bool
+    keep: bool  # for a backward pass
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _power(n: int, least: int, most: int) -> int:
+    """The next power of two from ``n``, within limits."""
+    return min(max(1 << (n - 1).bit_length(), least), most)
+
+
+class Blocks:
+    """Tiles and grids for a shape. Chosen by counting bytes and registers, not tuned: no GPU was at hand.
+
+    Tensor cores take 16 rows and 8 columns at least. Up to 128 samples a tile; few units, so that the programs fill a
+    GPU; 4 units are a sector of 16 of 32 bytes, so kernels without a product take 8.
+    """
+
+    def __init__(self, samples: int, d: int, kind: str, coded: bool):
+        self.persistent = coded and d <= PERSISTENT_UNITS and kind in ("none", "layer")
+        self.fused = samples * d <= FUSED_GRADIENTS and kind != "layer"
+        most = MAX_SAMPLES if kind == "batch" else 64
+        self.samples = _power(samples, 16, most)
+        blocks = _ceil(samples, self.samples)
+
+        def units(least):
+            return next((u for u in (4, 8) if u >= least and _ceil(d, u) * blocks <= PROGRAMS), 16)
+
+        self.forward_units = units(4)
+        self.backward_units = units(4 if self.fused else 8)
+        self.forward_grid = _ceil(d, self.forward_units), blocks
+        self.backward_grid = _ceil(d, self.backward_units), blocks
+        self.forward_warps = 8 if self.samples >= 128 else 4
+        self.backward_warps = 8 if self.samples >= 128 else 4
+        # whole rows: 8 samples where W_h stays (16 spill twice as many registers), else one
+        self.row_samples = 8 if self.persistent else 1
+        self.row_units = _power(d, 16, 1 << 30)
+        self.row_grid = (_ceil(samples, self.row_samples),)
+        self.row_warps = 16 if self.persistent else _power(self.row_units // 128, 4, 16)
+        # W_h' times the gradients of products: cut along the sum so that the programs fill a GPU
+        self.product_samples, self.product_units = _power(samples, 16, 128), _power(d, 16, 64)
+        tiles = _ceil(d, self.product_units), _ceil(samples, self.product_samples)
+        self.product_length = _ceil(_ceil(4 * d, min(16, max(1, PROGRAMS // (tiles[0] * tiles[1])))), 64) * 64
+        self.splits = _ceil(4 * d, self.product_length)
+        self.product_grid = *tiles, self.splits
+        # gradient of W_h
+        self.weight = dict(BQ=128, BJ=128, BK=32, num_warps=8) if d >= 1024 else dict(BQ=64, BJ=64, BK=64, num_warps=4)
+        self.weight_tiles = _ceil(4 * d, self.weight["BQ"]), _ceil(d, self.weight["BJ"])
+        self.weight_splits = min(16, max(1, PROGRAMS // (self.weight_tiles[0] * self.weight_tiles[1])))
+
+
+def _planes(w_h: Tensor, coded: bool) -> tuple[Tensor, Tensor | None]:
+    """W_h as bfloat16 (1, 4d, d') and the magnitudes of its rows (4d), or without codes as the sum of (3, 4d, d').
+
+    d': d with zeros up to a multiple of 16, for aligned rows.
+    """
+    rows, d = w_h.shape
+    planes = w_h.new_zeros(1 if coded else 3, rows, _ceil(d, 16) * 16, dtype=torch.bfloat16)
+    if coded:
+        planes[0, :, :d] = w_h.sign()
+        return planes, w_h.abs().amax(1)
+    rest = w_h
+    for plane in planes[:, :, :d]:
+        plane.copy_(rest)
+        rest = rest - plane
+    return planes, None
+
+
+class _Recurrence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w_h, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics, statistics_c, setting):
+        from qlstm.recurrence import triton_kernels as kernels
+
+        steps, samples, d = *x.shape[:2], w_h.shape[1]
+        x, h_0, c_0 = x.contiguous(), h_0.contiguous(), c_0.contiguous()
+        planes, magnitude = _planes(w_h, setting.coded)
+        output, cells = x.new_empty(steps, samples, d), x.new_empty(steps, samples, d)
+        saved = torch.empty_like(x) if setting.keep else x.new_empty(1, samples, 4 * d)
+        blocks = Blocks(samples, d, setting.kind, setting.coded)
+        norm, cell = getattr(kernels, setting.kind.upper()), getattr(kernels, setting.kind_c.upper())
+        inputs = x, planes, magnitude, offset, gain_x, gain_h
+        sizes = samples, d, planes.shape[-1], x[0].numel() if setting.keep else 0
+
+        def columns(t):
+            kernels.forward_columns[blocks.forward_grid](
+                *inputs, gain_c, shift_c, h_0, c_0, output, cells, saved, statistics, statistics_c, t, *sizes, norm, cell,
+                len(planes), blocks.samples, blocks.forward_units, BK=64, num_warps=blocks.forward_warps,
+            )  # fmt: skip
+
+        def rows(t, count, kept):
+            kernels.forward_rows[blocks.row_grid](
+                *inputs, h_0, c_0, output, cells, saved, statistics, t, count, *sizes, norm, kept, blocks.row_samples,
+                blocks.row_units, num_warps=blocks.row_warps, num_stages=1,
+            )  # fmt: skip
+
+        with torch.cuda.device_of(x):
+            if blocks.persistent:
+                rows(0, steps, True)
+            else:
+                for t in range(steps):
+                    columns(t)
+                    if setting.kind == "layer":
+                        rows(t, 1, False)
+        if setting.keep:
+            ctx.save_for_backward(x, planes, magnitude, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics,
+                                  statistics_c, output, cells, saved)  # fmt: skip
+            ctx.setting = setting
+        return output, cells[-1].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output, grad_c_n):
+        from qlstm.recurrence import triton_kernels as kernels
+
+        (x, planes, magnitude, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics, statistics_c, output,
+         cells, saved) = ctx.saved_tensors  # fmt: skip
+        setting = ctx.setting
+        steps, samples, d = output.shape
+        blocks = Blocks(samples, d, setting.kind, setting.coded)
+        norm, cell = getattr(kernels, setting.kind.upper()), getattr(kernels, setting.kind_c.upper())
+        grad_output = grad_output.contiguous()
+        grad_x = torch.empty_like(x)
+        # without normalization the gradients of x, of the pre-activations and of the recurrent product are the same
+        slots = steps if setting.kind == "none" else max(2, _ceil(steps, GRADIENT_SEGMENTS))
+        grad_product = grad_x if setting.kind == "none" else x.new_empty(slots, samples, 4 * d)
+        partial, other_partial = (
+            x.new_empty(1 if blocks.persistent else blocks.splits, samples, d),
+            torch.empty_like(c_0),
+        )
+        grad_c, grad_c_before = grad_c_n.clone(memory_format=torch.contiguous_format), torch.empty_like(c_0)
+        length = _ceil(_ceil(slots * samples, blocks.weight_splits), 64) * 64
+        grad_w = x.new_empty(_ceil(slots * samples, length), 4 * d, d)
+        sums, sums_c = x.new_empty(blocks.backward_grid[1], 3, 4 * d), x.new_empty(blocks.backward_grid[1], 2, d)
+        inputs = x, planes, magnitude, offset, gain_x, gain_h
+        sizes = samples, d, planes.shape[-1]
+
+        def product(slot):
+            kernels.backward_product[blocks.product_grid](
+                grad_product, planes, magnitude, partial, slot, blocks.product_length, *sizes, len(planes),
+                blocks.product_samples, blocks.product_units, BQ=64, num_warps=4 if blocks.product_samples < 128 else 8,
+            )  # fmt: skip
+
+        def columns(t):
+            kernels.backward_columns[blocks.backward_grid](
+                *inputs, gain_c, shift_c, c_0, cells, saved, statistics, statistics_c, grad_output, partial, grad_c,
+                grad_c_before, grad_x, grad_product, sums, sums_c, t, steps, slots, blocks.splits if t < steps - 1 else 0,
+                *sizes, norm, cell, len(planes) if blocks.fused else 0, blocks.samples, blocks.backward_units, BQ=64,
+                num_warps=blocks.backward_warps,
+            )  # fmt: skip
+
+        def rows(t, count, kept, splits):
+            kernels.backward_rows[blocks.row_grid](
+                *inputs, c_0, cells, saved, statistics, grad_output, partial, other_partial, grad_c, grad_c_before, grad_x,
+                grad_product, t, count, slots, splits, *sizes, norm, kept, blocks.row_samples, blocks.row_units,
+                num_warps=blocks.row_warps, num_stages=1,
+            )  # fmt: skip
+
+        def weight(first):
+            last = min(first + slots, steps)
+            kernels.weight_gradient[(*blocks.weight_tiles, len(grad_w))](
+                grad_product, h_0, output, grad_w, first * samples, last * samples, length, first * samples,
+                int(last < steps), samples, d, **blocks.weight,
+            )  # fmt: skip
+
+        with torch.cuda.device_of(x):
+            if blocks.persistent:
+                for first in reversed(range(0, steps, slots)):
+                    count = min(slots, steps - first)
+                    rows(first + count - 1, count, True, 0 if first + count == steps else 1)
+                    grad_c, grad_c_before = grad_c_before, grad_c
+                    partial, other_partial = other_partial, partial
+                    weight(first)
+                grad_h_0 = partial.view_as(c_0)
+            else:
+                for t in reversed(range(steps)):
+                    if t < steps - 1 and not blocks.fused:
+                        product((t + 1) % slots)
+                    if setting.kind == "layer":
+                        rows(t, 1, False, blocks.splits if t < steps - 1 else 0)
+                    else:
+                        columns(t)
+                    grad_c, grad_c_before = grad_c_before, grad_c
+                    if t % slots == 0:
+                        weight(t)
+                if ctx.needs_input_grad[3]:
+                    product(0)
+                grad_h_0 = partial.sum(0)
+            if setting.kind == "layer":
+                count, tile = steps * samples, max(1, 2048 // blocks.row_units)
+                rows_each = _ceil(_ceil(count, PROGRAMS), tile) * tile
+                sums = x.new_empty(_ceil(count, rows_each), 3, 4 * d)
+                kernels.layer_gradients[(len(sums), 4)](
+                    x, saved, statistics, gain_x, grad_x, sums, count, rows_each, d, tile, blocks.row_units, num_warps=8
+                )
+        if setting.kind == "none":
+            grad_offset, grad_gain_x, grad_gain_h = grad_x.sum((0, 1)), None, None
+        else:
+            grad_offset, grad_gain_x, grad_gain_h = sums.sum(0)
+        grad_shift_c, grad_gain_c = (None, None) if setting.kind_c == "none" else sums_c.sum(0)
+        return (grad_x, grad_w.sum(0), grad_offset, grad_h_0, grad_c, grad_gain_x, grad_gain_h, grad_gain_c,
+                grad_shift_c, None, None, None)  # fmt: skip

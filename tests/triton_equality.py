@@ -1,0 +1,318 @@
+"""The triton backend against the naive one: on a GPU where there is one, else in Triton's interpreter.
+
+``test_triton.py`` runs this file in a process of its own, as the interpreter has to be chosen before triton is imported.
+"""
+
+import pytest
+import torch
+from tolerances import TOLERANCES, assert_close
+from torch.utils import deterministic
+
+from qlstm import ConfigError, QuantLSTM
+from qlstm.normalizers import NORMALIZERS, BatchNorm
+from qlstm.quantizers import QUANTIZERS
+from qlstm.recurrence import triton as backend
+
+GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
+on_gpu = pytest.mark.skipif(not GPU, reason="needs an NVIDIA GPU")
+QUANTIZED = ["full_precision", "binary_connect", "ter_connect", "alternating"]
+PAPER = {"characters": (100, 64, 512), "words": (35, 20, 300), "words 650": (35, 20, 650), "text8": (180, 128, 2000),
+         "images": (784, 100, 100)}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """Memory that is not initialized holds NaN."""
+    if not GPU:
+        torch.use_deterministic_algorithms(True)
+        monkeypatch.setattr(backend, "PROGRAMS", 8)  # they run one after the other
+    monkeypatch.setattr(deterministic, "fill_uninitialized_memory", True)
+    assert GPU or torch.zeros(1).new_empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=["a kernel a step", "product apart"])
+def kernels(request, monkeypatch):
+    """The ways to cut a step into kernels that so small sizes would not choose."""
+    monkeypatch.setattr(backend, "PERSISTENT_UNITS", 0)
+    monkeypatch.setattr(backend, "FUSED_GRADIENTS", 1 << 30 if request.param == "a kernel a step" else 0)
+    return request.param
+
+
+def layers(n, d, num_layers=1, training=True, **settings):
+    """The same random layer thrice: triton, naive, naive in float64; ``training``: of batch normalization."""
+    made = []
+    for name, dtype in (("triton", torch.float32), ("naive", torch.float32), ("naive", torch.float64)):
+        lstm = QuantLSTM(n, d, num_layers, backend=name, **settings)
+        if made:
+            lstm.load_state_dict(made[0].state_dict())
+        else:
+            with torch.no_grad():
+                for key, tensor in lstm.state_dict().items():
+                    if "norm" in key:
+                        tensor.uniform_(0.3, 1.3) if key.endswith("var") else tensor.normal_(0.3, 0.3)
+        made.append(lstm.to(DEVICE, dtype).eval())  # stochastic quantizers keep one sample
+        for module in lstm.modules():
+            if isinstance(module, BatchNorm):
+                module.train(training)
+    for key in ("weight_ih", "weight_hh"):  # the same codes in float64, where a sample or a threshold might differ
+        for k in range(num_layers):
+            if made[0].quantizes(f"{key}_l{k}"):
+                codes = made[0].quantized(f"{key}_l{k}")
+                for lstm in made:
+                    fix(lstm, f"{key}_l{k}", codes)
+    return made
+
+
+def fix(lstm, name, codes):
+    """Codes and scales as given, with the straight-through gradient to the latent weight."""
+    for part, value in codes._asdict().items():
+        lstm.register_buffer(name.replace("weight", f"frozen_{part}"), value.to(lstm.weight_hh_l0.dtype))
+
+
+def everything(lstm, data, seed=7):
+    """Outputs, last states, every gradient of a random functional of them, and the running statistics, by name."""
+    dtype = lstm.weight_hh_l0.dtype
+    inputs = [tensor.to(dtype).requires_grad_() for tensor in data]
+    output, state = lstm(inputs[0], tuple(inputs[1:]))
+    results = dict(zip(["output", "h_n", "c_n"], [output, *state], strict=True))
+    generator = torch.Generator().manual_seed(seed)
+    total = sum((y * torch.randn(y.shape, generator=generator).to(DEVICE, dtype)).sum() for y in list(results.values()))
+    variables = dict(zip(["x", "h_0", "c_0"], inputs, strict=True)) | dict(lstm.named_parameters())
+    for name, gradient in zip(variables, torch.autograd.grad(total, list(variables.values())), strict=True):
+        results[f"gradient of {name}"] = gradient
+    return results | {name: tensor for name, tensor in lstm.named_buffers() if "running" in name}
+
+
+def random_data(T, N, n, d, num_layers=1):
+    generator = torch.Generator().manual_seed(11)
+    shapes = (T, N, n), (num_layers, N, d), (num_layers, N, d)
+    x, h, c = (torch.randn(shape, generator=generator).to(DEVICE) for shape in shapes)
+    return x, h.tanh(), c
+
+
+def relative(actual, exact):
+    return ((actual.double() - exact).norm() / exact.norm()).item()
+
+
+def assert_as_exact_as_naive(ours, naive, exact):
+    """By the error against float64: no worse than twice plain float32's, beside what float32 may be lucky by."""
+    allowed = TOLERANCES["kernel"]
+    for name in exact:
+        assert ours[name].dtype == torch.float32, name
+        assert ours[name].shape == exact[name].shape, name
+        assert exact[name].abs().max() > 0, name
+        error, theirs = relative(ours[name], exact[name]), relative(naive[name], exact[name])
+        assert error <= allowed["rtol"] * theirs + allowed["atol"], f"{name}: error {error:.1e}, naive {theirs:.1e}"
+
+
+def check(T, N, n, d, num_layers=1, **settings):
+    lstms = layers(n, d, num_layers, **settings)
+    assert_as_exact_as_naive(*(everything(lstm, random_data(T, N, n, d, num_layers)) for lstm in lstms))
+    assert lstms[0].backend_used == "triton"
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("quantizer", QUANTIZED)
+def test_every_combination_equals_naive(quantizer, normalizer):
+    check(4, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=3)
+
+
+@pytest.mark.parametrize("normalizer", ["none", "layer", "batch_separate"])
+@pytest.mark.parametrize("quantizer", ["full_precision", "ter_connect"])
+def test_so_do_all_kernels(quantizer, normalizer, kernels):
+    check(4, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=3)
+
+
+@pytest.mark.parametrize("quantizer", ["sbn", "stn"])
+@pytest.mark.parametrize("training", [True, False])
+def test_normalized_cell_state(quantizer, training):
+    check(4, 5, 3, 12, quantizer=quantizer, normalizer="batch_separate", max_steps=3, training=training)
+
+
+@pytest.mark.parametrize("normalizer", ["batch_shared", "batch_separate"])
+@pytest.mark.parametrize("quantizer", ["full_precision", "ter_connect"])
+def test_running_statistics_in_evaluation(quantizer, normalizer):
+    check(4, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=3, training=False)
+
+
+@pytest.mark.parametrize("normalizer", ["none", "layer", "batch_shared"])
+@pytest.mark.parametrize(("T", "N", "d"), [(1, 2, 3), (2, 3, 7), (63, 5, 100), (2, 70, 33), (2, 3, 150)])
+def test_odd_sizes(T, N, d, normalizer):
+    if not GPU and (T, normalizer) == (63, "batch_shared"):
+        T = 5  # a kernel a step takes the interpreter long
+    check(T, N, 3, d, quantizer="twn", normalizer=normalizer)  # others explode without normalization
+
+
+@pytest.mark.parametrize("normalizer", ["none", "layer"])
+def test_one_sample_without_batch_statistics(normalizer):
+    check(3, 1, 4, 10, quantizer="bwn", normalizer=normalizer)
+
+
+def test_two_layers_with_a_state_carried_on():
+    for normalizer in ("layer", "batch_shared"):
+        ours, _, exact = layers(3, 10, 2, quantizer="binary_connect", normalizer=normalizer)
+        x, h, c = random_data(6, 4, 3, 10, 2)
+        outputs = []
+        for lstm in (ours, exact):
+            dtype = lstm.weight_hh_l0.dtype
+            first, state = lstm(x[:4].to(dtype), (h.to(dtype), c.to(dtype)))
+            second, _ = lstm(x[4:].to(dtype), tuple(s.detach() for s in state))
+            outputs.append(torch.cat([first, second]))
+        assert relative(*outputs) < 1e-6
+        check(2, 4, 3, 10, 2, quantizer="binary_connect", normalizer=normalizer)
+
+
+def test_without_gradients():
+    for normalizer in ("none", "layer", "batch_shared"):
+        ours, _, _ = layers(3, 10, quantizer="bwn", normalizer=normalizer)
+        x, h, c = random_data(4, 5, 3, 10)
+        with_graph, _ = ours(x, (h, c))
+        with torch.no_grad():
+            without, _ = ours(x, (h, c))
+        assert torch.equal(with_graph, without)
+        assert with_graph.requires_grad
+        assert not without.requires_grad
+
+
+def test_rows_of_zeros_and_magnitudes_far_apart():
+    """The magnitude of a row is applied outside: rows of 0, 1e-20 and 1e4 are exact side by side."""
+    d = 12
+    w = torch.where(torch.rand(4 * d, d) < 0.5, 1.0, -1.0) * torch.tensor([0.0, 1e-20, 1e4, 1.0]).repeat(d)[:, None]
+    x = torch.randn(4, 3, 4 * d)
+    norms = [QuantLSTM(1, d).norm_hh_l0] * 3
+    outputs = []
+    for module, dtype in ((backend, torch.float32), (pytest.importorskip("qlstm.recurrence.naive"), torch.float64)):
+        arguments = [tensor.to(DEVICE, dtype) for tensor in (x, w, torch.zeros(4 * d))]
+        state = (torch.full((3, d), 1e-3, device=DEVICE, dtype=dtype),) * 2
+        outputs.append(module.recurrence(*arguments, state, norms, coded=True)[0])
+    assert relative(*outputs) < 1e-6
+
+
+def test_gradient_of_the_last_cell_state_alone():
+    """Nothing else asks for a gradient, and the first state does not."""
+    gradients = []
+    for lstm in layers(3, 10, quantizer="bwn", normalizer="layer"):
+        x, h, c = (tensor.to(lstm.weight_hh_l0.dtype) for tensor in random_data(4, 5, 3, 10))
+        _, (_, c_n) = lstm(x, (h, c))
+        gradients.append(torch.autograd.grad(c_n.sum(), lstm.weight_hh_l0)[0])
+    assert relative(gradients[0], gradients[2]) < 1e-6
+
+
+def test_backward_twice_gives_the_same():
+    lstm, _, _ = layers(3, 10, quantizer="bwn", normalizer="batch_shared")
+    output, _ = lstm(*[random_data(4, 5, 3, 10)[0]])
+    first, second = (torch.autograd.grad(output.sum(), list(lstm.parameters()), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_inputs_that_are_not_contiguous():
+    ours, naive, _ = layers(3, 10, quantizer="bwn", normalizer="layer")
+    x, h, c = random_data(4, 5, 3, 10)
+    stretched = [torch.stack([tensor, tensor], -1)[..., 0] for tensor in (x, h, c)]
+    assert_close(ours(stretched[0], tuple(stretched[1:]))[0], naive(x, (h, c))[0], "float32")
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_a_trained_run_stays_close(normalizer):
+    """The weights after steps of Adam; a hundred on a GPU. Latent weights far from thresholds of the quantizer."""
+    weights = []
+    ours, naive, _ = layers(5, 20, quantizer="binary_connect", normalizer=normalizer, max_steps=4)
+    for lstm in (ours, naive):
+        for buffer in [name for name in lstm._buffers if name.startswith("frozen")]:
+            delattr(lstm, buffer)  # quantized anew at each step
+        optimizer = torch.optim.Adam(lstm.parameters(), lr=1e-3)
+        generator = torch.Generator().manual_seed(3)
+        for _ in range(100 if GPU else 4):
+            x = torch.randn(4, 6, 5, generator=generator).to(DEVICE)
+            loss = (lstm(x)[0] - x.sum(-1, keepdim=True).tanh()).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        weights.append({name: tensor.detach() for name, tensor in lstm.state_dict().items()})
+    for name in weights[0]:
+        assert_close(weights[0][name], weights[1][name], "trained")
+
+
+def test_what_it_cannot_run_says_why(monkeypatch):
+    def refused(match, x=None, **settings):
+        lstm = QuantLSTM(3, 4, backend="triton", **settings).to(DEVICE)
+        with pytest.raises(ConfigError, match=f"backend 'triton' cannot run this: .*{match}.*backend='auto'"):
+            lstm.to(x.dtype)(x) if x is not None else lstm(torch.zeros(2, 3, 3, device=DEVICE))
+
+    refused("float32, not torch.float64", torch.zeros(2, 3, 3, dtype=torch.float64, device=DEVICE))
+    refused("of one's own", normalizer=lambda product: product)
+    monkeypatch.setattr(backend, "MAX_SAMPLES", 2)
+    refused("at most 2 samples there, not 3", normalizer="batch_shared")
+    with pytest.raises(ValueError, match="at least two samples"):
+        QuantLSTM(3, 4, backend="triton", normalizer="batch_shared").to(DEVICE)(torch.zeros(2, 1, 3, device=DEVICE))
+
+
+# On a GPU only.
+
+
+@on_gpu
+@pytest.mark.parametrize("quantizer", ["binary_connect", "full_precision"])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("shape", PAPER)
+def test_shapes_of_the_paper(shape, normalizer, quantizer):
+    T, N, d = PAPER[shape]
+    check(T, N, 16, d, quantizer=quantizer, normalizer=normalizer, max_steps=T)
+
+
+@on_gpu
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("d", [100, 512])
+def test_a_step_in_a_graph(normalizer, d):
+    """Forward and backward captured and replayed give what they give one by one."""
+    lstm = layers(16, d, quantizer="binary_connect", normalizer=normalizer, max_steps=20)[0]
+    x, h, c = random_data(20, 32, 16, d)
+
+    def step():
+        output, _ = lstm(x, (h, c))
+        return output, torch.autograd.grad(output.square().sum(), list(lstm.parameters()))
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        expected = step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    graph.replay()
+    assert torch.equal(captured[0], expected[0])
+    for a, b in zip(captured[1], expected[1], strict=True):
+        assert_close(a, b, "float32_gradients")
+
+
+@on_gpu
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_memory(normalizer):
+    """Forward and backward take at most 1.5 times the memory of torch.nn.LSTM."""
+    T, N, d = PAPER["characters"]
+    peaks = []
+    for lstm in (
+        QuantLSTM(d, d, quantizer="binary_connect", normalizer=normalizer, max_steps=T, backend="triton"),
+        torch.nn.LSTM(d, d),
+    ):
+        lstm.to(DEVICE)
+        x = torch.randn(T, N, d, device=DEVICE)
+        for _ in range(2):
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            lstm(x)[0].sum().backward()
+        peaks.append(torch.cuda.max_memory_allocated() - before)
+    assert peaks[0] <= 1.5 * peaks[1]
+
+
+def test_every_quantizer_is_coded_or_dense():
+    """Those tested above stand for the others: a row is one magnitude times codes, or anything."""
+    coded = {name for name in QUANTIZERS if QuantLSTM(3, 4, quantizer=name, **stochastic(name)).coded}
+    assert set(QUANTIZERS) - coded == {"full_precision", "alternating"}
+
+
+def stochastic(name):
+    return dict(normalizer="batch_separate", max_steps=3) if name in ("sbn", "stn") else {}
