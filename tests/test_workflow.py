@@ -281,7 +281,7 @@ def test_there_is_one_run_notebook_for_each_task():
         (source,) = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
         namespace = {}
         exec(source, {}, namespace)
-        others = ["directory", "device", "backend"]
+        others = ["directory", "device", "backend", "train"]
         assert set(namespace) == {field.name for field in dataclasses.fields(ExperimentConfig)} | set(others)
         assert all("#" in line for line in source.splitlines())
         config = ExperimentConfig.from_parameters(namespace, *others)
