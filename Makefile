@@ -6,9 +6,10 @@ DATASETS ?=
 SEEDS    ?= 1
 EPOCHS   ?=
 JOBS     ?=
+CLUSTER  ?=
 
 FOLDERS := QLSTM_MIRROR QLSTM_DATA QLSTM_REPORTS
-KNOWN   := PROFILE ONLY DATASETS SEEDS EPOCHS JOBS PYTHON $(FOLDERS)
+KNOWN   := PROFILE ONLY DATASETS SEEDS EPOCHS JOBS CLUSTER PYTHON $(FOLDERS)
 $(foreach v,$(MAKEOVERRIDES),$(if $(filter $(KNOWN),$(firstword $(subst =, ,$v))),,$(error unknown variable in "$v"; possible: $(KNOWN))))
 # notebooks run in folders of their own, so paths are made absolute
 $(foreach v,$(FOLDERS),$(if $($v),$(eval override export $v := $(if $(findstring ://,$($v)),$($v),$(abspath $($v))))))
@@ -23,9 +24,9 @@ READY := .venv/ready
 endif
 
 REPRODUCE = $(PY) workflow/reproduce.py --profile "$(PROFILE)" --only "$(ONLY)" --datasets "$(DATASETS)" \
-            --seeds "$(SEEDS)" --epochs "$(EPOCHS)" --jobs "$(JOBS)"
+            --seeds "$(SEEDS)" --epochs "$(EPOCHS)" --jobs "$(JOBS)" --cluster "$(CLUSTER)"
 
-.PHONY: help setup lab data reproduce status report site course test lint bench clean
+.PHONY: help setup lab data plan reproduce status report site course test lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +34,7 @@ help:
 	@echo "make test         the tests, the lessons against their stored outputs, the report notebooks on smoke records"
 	@echo "make lab          open JupyterLab"
 	@echo "make status       what is done, running, failed"
+	@echo "make plan         what reproduce would train: runs, data, hours by machine"
 	@echo "make report       tables, figures and page again from the records that exist"
 	@echo "make site         lessons, results and API reference as pages to read offline -> reports/site/index.html"
 	@echo "make data         fetch and check the data that the same settings of reproduce need"
@@ -44,6 +46,7 @@ help:
 	@echo "  PROFILE=smoke|quick|paper   minutes | the finding on two cores (default) | the paper's settings"
 	@echo "  ONLY=table_2,figure_01      only these        DATASETS=war_and_peace,my.txt   only these texts"
 	@echo "  SEEDS=3  EPOCHS=10          seeds 0, 1, 2; epochs instead of the profile's        JOBS=2  side by side"
+	@echo "  CLUSTER=slurm               each run is a job of the cluster (workflow/profiles/slurm)"
 
 setup: $(READY)
 
@@ -61,6 +64,9 @@ lab: $(READY)
 data: $(READY)
 	@$(REPRODUCE) data
 
+plan: $(READY)
+	@$(REPRODUCE) plan
+
 reproduce: $(READY)
 	@$(REPRODUCE)
 
@@ -68,7 +74,7 @@ report: $(READY)
 	@$(REPRODUCE) report
 
 status: $(READY)
-	@$(REPRODUCE) status
+	@$(PY) workflow/progress.py "$(PROFILE)"
 
 # all profiles with results, or the one that was asked for
 site: $(READY)

@@ -64,6 +64,13 @@ def obtain(file: File) -> tuple[bytes, str]:
     return _verified(file, content[: file.size]), f"the first {file.size:,} bytes of {source}"
 
 
+def at_hand(file: File) -> bool:
+    """Whether the file lies in ``data/raw`` or in a mirror's folder, or can be cut from one that does; unchecked."""
+    folders = [folder for folder in (raw_data(), _mirror()) if isinstance(folder, Path)]
+    found = any(os.path.isfile(folder / place) for folder in folders for place in _places(file))
+    return found or (file.prefix_of is not None and at_hand(file.prefix_of))
+
+
 def _mirror() -> Path | str | None:
     """``$QLSTM_MIRROR``: a folder, the base of http addresses, or None where it is not set."""
     mirror = os.environ.get("QLSTM_MIRROR", "")

@@ -9,14 +9,15 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from qlstm.paths import ROOT, reports
 
-SCHEMA = 2
-REQUIRED = ["schema", "run_id", "config", "data", "metric", "test_metric", "valid_metric", "best_epoch", "diverged",
+SCHEMA = 3
+REQUIRED = ["schema", "run_id", "config", "config_sha256", "data", "metric", "test_metric", "valid_metric", "best_epoch", "diverged",
             "size_kb", "packed_bytes", "seconds", "epochs", "traces", "code", "environment", "checksum"]  # fmt: skip
 VARYING = ("seconds", "environment", "checksum")
 """Fields that differ between two runs of one configuration on one machine; all others are equal bit for bit."""
@@ -37,7 +38,7 @@ TRAINING_MODULES = [
 
 
 class RecordError(ValueError):
-    """A record that is missing, damaged, edited or of another schema."""
+    """A record that is missing, damaged, edited, of another run or of another schema."""
 
 
 def run_directory(config, root: Path | None = None) -> Path:
@@ -47,13 +48,36 @@ def run_directory(config, root: Path | None = None) -> Path:
 
 def checksum(record: dict[str, Any]) -> str:
     """sha256 of the record without its checksum."""
-    content = {key: value for key, value in record.items() if key != "checksum"}
+    return sha256({key: value for key, value in record.items() if key != "checksum"})
+
+
+def sha256(content: dict[str, Any]) -> str:
+    """sha256 of plain values, such as a run's settings, whatever their order."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
+def identity(record: dict[str, Any]) -> dict[str, Any]:
+    """What makes a record the one of a run: its settings, its text, the training code."""
+    return {"config": record["config"], "sha256": record["data"]["sha256"], "code": record["code"]}
+
+
+def outdated(record: dict[str, Any], config: dict[str, Any], text: str | None, code: str) -> str:
+    """Why a run has to be repeated although it has a record; empty if it has not to.
+
+    ``text``: sha256 of the data set as it is now, None where it is not at hand (then it is taken for the same).
+    ``code``: :func:`training_code`.
+    """
+    now = {"settings": config, "text": text or record["data"]["sha256"], "training code": code}
+    then = dict(zip(now, identity(record).values(), strict=True))
+    return ", ".join(f"other {what}" for what in now if now[what] != then[what])
+
+
 def write_atomically(path: Path, content: bytes):
-    """Write ``content`` to a file so that it is there whole or not at all, also after a crash or on a full disk."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write ``content`` to a file so that it is there whole or not at all, also after a crash or on a full disk.
+
+    A process killed meanwhile leaves ``.<name>.<letters>.tmp`` behind, which the next one to train there removes.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -86,12 +110,24 @@ def load(path: Path) -> dict[str, Any]:
         raise RecordError(
             f"{path}: the content does not match its checksum: edited or damaged; delete it to repeat the run"
         )
+    if record["config_sha256"] != sha256(record["config"]):
+        raise RecordError(f"{path}: the settings do not match their hash; delete it to repeat the run")
+    return record
+
+
+def load_of(run_id: str, profile: str, root: Path | None = None) -> dict[str, Any]:
+    """The record of one run of a profile. Raises ``RecordError`` also for a record of another run in its folder."""
+    path = (root or reports()) / profile / "runs" / run_id / "record.json"
+    record = load(path)
+    if record["run_id"] != run_id:
+        raise RecordError(f"{path}: the record of another run, {record['run_id']}; move it to the folder of that name")
     return record
 
 
 def load_all(profile: str, root: Path | None = None) -> list[dict[str, Any]]:
-    """All records of a ``profile``, in the order of their names. Raises ``RecordError`` if one is damaged."""
-    return [load(path) for path in sorted(((root or reports()) / profile / "runs").glob("*/record.json"))]
+    """All records of a ``profile``, in the order of their names. Raises ``RecordError`` if one is damaged or foreign."""
+    found = sorted(((root or reports()) / profile / "runs").glob("*/record.json"))
+    return [load_of(path.parent.name, profile, root) for path in found]
 
 
 def training_code() -> str:
@@ -115,7 +151,10 @@ def training_code() -> str:
 
 
 def environment(device, backend: str) -> dict[str, Any]:
-    """Where a run was made: commit, versions, machine. ``device``: the ``torch.device`` it ran on, with which ``backend``."""
+    """Where and how a run was made: commit, versions, machine. ``device``: the ``torch.device`` it ran on, with which ``backend``.
+
+    ``made_by``: "notebook", or "command" for a run in a plain Python process (``python -m qlstm.run --no-notebook``).
+    """
     import numpy
     import torch
 
@@ -125,6 +164,7 @@ def environment(device, backend: str) -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         commit = None
     return {
+        "made_by": "notebook" if "ipykernel" in sys.modules else "command",
         "commit": commit,
         "python": platform.python_version(),
         "torch": torch.__version__,

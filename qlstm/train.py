@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from qlstm import checkpoints, data, records, traces
 from qlstm.experiments import METRICS, ExperimentConfig
+from qlstm.locks import exclusive
 from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
 from qlstm.packing import packed_bytes, save_packed
@@ -130,18 +130,18 @@ def run(config: ExperimentConfig, directory: Path | None = None, *, device: str 
     without training; it may be deleted. None: nothing is written.
     ``device``: "auto", "cpu", "cuda", ... ``backend``: see :mod:`qlstm.recurrence`. ``report``: receives a line an
     epoch. A loss that becomes NaN or infinite ends the run as ``diverged`` with metrics None, the paper's N/A.
-    Raises ``ConfigError``, ``qlstm.data.DataError``, ``OSError`` (disk full; nothing finished is lost).
+    Raises ``ConfigError``, ``qlstm.data.DataError``, ``OSError`` (disk full) or ``MemoryError`` (GPU too small); nothing
+    finished is lost.
     """
     if directory is None:
         return _Run(config, None, device, backend, report).record()
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with _exclusive(directory, report):
+    with exclusive(directory, report), _enough_memory(config):
         run = _Run(config, directory, device, backend, report)
         if (directory / "record.json").exists():
             record = records.load(directory / "record.json")
-            made_by = {"config": record["config"], "sha256": record["data"]["sha256"], "code": record["code"]}
-            if made_by == run.identity:
+            if records.identity(record) == run.identity:
                 report(f"{config.run_id}: already done, {_result(record)}")
                 return record
         record = run.record()
@@ -150,18 +150,14 @@ def run(config: ExperimentConfig, directory: Path | None = None, *, device: str 
 
 
 @contextlib.contextmanager
-def _exclusive(directory: Path, report):
-    """One process a run: wait while another works in the folder (its lock ends with it, however it ends)."""
-    lock = filelock.FileLock(directory / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        report(f"{directory.name}: another process trains this run; waiting for it to end")
-        lock.acquire()
+def _enough_memory(config):
+    """Say what to do when a GPU's memory is too small; epochs that are done stay in the checkpoint."""
     try:
         yield
-    finally:
-        lock.release()
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        raise MemoryError(f"{config.run_id}: {reason}. Train fewer runs side by side (JOBS=1), or on a GPU with more memory; "
+                          "the same command goes on after the last finished epoch") from error  # fmt: skip
 
 
 class _Run:
@@ -207,6 +203,7 @@ class _Run:
             "schema": records.SCHEMA,
             "run_id": self.config.run_id,
             "config": self.config.as_dict(),
+            "config_sha256": records.sha256(self.config.as_dict()),
             "data": {"sha256": self.dataset.sha256, "reduced": self.dataset.reduced,
                      "sizes": {name: _size(split) for name, split in self.splits.items()}},
             "metric": METRICS[self.config.task],

@@ -48,6 +48,7 @@ def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, s
         propositions[moment] = {"proposition": proposition, "steps": steps, "ratio": ratio, "median_ratio": ratio / 2,
                                 "lambda_1": [lambdas[1]] * 3, "lambda_2": [0.5] * 3}  # fmt: skip
     record = {"schema": records.SCHEMA, "run_id": config.run_id, "config": config.as_dict(),
+              "config_sha256": records.sha256(config.as_dict()),
               "data": {"sha256": sha256, "reduced": not config.at_paper_scale, "sizes": {"train": 1, "valid": 1, "test": 1}},
               "metric": metric, "test_metric": None if diverged else test, "valid_metric": None if diverged else test,
               "best_epoch": None if diverged else len(gains) - 1, "diverged": diverged, "size_kb": size_kb(config),

@@ -176,7 +176,7 @@ def test_the_record(tmp_path):
     valid = {epoch["epoch"]: epoch["valid_loss"] for epoch in record["epochs"][1:]}
     assert record["best_epoch"] == min(valid, key=valid.get)
     assert record["valid_metric"] == pytest.approx(min(valid.values()) / math.log(2), rel=1e-12)
-    assert record["schema"] == 2
+    assert record["schema"] == 3
     assert record["data"]["sizes"] == {"train": 1600, "valid": 200, "test": 200}
     assert record["packed_bytes"] < 2 * 1024 * record["size_kb"]
     for line in record["epochs"][1:]:

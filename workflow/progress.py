@@ -1,4 +1,7 @@
-"""What the runs of a profile are doing, read from their folders: for `make status` and the line of `make reproduce`."""
+"""What the runs of a profile are doing, read from their folders: for `make status` and the line of `make reproduce`.
+
+It works while processes of this or of other machines write there, and imports no torch: an answer takes a moment.
+"""
 
 import contextlib
 import json
@@ -7,36 +10,33 @@ import sys
 import time
 from pathlib import Path
 
-import filelock
-
-from qlstm.experiments import METRICS
+from qlstm.locks import held
+from qlstm.paths import reports
 
 
 def state(directory: Path) -> tuple[str, dict]:
     """``done``, ``running``, ``failed`` or ``waiting``, and what is known: the last epoch's line, the cause."""
-    if (directory / "record.json").exists():
-        return "done", {}
+    if (end := _end(directory / "record.json", 2)) is not None:
+        return ("done", {}) if end == b"}\n" else ("failed", {"cause": "record.json is torn; delete it"})
     last = {}
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        last = json.loads((directory / "epochs.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    if _held(directory / ".lock"):
+    with contextlib.suppress(ValueError, IndexError):
+        last = json.loads((_end(directory / "epochs.jsonl", 2**16) or b"").splitlines()[-1])
+    if held(directory):
         return "running", last
     if (directory / "error.txt").exists():
         return "failed", {"cause": (directory / "error.txt").read_text(encoding="utf-8").strip()}
     return "waiting", last
 
 
-def _held(path: Path) -> bool:
-    """Whether a live process holds the lock of a run."""
-    if not path.exists():
-        return False
-    lock = filelock.FileLock(path)
+def _end(path: Path, size: int) -> bytes | None:
+    """The last ``size`` bytes of a file; None if there is none."""
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - size))
+            return file.read()
+    except OSError:
+        return None
 
 
 def short(run_id: str, plan: dict) -> str:
@@ -50,18 +50,17 @@ class Progress:
 
     def __init__(self, folder: Path, plan: dict):
         self.folder, self.plan, self.started = folder, plan, time.monotonic()
-        self.done_at_start = self._finished()
         self.work_at_start = self._work()
         self.shown = ""
 
     def opening(self, jobs: int) -> str:
         """What is going to happen."""
-        total, done = len(self.plan["selected"]), len(self.done_at_start)
-        what = "nothing to train" if done == total else f"{total - done} to go, {jobs} side by side"
-        return f"{self.plan['profile']}: {total} runs, {done} done before, {what}"
-
-    def _finished(self) -> set[str]:
-        return {run for run in self.plan["selected"] if (self.folder / "runs" / run / "record.json").exists()}
+        total, todo = len(self.plan["selected"]), len(self.plan["todo"])
+        what = f"{todo} to go, {jobs} side by side" if todo else "nothing to train"
+        lines = [f"{self.plan['profile']}: {total} runs, {total - todo} done before, {what}"]
+        whys = list(self.plan["outdated"].values())
+        lines += [f"{whys.count(why)} of them again, their records are of {why}" for why in dict.fromkeys(whys)]
+        return "\n".join(lines)
 
     def _work(self) -> float:
         """Work done so far, in epochs and parts of runs: a run counts as its epochs."""
@@ -127,19 +126,27 @@ def status(folder: Path) -> int:
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        plan = {"selected": [], "runs": {}, "metrics": {}}  # runs without a plan: python -m qlstm.run
+    found = sorted(path.name for path in (folder / "runs").glob("*") if path.is_dir())
+    states = {run: state(folder / "runs" / run) for run in dict.fromkeys([*plan["selected"], *found])}
+    if not states:
         print(f"{folder.name}: nothing planned yet; make reproduce PROFILE={folder.name}")
-        return 0
-    states = {run: state(folder / "runs" / run) for run in plan["selected"]}
-    for kind in ("failed", "running", "waiting", "done"):
+    for kind in ("failed", "running", "waiting", "done") if states else []:
         runs = [run for run, (found, _) in states.items() if found == kind]
         print(f"{kind}: {len(runs)}")
         for run in runs if kind in ("failed", "running") else []:
-            last = states[run][1]
+            last, config = states[run][1], plan["runs"].get(run, {})
             if kind == "failed":
                 print(f"  {run}: {last['cause']}")
             elif "valid_metric" in last:
-                print(f"  {run}: epoch {last['epoch']}/{plan['runs'][run]['epochs']}, validation {METRICS[plan['runs'][run]['task']]} {last['valid_metric']:.3f}, "
+                epochs = f"/{config['epochs']}" if config else ""
+                metric = plan["metrics"].get(config.get("task"), "metric")
+                print(f"  {run}: epoch {last['epoch']}{epochs}, validation {metric} {last['valid_metric']:.3f}, "
                       f"about {last['seconds_left'] / 60:.1f} min left")  # fmt: skip
             else:
                 print(f"  {run}: first epoch")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(status(reports() / sys.argv[1]))

@@ -1,4 +1,4 @@
-"""``make reproduce``, ``report``, ``status`` and ``data``: plan the runs, fetch the data, drive the engine, show one calm line."""
+"""``make reproduce``, ``plan``, ``report`` and ``data``: plan the runs, fetch the data, drive the engine, show one calm line."""
 
 import argparse
 import contextlib
@@ -10,14 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
-from progress import Progress, status
+from progress import Progress
 
-from qlstm import data, records, tables
+from qlstm import costs, data, gpus, records, tables
 from qlstm.errors import ConfigError, unknown
-from qlstm.experiments import ARTEFACTS, FROM_ALL, PROFILES, grid
+from qlstm.experiments import ARTEFACTS, FROM_ALL, METRICS, PROFILES, grid
 from qlstm.paths import ROOT, raw_data, reports
 
 REPORT_MODULES = [
@@ -33,19 +34,23 @@ REPORT_MODULES = [
 REPORTED_IN = {"statistics": "reviewers", "gru": "reviewers"}
 """Experiments that another report shows."""
 BUSY = 75  # EX_TEMPFAIL: another one is running
+CLUSTERS = ["slurm"]
+CLUSTER_JOBS = 100
+"""Jobs that a cluster is given at once where JOBS does not say."""
 
 
 def parse(arguments=None):
     """The options that the Makefile's variables become."""
     names = lambda text: text.replace(",", " ").split() or None  # noqa: E731
     parser = argparse.ArgumentParser(prog="make reproduce", description=__doc__)
-    parser.add_argument("command", choices=["reproduce", "report", "status", "data"], nargs="?", default="reproduce")
+    parser.add_argument("command", choices=["reproduce", "plan", "report", "data"], nargs="?", default="reproduce")
     parser.add_argument("--profile", default="quick", help=", ".join(PROFILES))
     parser.add_argument("--only", type=names, default=None, help=", ".join([*ARTEFACTS, *FROM_ALL]))
     parser.add_argument("--datasets", type=names, default=None, help=", ".join(data.CATALOGUE) + ", or text files")
     parser.add_argument("--seeds", default="", help="seeds 0 .. SEEDS-1")
     parser.add_argument("--epochs", default="", help="instead of the profile's")
-    parser.add_argument("--jobs", default="", help="runs side by side; default: one a core, at most 8")
+    parser.add_argument("--jobs", default="", help="runs side by side; default: 4 a GPU, else one a core, at most 8")
+    parser.add_argument("--cluster", default="", help="give the runs to a cluster: slurm")
     options = parser.parse_args(arguments)
     for name, default in [("seeds", 1), ("epochs", None), ("jobs", None)]:
         text = getattr(options, name)
@@ -54,6 +59,12 @@ def parse(arguments=None):
         setattr(options, name, int(text) if text else default)
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"JOBS must be 1 or more, got {options.jobs}")
+    if options.cluster and options.cluster not in CLUSTERS:
+        raise ConfigError(unknown("cluster", options.cluster, CLUSTERS))
+    if options.cluster and find_spec(f"snakemake_executor_plugin_{options.cluster}") is None:
+        raise ConfigError(
+            f"CLUSTER={options.cluster} needs one package more: .venv/bin/pip install -c constraints.txt -e '.[{options.cluster}]'"
+        )
     if options.datasets:  # notebooks run in folders of their own
         options.datasets = [
             os.path.abspath(name) if name not in data.CATALOGUE and os.path.exists(name) else name
@@ -63,7 +74,11 @@ def parse(arguments=None):
 
 
 def plan(options, configs) -> dict:
-    """What is to be done, for the engine; earlier plans' runs stay known."""
+    """What is to be done, for the engine; earlier plans' runs stay known.
+
+    ``todo``: runs without a record of these settings, this text and this code; ``outdated``: those of them that have
+    another record, and in what it differs. Raises ``RecordError`` if a record is damaged or of another run.
+    """
     path = reports() / options.profile / "plan.json"
     known = {}
     if path.exists():
@@ -78,15 +93,25 @@ def plan(options, configs) -> dict:
             texts[name] = data.load_dataset(name, next(c.task for c in configs if c.dataset == name)).sha256
         except data.DataError as error:
             raise data.DataError(f"{error} (DATASETS=... leaves {name} out)") from None
+    todo, outdated, code = [], {}, records.training_code()
+    for run_id, config in runs.items():
+        if not (path.parent / "runs" / run_id / "record.json").exists():
+            todo.append(run_id)
+        elif why := records.outdated(
+            records.load_of(run_id, options.profile), config.as_dict(), texts[config.dataset], code
+        ):
+            todo.append(run_id)
+            outdated[run_id] = why
     return {
         "profile": options.profile,
-        "phase": "runs",
+        "metrics": METRICS,
         "runs": known | {run_id: config.as_dict() for run_id, config in runs.items()},
         "selected": list(runs),
+        "todo": todo,
+        "outdated": outdated,
+        "unrendered": [],
         "artefacts": [],
         "records": [],
-        "texts": texts,
-        "code": records.training_code(),
         "report_modules": REPORT_MODULES,
         "lessons": [f"learn/{path.stem}" for path in sorted((ROOT / "notebooks" / "learn").glob("*.ipynb"))],
         "failures": {},
@@ -115,20 +140,21 @@ def exclusive(folder: Path):
         os.close(lock)
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def engine(phase: str, target: str, folder: Path, jobs: int, lock: int, watch, *, cluster="", force=()) -> int:
+    """Run Snakemake in the profile's folder until ``target`` of a phase is made; its output goes to ``engine.log``.
 
-
-def engine(folder: Path, target: str, jobs: int, log: Path, lock: int, watch) -> int:
-    """Run Snakemake in the profile's folder until ``target`` is made; its output goes to ``log``."""
-    threads = str(max(1, cores() // jobs))
-    variables = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-                 "QLSTM_REPORTS": str(reports().resolve()), "QLSTM_DATA": str(raw_data().resolve())}  # fmt: skip
+    ``force``: rules whose jobs run even if the engine thinks that they need not.
+    """
+    variables = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "QLSTM_REPORTS": str(reports().resolve()),
+                 "QLSTM_DATA": str(raw_data().resolve())}  # fmt: skip
+    variables |= {} if cluster else gpus.threads(jobs)
     command = [sys.executable, "-m", "snakemake", target, "--snakefile", str(ROOT / "workflow" / "Snakefile"),
-               "--directory", str(folder), "--cores", str(jobs),
-               "--profile", str(ROOT / "workflow" / "profiles" / "default")]  # fmt: skip
-    with log.open("a", encoding="utf-8") as output:
+               "--directory", str(folder), "--profile", str(ROOT / "workflow" / "profiles" / (cluster or "default")),
+               "--config", f"phase={phase}"]  # fmt: skip
+    # locally a run takes a gpu_slot; on a cluster what its profile says
+    command += ["--jobs", str(jobs)] if cluster else ["--cores", str(jobs), "--resources", f"gpu_slot={jobs}"]
+    command += ["--forcerun", *force] if force else []
+    with (folder / "engine.log").open("a", encoding="utf-8") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | variables, pass_fds=[lock]
         )
@@ -156,6 +182,9 @@ def reproduce(options) -> int:
             "this selection has no runs: the tables and figures asked for are not made from these data sets"
         )
     folder = reports() / options.profile
+    if options.command == "plan":
+        print("\n".join(costs.plan(configs, options.profile)))
+        return 0
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder):
         pass  # writable
@@ -163,28 +192,51 @@ def reproduce(options) -> int:
         content = plan(options, configs)
         write = lambda: records.write_atomically(folder / "plan.json", json.dumps(content, indent=1).encode())  # noqa: E731
         write()
-        for run_id in content["selected"]:
-            (folder / "runs" / run_id / "error.txt").unlink(missing_ok=True)
-        log, started = folder / "engine.log", time.monotonic()
+        log, started, runs_failed = folder / "engine.log", time.monotonic(), 0
         log.write_text("", encoding="utf-8")
-        jobs = options.jobs or min(cores(), 8)
+        jobs = options.jobs or (CLUSTER_JOBS if options.cluster else gpus.side_by_side())
         progress = Progress(folder, content)
+        if options.profile == "paper":
+            print("\n".join(costs.plan(configs, options.profile)))
         print(progress.opening(jobs))
-        runs_failed = 0
-        if options.command == "reproduce":
-            runs_failed = engine(folder, "runs", jobs, log, lock, progress.show)
+        if options.command == "reproduce" and content["todo"]:
+            for run_id in content["todo"]:
+                run = folder / "runs" / run_id
+                (run / "error.txt").unlink(missing_ok=True)
+                if run_id in content["outdated"]:
+                    (run / "record.json").replace(run / "record.outdated.json")
+            runs_failed = engine(
+                "runs", "runs", folder, jobs, lock, progress.show, cluster=options.cluster, force=["run"]
+            )
             content["failures"] = progress.failures()
-            for run_id in content["selected"]:  # only now is a record safe from the engine, which may have to redo it
-                if (folder / "runs" / run_id / "record.json").exists():
-                    (folder / "runs" / run_id / "checkpoint.pt").unlink(missing_ok=True)
-        found = records.load_all(options.profile)
-        content["phase"] = "page"
+        found, local = records.load_all(options.profile), min(jobs, gpus.cores())
         content["records"] = [record["run_id"] for record in found]
+        bare = [record for record in found if not (folder / "runs" / record["run_id"] / "notebook.html").exists()]
+        content["runs"] |= {record["run_id"]: record["config"] for record in bare}
+        content["unrendered"] = [record["run_id"] for record in bare if costs.at_hand(record["config"]["dataset"])]
+        write()
+        if content["unrendered"]:
+            progress.finish(
+                f"{len(content['unrendered'])} records were made without a notebook; their notebooks are made"
+            )
+            if engine("notebooks", "notebooks", folder, local, lock, lambda: None):
+                print(f"error: some of these notebooks could not be made, see {log}", file=sys.stderr)
+        if len(bare) > len(content["unrendered"]):
+            print(f"{len(bare) - len(content['unrendered'])} notebooks are left out: their data sets are not at hand")
         wanted = [REPORTED_IN.get(name, name) for name in options.only or [*ARTEFACTS, *FROM_ALL]]
         content["artefacts"] = [name for name in dict.fromkeys(wanted) if tables.makeable(found, name)]
         write()
         progress.finish("runs done; lessons, tables and figures are made")
-        page_failed = engine(folder, "index.html", jobs, log, lock, lambda: None)
+        # by content, not by age: a record from a machine with another clock, or an older one, counts too
+        made_from, now = folder / ".made_from", "".join(record["checksum"] + "\n" for record in found)
+        for path in (folder / "notebooks").rglob("*.ipynb"):
+            if path.stat().st_mtime > time.time():  # copied from a machine whose clock is ahead: the engine would stop
+                os.utime(path)
+        changed = not made_from.exists() or made_from.read_text(encoding="utf-8") != now
+        page_failed = engine("page", "index.html", folder, local, lock, lambda: None,
+                             force=["report", "explore", "page"] if changed else [])  # fmt: skip
+        if not page_failed:
+            records.write_atomically(made_from, now.encode())
         progress.clear()
         for run_id, cause in content["failures"].items():
             print(f"failed: {run_id}: {cause}")
@@ -223,8 +275,6 @@ def main(arguments=None) -> int:
         options = parse(arguments)
         if options.profile not in PROFILES:
             raise ConfigError(unknown("profile", options.profile, PROFILES))
-        if options.command == "status":
-            return status(reports() / options.profile)
         return fetch(options) if options.command == "data" else reproduce(options)
     except (ConfigError, data.DataError, records.RecordError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ function ``obstacle(x, norms)``: why it cannot run these products (T, N, 4d) wit
 ======== =============================================================================================
 naive    the equations, step by step, with autograd: the ground truth; all devices and normalizers
 cpu      an explicit backward pass around a small C++ extension, compiled on first use
+triton   fused kernels for NVIDIA GPUs
 ======== =============================================================================================
 """
 
@@ -14,9 +15,9 @@ from types import ModuleType
 
 from qlstm.errors import ConfigError, unknown
 
-BACKENDS = ["naive", "cpu"]
+BACKENDS = ["naive", "cpu", "triton"]
 """The implementations by name."""
-_FASTEST_FIRST = ["cpu", "naive"]
+_FASTEST_FIRST = ["triton", "cpu", "naive"]
 
 
 def check_backend(name: str):

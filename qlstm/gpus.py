@@ -1,0 +1,86 @@
+"""The GPUs of this machine: how many runs work side by side, and which GPU a run takes. Imports no torch."""
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+GPU_SLOTS = 4
+"""Runs that share one GPU where nothing else is said (``JOBS``)."""
+
+
+def visible() -> list[str]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; empty without one."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if names is None:
+        listing = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        try:
+            names = ",".join(
+                subprocess.run(listing, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+            )
+        except (OSError, subprocess.SubprocessError):
+            names = ""
+    return [name.strip() for name in names.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def side_by_side() -> int:
+    """Runs that train at once on this machine: :data:`GPU_SLOTS` a GPU, else one a core, at most 8."""
+    return len(visible()) * GPU_SLOTS or min(cores(), 8)
+
+
+def threads(jobs: int) -> dict[str, str]:
+    """Variables that share the cores out among ``jobs`` processes."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(max(1, cores() // jobs)))
+
+
+@contextlib.contextmanager
+def one_gpu() -> Iterator[str | None]:
+    """Let this process see only the GPU that the fewest runs on this machine use, until it leaves the context.
+
+    Yields its name, None where there is at most one to choose from. Call it before CUDA is initialized. A taken
+    slot is a locked file in the machine's temporary folder; the lock ends with the process, however that ends.
+    """
+    names, before = visible(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if len(names) < 2:
+        yield None
+        return
+    folder = Path(tempfile.gettempdir()) / f"qlstm-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with filelock.FileLock(folder / "choice"):  # one process at a time counts and takes
+        free = {name: _free_slots(folder, name) for name in names}
+        name = min(names, key=lambda name: free[name][0])
+        slot = filelock.FileLock(folder / free[name][1])
+        slot.acquire(timeout=0)
+    os.environ["CUDA_VISIBLE_DEVICES"] = name
+    try:
+        yield name
+    finally:
+        slot.release()
+        os.environ.pop("CUDA_VISIBLE_DEVICES")
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def _free_slots(folder: Path, name: str) -> tuple[int, str]:
+    """How many slots of a GPU are taken, and the name of one that is not."""
+    taken, files = 0, sorted(path.name for path in folder.glob(f"{name}.*"))
+    free = f"{name}.{len(files)}"
+    for file in files:
+        lock = filelock.FileLock(folder / file)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            taken += 1
+        else:
+            lock.release()
+            free = file
+    return taken, free
