@@ -3,6 +3,8 @@
 ``step_times.csv`` has a row a measurement: ``machine``, ``task``, ``hidden``, ``layers``, ``steps``, ``batch``,
 ``quantized`` ("yes", "no" or "any"), ``normalizer``, ``ms`` of one update (forward, backward, optimizer) and its
 ``source``. Where there is a record of such a run from the machine, its own seconds count instead.
+
+Here ``configs`` (one: ``config``) are runs of a ``profile``; ``dataset`` and ``name`` are names, of data and of a machine.
 """
 
 import csv

@@ -4,6 +4,8 @@ A lock of the operating system ends with its process, however that ends, but man
 machine. So the holder also names itself in ``.owner`` and touches that file every :data:`BEAT` seconds; processes of other
 machines wait as long as it is touched. Its age is taken by the file system's own clock, so that the machines' clocks
 need not agree. Should two work on one run all the same, both write the same content, whole or not at all.
+
+``directory``: of the run that the lock is for.
 """
 
 import contextlib

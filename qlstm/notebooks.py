@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from qlstm import pages
 from qlstm.errors import ConfigError, unknown
 
 
@@ -45,6 +44,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
 
 def to_html(notebook: Path):
     """Write a readable page of an executed ``notebook`` beside it; it loads nothing from a network."""
+    from qlstm import pages  # not needed to train, as its packages are not
+
     title, body = pages.notebook_cells(notebook)
     page = pages.render("base.html.jinja", title=title, body=body)
     notebook.with_suffix(".html").write_text(page, encoding="utf-8")

@@ -52,7 +52,7 @@ def checksum(record: dict[str, Any]) -> str:
 
 
 def sha256(content: dict[str, Any]) -> str:
-    """sha256 of plain values, such as a run's settings, whatever their order."""
+    """sha256 of ``content``, plain values such as a run's settings, whatever their order."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
@@ -62,7 +62,7 @@ def identity(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def outdated(record: dict[str, Any], config: dict[str, Any], text: str | None, code: str) -> str:
-    """Why a run has to be repeated although it has a record; empty if it has not to.
+    """Why the run of a ``config`` has to be repeated although it has a record; empty if it has not to.
 
     ``text``: sha256 of the data set as it is now, None where it is not at hand (then it is taken for the same).
     ``code``: :func:`training_code`.
@@ -116,7 +116,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_of(run_id: str, profile: str, root: Path | None = None) -> dict[str, Any]:
-    """The record of one run of a profile. Raises ``RecordError`` also for a record of another run in its folder."""
+    """The record of the run ``run_id`` of a profile. Raises ``RecordError`` also for a record of another run in its folder."""
     path = (root or reports()) / profile / "runs" / run_id / "record.json"
     record = load(path)
     if record["run_id"] != run_id:

@@ -3,6 +3,9 @@
 The workflow calls it once a run. Several runs, or those of a table (``--only table_3 --seeds 3``), train side by side, a
 process each, for at most ``--minutes``; the same command goes on from there. With ``--no-notebook`` it needs nothing but
 torch, numpy and safetensors. A command, not to be imported: the function is :func:`qlstm.run`.
+
+Inside, ``options`` are those of the command line, ``settings`` the fields of a run's configuration, ``run_id`` and
+``directory`` its name and folder, ``profile`` that of its grid, ``text`` and ``code`` the fingerprints it must agree in.
 """
 
 import argparse

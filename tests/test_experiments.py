@@ -254,7 +254,7 @@ def test_the_run_notebooks_parameters_are_the_configurations_fields(notebook, ta
     source = parameters_of(ROOT / "notebooks" / "run" / f"{notebook}.ipynb")
     namespace = {}
     exec(source, {}, namespace)
-    others = ["directory", "device", "backend"]
+    others = ["directory", "device", "backend", "train"]
     assert list(namespace) == [field.name for field in dataclasses.fields(ExperimentConfig)] + others
     assert all("#" in line for line in source.splitlines())
     config = ExperimentConfig.from_parameters(namespace, *others)

@@ -23,6 +23,9 @@ batch normalization four, each over a quarter of the steps, so that no more than
 recurrent products is ever held). Nothing synchronizes, depends on values or is allocated outside torch, so that a
 whole training step can be captured by ``torch.cuda.graph``, after a first one has compiled the kernels. Without one a
 launch costs some ten microseconds of the CPU; ``torch.cuda.make_graphed_callables`` makes a graph of a layer.
+
+``x``, ``w_h``, ``bias``, ``state``, ``norms`` and ``coded`` as in :func:`qlstm.recurrence.naive.recurrence`; ``kind``: what
+normalizes, ``d``: hidden units.
 """
 
 import os
