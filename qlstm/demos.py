@@ -71,10 +71,11 @@ def writes(model: LanguageModel, vocabulary: list[str], prompt: str = "The ", te
     unknown = sorted(set(prompt) - set(vocabulary))
     if unknown:
         print(f"(not among the model's symbols, so left out: {' '.join(unknown)})")
-    ids = torch.tensor([vocabulary.index(symbol) for symbol in prompt if symbol in vocabulary], dtype=torch.int64)
-    if len(ids) == 0:
+    prompt = "".join(symbol for symbol in prompt if symbol in vocabulary)
+    if not prompt:
         print("give it at least one symbol that it knows to start from")
         return
+    ids = torch.tensor([vocabulary.index(symbol) for symbol in prompt])
     drawn = model.sample(ids, length, temperature=temperature, seed=seed)
     print(prompt + "".join(vocabulary[i] for i in drawn).replace("\r", ""))
 
