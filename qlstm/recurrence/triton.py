@@ -177,6 +177,10 @@ class Blocks:
         self.weight_tiles = _ceil(4 * d, self.weight["BQ"]), _ceil(d, self.weight["BJ"])
         self.weight_splits = min(16, max(1, PROGRAMS // (self.weight_tiles[0] * self.weight_tiles[1])))
 
+    def weight_length(self, rows: int) -> int:
+        """Rows of the gradient of W_h that one program sums, of ``rows`` in all."""
+        return _ceil(_ceil(rows, self.weight_splits), 64) * 64
+
 
 def _planes(w_h: Tensor, coded: bool) -> tuple[Tensor, Tensor | None]:
     """W_h as bfloat16 (1, 4d, d') and the magnitudes of its rows (4d), or without codes as the sum of (3, 4d, d').
@@ -257,7 +261,7 @@ class _Recurrence(torch.autograd.Function):
             torch.empty_like(c_0),
         )
         grad_c, grad_c_before = grad_c_n.clone(memory_format=torch.contiguous_format), torch.empty_like(c_0)
-        length = _ceil(_ceil(slots * samples, blocks.weight_splits), 64) * 64
+        length = blocks.weight_length(slots * samples)
         grad_w = x.new_empty(_ceil(slots * samples, length), 4 * d, d)
         sums, sums_c = x.new_empty(blocks.backward_grid[1], 3, 4 * d), x.new_empty(blocks.backward_grid[1], 2, d)
         inputs = x, planes, magnitude, offset, gain_x, gain_h
