@@ -60,8 +60,8 @@ def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False):
     return {kernel.fn.__name__: (kernel, args, kwargs) for kernel, args, kwargs in recorded}.values()
 
 
-def compiled(kernel, args, kwargs, capability):
-    """The kernel compiled for these arguments as a launch would, and what ptxas says of it."""
+def compiled(kernel, args, kwargs, capability, tmp_path):
+    """The kernel compiled as a launch with these arguments would, its registers, and bytes a thread spills of them."""
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -83,11 +83,11 @@ def compiled(kernel, args, kwargs, capability):
                 attributes[index,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attributes)
     result = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    command = [triton.knobs.nvidia.ptxas.path, "-v", "--gpu-name", f"sm_{capability}{'a' if capability >= 90 else ''}"]
-    said = subprocess.run([*command, "-o", os.devnull, "/dev/stdin"], input=result.asm["ptx"], capture_output=True,
-                          text=True, check=True).stderr  # fmt: skip
-    spilled, registers = re.search(r"(\d+) bytes spill loads", said), re.search(r"Used (\d+) registers", said)
-    return result, int(registers[1]), int(spilled[1])
+    (tmp_path / "cubin").write_bytes(result.asm["cubin"])
+    command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", tmp_path / "cubin"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", said).groups()
+    return result, int(registers), int(stack)
 
 
 # Bytes of registers that a thread spills in the worst of a shape's kernels, as compiled by Triton 3.6 and 3.9
@@ -104,7 +104,7 @@ def test_kernels_compile_for_gpus(N, d, normalizer, capability, spills, monkeypa
     assert len(found) >= 4
     for kernel, args, kwargs in found:
         name = kernel.fn.__name__
-        result, registers, spilled = compiled(kernel, args, kwargs, capability)
+        result, registers, spilled = compiled(kernel, args, kwargs, capability, tmp_path)
         assert result.metadata.shared <= SHARED_MEMORY[capability], name
         assert registers * kwargs.get("num_warps", 4) * 32 <= 1 << 16, name
         assert spilled <= spills, name

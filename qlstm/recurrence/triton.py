@@ -165,7 +165,7 @@ class Blocks:
         self.row_samples = 8 if self.persistent else 1
         self.row_units = _power(d, 16, 1 << 30)
         self.row_grid = (_ceil(samples, self.row_samples),)
-        self.row_warps = 16 if self.persistent else _power(self.row_units // 128, 4, 16)
+        self.row_warps = 16 if self.persistent else _power(self.row_units // 64, 4, 16)
         # W_h' times the gradients of products: cut along the sum so that the programs fill a GPU
         self.product_samples, self.product_units = _power(samples, 16, 128), _power(d, 16, 64)
         tiles = _ceil(d, self.product_units), _ceil(samples, self.product_samples)
@@ -173,7 +173,7 @@ class Blocks:
         self.splits = _ceil(4 * d, self.product_length)
         self.product_grid = *tiles, self.splits
         # gradient of W_h
-        self.weight = dict(BQ=128, BJ=128, BK=32, num_warps=8) if d >= 1024 else dict(BQ=64, BJ=64, BK=64, num_warps=4)
+        self.weight = dict(BQ=128, BJ=128, BK=32, num_warps=8) if d >= 1024 else dict(BQ=64, BJ=64, BK=32, num_warps=4)
         self.weight_tiles = _ceil(4 * d, self.weight["BQ"]), _ceil(d, self.weight["BJ"])
         self.weight_splits = min(16, max(1, PROGRAMS // (self.weight_tiles[0] * self.weight_tiles[1])))
 
