@@ -27,9 +27,10 @@ TOLERANCES = {
     # squares, and of codes and scales found in float32
     "objective": dict(rtol=0.0, atol=1e-12),
     "objective_float32": dict(rtol=0.0, atol=1e-5),
-    # relative error against float64, of the triton backend: ``rtol`` times that of the naive one in float32, which is
-    # 1e-7 to 1e-6, and ``atol`` where that one happens to be less; sums there are in another order
-    "kernel": dict(rtol=2.0, atol=5e-7),
+    # relative error against float64, of the triton backend: ``rtol`` times that of the naive one in float32, whose
+    # batch normalization keeps its sums in float64 on a CPU; for a single tensor with ``atol`` more, as normalizing a
+    # few samples amplifies one rounding and not another: over seeds both vary between 1e-7 and 1.8e-6
+    "kernel": dict(rtol=3.0, atol=2e-6),
     # weights after steps of Adam with learning rate 1e-3 on two float32 recurrences: Adam divides a gradient by its
     # size, so where it is nearly 0 its rounding moves a weight by up to 1e-3 a step
     "trained": dict(rtol=1e-4, atol=1e-4),

@@ -168,7 +168,7 @@ class Blocks:
         self.row_samples = 8 if self.persistent else 1
         self.row_units = _power(d, 16, 1 << 30)
         self.row_grid = (_ceil(samples, self.row_samples),)
-        self.row_warps = 16 if self.persistent else _power(self.row_units // 128, 4, 16)
+        self.row_warps = 16 if self.persistent else _power(self.row_units // 64, 4, 16)
         # W_h' times the gradients of products: cut along the sum so that the programs fill a GPU
         self.product_samples, self.product_units = _power(samples, 16, 128), _power(d, 16, 64)
         tiles = _ceil(d, self.product_units), _ceil(samples, self.product_samples)
@@ -176,9 +176,13 @@ class Blocks:
         self.splits = _ceil(4 * d, self.product_length)
         self.product_grid = *tiles, self.splits
         # gradient of W_h
-        self.weight = dict(BQ=128, BJ=128, BK=32, num_warps=8) if d >= 1024 else dict(BQ=64, BJ=64, BK=64, num_warps=4)
+        self.weight = dict(BQ=128, BJ=128, BK=32, num_warps=8) if d >= 1024 else dict(BQ=64, BJ=64, BK=32, num_warps=4)
         self.weight_tiles = _ceil(4 * d, self.weight["BQ"]), _ceil(d, self.weight["BJ"])
         self.weight_splits = min(16, max(1, PROGRAMS // (self.weight_tiles[0] * self.weight_tiles[1])))
+
+    def weight_length(self, rows: int) -> int:
+        """Rows of the gradient of W_h that one program sums, of ``rows`` in all."""
+        return _ceil(_ceil(rows, self.weight_splits), 64) * 64
 
 
 def _planes(w_h: Tensor, coded: bool) -> tuple[Tensor, Tensor | None]:
@@ -260,7 +264,7 @@ class _Recurrence(torch.autograd.Function):
             torch.empty_like(c_0),
         )
         grad_c, grad_c_before = grad_c_n.clone(memory_format=torch.contiguous_format), torch.empty_like(c_0)
-        length = _ceil(_ceil(slots * samples, blocks.weight_splits), 64) * 64
+        length = blocks.weight_length(slots * samples)
         grad_w = x.new_empty(_ceil(slots * samples, length), 4 * d, d)
         sums, sums_c = x.new_empty(blocks.backward_grid[1], 3, 4 * d), x.new_empty(blocks.backward_grid[1], 2, d)
         inputs = x, planes, magnitude, offset, gain_x, gain_h

@@ -1,0 +1,159 @@
+"""The triton backend without a GPU: equal to naive in the interpreter, compiled for GPUs that are not there."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from qlstm import ConfigError, QuantLSTM
+from qlstm.normalizers import make_normalizer
+from qlstm.recurrence import triton as backend
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+SHARED_MEMORY = {90: 227 << 10, 80: 163 << 10}
+"""Bytes a program can have, by compute capability."""
+FUSION = {"TRITON_DEFAULT_FP_FUSION": "1"}  # as ever; 3.9 warns that this will change
+KERNELS = ["forward_columns", "forward_rows", "backward_product", "backward_columns", "backward_rows",
+           "layer_gradients", "weight_gradient"]  # fmt: skip
+
+
+@needs_triton
+def test_it_equals_naive():
+    """See triton_equality.py; on a GPU where there is one, else in Triton's interpreter."""
+    if not torch.cuda.is_available():
+        pytest.importorskip("triton", "3.9", reason="before 3.9 the interpreter fails with numpy 2.4")
+    environment = os.environ | FUSION | {"TRITON_INTERPRET": "0" if torch.cuda.is_available() else "1"}
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "triton_equality.py"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert re.search(r"\d\d passed", done.stdout)
+
+
+class Recorder:
+    """Stands in for a kernel and keeps what it was launched with."""
+
+    def __init__(self, kernel, launches):
+        self.kernel, self.launches = kernel, launches
+
+    def __getitem__(self, grid):
+        return lambda *args, **kwargs: self.launches.append((self.kernel, args, kwargs))
+
+
+def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False):
+    """All launches of a forward and a backward pass, by kernel (not two with the same blocks); nothing is computed."""
+    kernels = pytest.importorskip("qlstm.recurrence.triton_kernels")
+    recorded = []
+    with monkeypatch.context() as patch:
+        for name in KERNELS:
+            patch.setattr(kernels, name, Recorder(getattr(kernels, name), recorded))
+        norms = [make_normalizer(normalizer, (4, d), d, T) for _ in range(2)]
+        norms.append(make_normalizer(normalizer if cell else "none", (d,), d, T))
+        state = torch.zeros(N, d), torch.zeros(N, d)
+        x, w_h, bias = torch.zeros(T, N, 4 * d), torch.ones(4 * d, d), torch.zeros(4 * d)
+        output, _ = backend.recurrence(x, w_h.requires_grad_(), bias, state, norms, coded=coded)
+        output.sum().backward()
+    return {kernel.fn.__name__: (kernel, args, kwargs) for kernel, args, kwargs in recorded}.values()
+
+
+def compiled(kernel, args, kwargs, capability, tmp_path):
+    """The kernel compiled as a launch with these arguments would, its registers, and bytes a thread spills of them."""
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    options = {key: kwargs[key] for key in ("num_warps", "num_stages") if key in kwargs}
+    values = dict(zip(kernel.arg_names, args, strict=False)) | {k: v for k, v in kwargs.items() if k not in options}
+    signature, constants, attributes = {}, {}, {}
+    for index, parameter in enumerate(kernel.params):
+        name, value = parameter.name, values[parameter.name]
+        divisible = not parameter.do_not_specialize
+        if parameter.is_constexpr or value is None or (divisible and isinstance(value, int) and value == 1):
+            signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[name] = "*bf16" if value.dtype == torch.bfloat16 else "*fp32"
+            attributes[index,] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = "i32"
+            if divisible and value % 16 == 0:
+                attributes[index,] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constants, attributes)
+    result = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    (tmp_path / "cubin").write_bytes(result.asm["cubin"])
+    command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", tmp_path / "cubin"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", said).groups()
+    return result, int(registers), int(stack)
+
+
+# Bytes of registers that a thread spills in the worst of a shape's kernels, as compiled by Triton 3.6 and 3.9
+@needs_triton
+@pytest.mark.skipif(sys.platform != "linux", reason="ptxas comes with triton for Linux")
+@pytest.mark.parametrize(
+    ("N", "d", "normalizer", "capability", "spills"),
+    [(64, 512, "batch_shared", 90, 0), (64, 512, "layer", 90, 0), (100, 100, "layer", 90, 400), (100, 100, "layer", 80, 400)],
+)  # fmt: skip
+def test_kernels_compile_for_gpus(N, d, normalizer, capability, spills, monkeypatch, tmp_path):
+    for name, value in (FUSION | {"TRITON_CACHE_DIR": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    found = launches(monkeypatch, N, d, normalizer, coded=True)
+    assert len(found) >= 4
+    for kernel, args, kwargs in found:
+        name = kernel.fn.__name__
+        result, registers, spilled = compiled(kernel, args, kwargs, capability, tmp_path)
+        assert result.metadata.shared <= SHARED_MEMORY[capability], name
+        assert registers * kwargs.get("num_warps", 4) * 32 <= 1 << 16, name
+        assert spilled <= spills, name
+        products = re.search(r"wgmma\.mma_async|mma\.sync", result.asm["ptx"])
+        kept = name.endswith("_rows") and d <= backend.PERSISTENT_UNITS
+        takes_product = kept or name in ("forward_columns", "backward_product", "weight_gradient")
+        assert (products is not None) == takes_product, name
+
+
+@pytest.mark.parametrize("normalizer", ["none", "layer", "batch_separate"])
+@pytest.mark.parametrize(
+    ("N", "d", "T"), [(1, 1, 1), (20, 300, 35), (20, 650, 7), (64, 512, 9), (128, 2000, 3), (100, 100, 8)]
+)
+def test_blocks_cover_all(N, d, T, normalizer):
+    """No sample, unit or row of a sum is left out or summed twice."""
+    blocks = backend.Blocks(N, d, {"batch_separate": "batch"}.get(normalizer, normalizer), coded=True)
+    assert blocks.forward_grid[0] * blocks.forward_units >= d > (blocks.forward_grid[0] - 1) * blocks.forward_units
+    assert blocks.backward_grid[0] * blocks.backward_units >= d
+    assert blocks.forward_grid[1] * blocks.samples >= N
+    assert blocks.row_grid[0] * blocks.row_samples >= N
+    assert blocks.row_units >= d
+    if normalizer == "batch_separate":
+        assert blocks.forward_grid[1] == 1
+    assert blocks.product_length % 64 == 0
+    assert blocks.splits * blocks.product_length >= 4 * d > (blocks.splits - 1) * blocks.product_length
+    for rows in (1, N, T * N):
+        length = blocks.weight_length(rows)
+        assert length % blocks.weight["BK"] == 0
+        assert length * -(-rows // length) >= rows
+
+
+def test_on_the_cpu_it_says_why_not():
+    with pytest.raises(ConfigError, match=r"backend 'triton' cannot run this: .* take backend='auto'"):
+        QuantLSTM(3, 4, backend="triton")(torch.zeros(2, 3, 3))
+
+
+def test_without_triton_it_says_so(monkeypatch):
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    norms = [QuantLSTM(3, 4).norm_hh_l0] * 3
+    assert backend.obstacle(torch.zeros(2, 3, 16), norms) == "triton is not installed"
+
+
+def test_importing_the_backend_does_not_import_triton():
+    code = "import sys, qlstm.recurrence.triton; assert 'triton' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_trace():
+    norms = [QuantLSTM(3, 4).norm_hh_l0] * 3
+    with pytest.raises(ConfigError, match="keeps no trace; take backend='naive'"):
+        backend.recurrence(torch.zeros(2, 3, 16), torch.zeros(16, 4), torch.zeros(16), (torch.zeros(3, 4),) * 2, norms,
+                           trace=[])  # fmt: skip
