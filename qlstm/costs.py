@@ -73,7 +73,7 @@ def updates(config: ExperimentConfig, sizes: dict[str, int] | None = None) -> fl
             math.ceil((sizes[part] // streams - 1) / config.steps)
             for part, streams in (("train", config.batch_size), ("valid", 64))
         )
-    return train + FORWARD_ALONE * max(valid, 0)
+    return max(train, 1) + FORWARD_ALONE * max(valid, 0)
 
 
 def _sizes(config: ExperimentConfig) -> dict[str, int]:

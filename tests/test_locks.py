@@ -1,0 +1,131 @@
+"""One process a run on one or several machines; which GPU a process takes."""
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+
+import filelock
+import pytest
+
+from qlstm import gpus, locks
+
+
+def test_held_as_long_as_the_process_lives(tmp_path):
+    script = (
+        f"import pathlib, sys, time\nfrom qlstm import locks\nwith locks.exclusive(pathlib.Path({str(tmp_path)!r})):\n"
+    )
+    script += "    print('in', flush=True)\n    time.sleep(60)"
+    assert not locks.held(tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "in\n"
+    assert locks.held(tmp_path)
+    process.kill()
+    process.communicate()
+    assert (tmp_path / ".owner").exists()  # left behind, but of this machine: the lock itself tells
+    assert not locks.held(tmp_path)
+    (tmp_path / ".record.json.abc.tmp").write_text("half")
+    with locks.exclusive(tmp_path):
+        assert not list(tmp_path.glob("*.tmp"))
+        assert (tmp_path / ".owner").read_text() == f"{platform.node()} {os.getpid()}\n"
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_another_machines_process_counts_while_it_is_heard_of(tmp_path, monkeypatch):
+    """The other machine is played by its .owner file; the lock here is free, as on a file system that keeps it local."""
+    (tmp_path / ".lock").touch()
+    owner = tmp_path / ".owner"
+    owner.write_text("another-machine 17\n")
+    assert locks.held(tmp_path)
+    os.utime(owner, (time.time() - locks.STALE - 5,) * 2)
+    assert not locks.held(tmp_path)
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # this machine's clock is decades behind: the file system's counts
+    os.utime(owner)
+    assert locks.held(tmp_path)
+    lines = []
+    threading.Timer(1.0, owner.unlink).start()
+    with locks.exclusive(tmp_path, lines.append):
+        assert owner.read_text().startswith(platform.node())
+    assert lines == [f"{tmp_path.name}: another process trains this run; waiting for it to end"]
+
+
+def test_the_holder_makes_itself_heard(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT", 0.05)
+    with locks.exclusive(tmp_path):
+        os.utime(tmp_path / ".owner", (0, 0))
+        time.sleep(0.5)
+        assert (tmp_path / ".owner").stat().st_mtime > 0
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine with three GPUs: its nvidia-smi."""
+    (tmp_path / "bin").mkdir()
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+
+def hold():
+    """Another process that takes a GPU; its name."""
+    script = "import os, time\nfrom qlstm import gpus\nwith gpus.one_gpu():\n"
+    script += "    print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n    time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    return process, process.stdout.readline().strip()
+
+
+def end(process):
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_run_takes_the_gpu_that_the_fewest_use(monkeypatch):
+    assert gpus.visible() == ["0", "1", "2"]
+    assert gpus.side_by_side() == 3 * gpus.GPU_SLOTS
+    holders = [hold() for _ in range(5)]
+    try:
+        assert [name for _, name in holders] == ["0", "1", "2", "0", "1"]
+        with gpus.one_gpu() as name:
+            assert name == os.environ["CUDA_VISIBLE_DEVICES"] == "2"
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+        end(holders[1][0])  # kill -9 frees its slot
+        end(holders[4][0])
+        with gpus.one_gpu() as name:
+            assert name == "1"
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
+        with gpus.one_gpu() as name:
+            assert name == "2"
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,2"
+    finally:
+        for process, _ in holders:
+            end(process)
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [("", []), ("-1", []), ("3", ["3"]), ("0, 5", ["0", "5"]), ("GPU-a,MIG-b", ["GPU-a", "MIG-b"])],
+)
+@pytest.mark.usefixtures("machine")
+def test_what_the_environment_allows_counts(monkeypatch, visible, names):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus.visible() == names
+    assert gpus.side_by_side() == len(names) * gpus.GPU_SLOTS or min(gpus.cores(), 8)
+    if len(names) < 2:
+        with gpus.one_gpu() as name:
+            assert name is None
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+
+
+def test_a_lock_tested_while_it_is_free_is_free_afterwards(tmp_path):
+    (tmp_path / ".lock").touch()
+    assert not locks.held(tmp_path)
+    with filelock.FileLock(tmp_path / ".lock").acquire(timeout=0):
+        assert locks.held(tmp_path)
