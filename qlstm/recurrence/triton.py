@@ -24,7 +24,7 @@ their statistics; the rest is computed again. After the loop the gradient of W_h
 batch normalization four, each over a quarter of the steps, so that no more than a quarter of the gradients of the
 recurrent products is ever held). Nothing synchronizes, depends on values or is allocated outside torch, so that a
 whole training step can be captured by ``torch.cuda.graph``, after a first one has compiled the kernels. Without one a
-launch costs some ten microseconds of the CPU; ``torch.cuda.make_graphed_callables`` makes a graph of a layer.
+launch costs some ten microseconds of the CPU.
 """
 
 import os
