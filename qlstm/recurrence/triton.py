@@ -5,24 +5,26 @@ sum of three bfloat16 numbers, and a product of two bfloat16 numbers, summed in 
 are bfloat16 numbers themselves, so h times codes is three products; the magnitude of a row of W_h is multiplied
 afterwards. Other matrices are split too: six products, those below 2^-24 of the largest left out.
 
-What normalizes decides how a step is cut into kernels (:mod:`~qlstm.recurrence.triton_kernels`). Launches a step:
+Normalizer, quantizer and size decide how a step is cut into kernels (:mod:`~qlstm.recurrence.triton_kernels`):
 
-=================================== ======= ========== =========================================================
-normalizer                          forward backward   because
-=================================== ======= ========== =========================================================
-none, weight, layer; d <= 128       0       0          a program has all units of 8 samples and loops over time
-none, weight, batch                 1       1          a program has a few units of all samples; W_h h_{t-1} of
-                                                       these, statistics, cell and h_t are its own
-same, N d > 2^14                    1       2          the product W_h' (4d) is cut finer than the units
-layer, d > 128                      2       2          product; then rows, as statistics go over all units
-=================================== ======= ========== =========================================================
+================================== ================= =========================================================
+                                   launches a step,
+                                   forward, backward because
+================================== ================= =========================================================
+none, weight, layer; codes;        0       0         a program has all units of 8 samples, keeps the codes of
+d <= 128                                             W_h in registers and loops over time
+none, weight, batch                1       1         a program has a few units of all samples: statistics and
+                                                     cell are its own, only h_{t-1} comes from the others
+same, N d > 2^14                   1       2         W_h' times gradients is cut into more programs than units
+layer                              2       2         a product; then whole rows, as statistics go over all units
+================================== ================= =========================================================
 
 Kept for the backward pass: the states, and the pre-activations, or with layer and batch normalization the products and
 their statistics; the rest is computed again. After the loop the gradient of W_h is one matrix product (with layer and
 batch normalization four, each over a quarter of the steps, so that no more than a quarter of the gradients of the
 recurrent products is ever held). Nothing synchronizes, depends on values or is allocated outside torch, so that a
 whole training step can be captured by ``torch.cuda.graph``, after a first one has compiled the kernels. Without one a
-launch costs some ten microseconds of the CPU; ``torch.cuda.make_graphed_callables`` makes a graph of a layer.
+launch costs some ten microseconds of the CPU.
 
 ``x``, ``w_h``, ``bias``, ``state``, ``norms`` and ``coded`` as in :func:`qlstm.recurrence.naive.recurrence`; ``kind``: what
 normalizes, ``d``: hidden units.
@@ -52,12 +54,13 @@ GRADIENT_SEGMENTS = 4
 
 
 def _kind(norm) -> str | None:
-    kinds = {Normalizer: "none", WeightNorm: "none", LayerNorm: "layer"}
-    return "batch" if _batch(norm) and norm.training else "fixed" if _batch(norm) else kinds.get(type(norm))
-
-
-def _batch(norm) -> bool:
-    return type(norm) is BatchNorm
+    kinds = {
+        Normalizer: "none",
+        WeightNorm: "none",
+        LayerNorm: "layer",
+        BatchNorm: "batch" if getattr(norm, "training", False) else "fixed",
+    }
+    return kinds.get(type(norm))
 
 
 def obstacle(x: Tensor, norms) -> str | None:
@@ -213,7 +216,7 @@ class _Recurrence(torch.autograd.Function):
         output, cells = x.new_empty(steps, samples, d), x.new_empty(steps, samples, d)
         saved = torch.empty_like(x) if setting.keep else x.new_empty(1, samples, 4 * d)
         blocks = Blocks(samples, d, setting.kind, setting.coded)
-        norm, cell = getattr(kernels, setting.kind.upper()), getattr(kernels, setting.kind_c.upper())
+        norm, cell = (getattr(kernels, kind.upper()).value for kind in (setting.kind, setting.kind_c))
         inputs = x, planes, magnitude, offset, gain_x, gain_h
         sizes = samples, d, planes.shape[-1], x[0].numel() if setting.keep else 0
 
@@ -238,7 +241,8 @@ class _Recurrence(torch.autograd.Function):
                     if setting.kind == "layer":
                         rows(t, 1, False)
         if setting.keep:
-            ctx.save_for_backward(x, planes, magnitude, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics,
+            kept = None if setting.kind == "none" else x
+            ctx.save_for_backward(kept, planes, magnitude, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics,
                                   statistics_c, output, cells, saved)  # fmt: skip
             ctx.setting = setting
         return output, cells[-1].clone()
@@ -253,20 +257,23 @@ class _Recurrence(torch.autograd.Function):
         setting = ctx.setting
         steps, samples, d = output.shape
         blocks = Blocks(samples, d, setting.kind, setting.coded)
-        norm, cell = getattr(kernels, setting.kind.upper()), getattr(kernels, setting.kind_c.upper())
+        norm, cell = (getattr(kernels, kind.upper()).value for kind in (setting.kind, setting.kind_c))
         grad_output = grad_output.contiguous()
-        grad_x = torch.empty_like(x)
+        grad_x = torch.empty_like(saved)
         # without normalization the gradients of x, of the pre-activations and of the recurrent product are the same
         slots = steps if setting.kind == "none" else max(2, _ceil(steps, GRADIENT_SEGMENTS))
-        grad_product = grad_x if setting.kind == "none" else x.new_empty(slots, samples, 4 * d)
+        grad_product = grad_x if setting.kind == "none" else saved.new_empty(slots, samples, 4 * d)
         partial, other_partial = (
-            x.new_empty(1 if blocks.persistent else blocks.splits, samples, d),
+            saved.new_empty(1 if blocks.persistent else blocks.splits, samples, d),
             torch.empty_like(c_0),
         )
         grad_c, grad_c_before = grad_c_n.clone(memory_format=torch.contiguous_format), torch.empty_like(c_0)
         length = blocks.weight_length(slots * samples)
-        grad_w = x.new_empty(_ceil(slots * samples, length), 4 * d, d)
-        sums, sums_c = x.new_empty(blocks.backward_grid[1], 3, 4 * d), x.new_empty(blocks.backward_grid[1], 2, d)
+        grad_w = saved.new_empty(_ceil(slots * samples, length), 4 * d, d)
+        sums, sums_c = (
+            saved.new_empty(blocks.backward_grid[1], 3, 4 * d),
+            saved.new_empty(blocks.backward_grid[1], 2, d),
+        )
         inputs = x, planes, magnitude, offset, gain_x, gain_h
         sizes = samples, d, planes.shape[-1]
 
@@ -298,7 +305,7 @@ class _Recurrence(torch.autograd.Function):
                 int(last < steps), samples, d, **blocks.weight,
             )  # fmt: skip
 
-        with torch.cuda.device_of(x):
+        with torch.cuda.device_of(saved):
             if blocks.persistent:
                 for first in reversed(range(0, steps, slots)):
                     count = min(slots, steps - first)
@@ -324,7 +331,7 @@ class _Recurrence(torch.autograd.Function):
             if setting.kind == "layer":
                 count, tile = steps * samples, max(1, 2048 // blocks.row_units)
                 rows_each = _ceil(_ceil(count, PROGRAMS), tile) * tile
-                sums = x.new_empty(_ceil(count, rows_each), 3, 4 * d)
+                sums = saved.new_empty(_ceil(count, rows_each), 3, 4 * d)
                 kernels.layer_gradients[(len(sums), 4)](
                     x, saved, statistics, gain_x, grad_x, sums, count, rows_each, d, tile, blocks.row_units, num_warps=8
                 )
