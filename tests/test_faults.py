@@ -20,11 +20,13 @@ sys.path.insert(0, str(ROOT / "workflow"))
 import reproduce as workflow
 
 KILLED_WHILE_WRITING = """
-import os, signal, sys
+import functools, os, signal
 from pathlib import Path
 import qlstm
-from qlstm import records
+from qlstm import data, records
 
+data.load_dataset = functools.cache(data.load_dataset)
+data.load_dataset("python_help", "char_lm")
 config, directory = qlstm.ExperimentConfig(**CONFIG), DIRECTORY
 moments = 0
 
@@ -67,15 +69,15 @@ print(killed)
 
 
 def test_kill_9_at_every_moment_of_writing(tmp_path):
-    config = dataclasses.replace(TINY, quantizer="bwn", epochs=3)
+    config = dataclasses.replace(TINY, quantizer="bwn", epochs=2)
     script = KILLED_WHILE_WRITING.replace("CONFIG", repr(config.as_dict())).replace("DIRECTORY", repr(str(tmp_path)))
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) >= 8
+    assert int(result.stdout) >= 6
     assert comparable(records.load(tmp_path / "record.json")) == comparable(qlstm.run(config, report=quiet))
     assert not list(tmp_path.glob(".*.tmp"))
     history = [json.loads(line)["epoch"] for line in (tmp_path / "epochs.jsonl").read_text().splitlines()]
-    assert history == [0, 1, 2, 3]
+    assert history == [0, 1, 2]
 
 
 @pytest.fixture
