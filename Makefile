@@ -26,13 +26,14 @@ endif
 REPRODUCE = $(PY) workflow/reproduce.py --profile "$(PROFILE)" --only "$(ONLY)" --datasets "$(DATASETS)" \
             --seeds "$(SEEDS)" --epochs "$(EPOCHS)" --jobs "$(JOBS)" --cluster "$(CLUSTER)"
 
-.PHONY: help setup lab data plan reproduce status report site course test test-slurm lint bench clean
+.PHONY: help setup lab data plan reproduce status report site course test test-slurm soak lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make reproduce    run every notebook and make all tables and figures -> reports/<profile>/index.html"
 	@echo "make test         the tests, the lessons against their stored outputs, the report notebooks on smoke records"
 	@echo "make test-slurm   the same grid on a Slurm of this machine, with everything killed once (root; 5 minutes)"
+	@echo "make soak         a table, killed 20 times at random moments, against an unbroken run of it (10 minutes)"
 	@echo "make lab          open JupyterLab"
 	@echo "make status       what is done, running, failed"
 	@echo "make plan         what reproduce would train: runs, data, hours by machine"
@@ -93,6 +94,9 @@ test: $(READY)
 test-slurm: $(READY)
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[slurm]'
 	@$(PY) tests/slurm.py
+
+soak: $(READY)
+	@$(PY) tests/soak.py
 
 lint: $(READY)
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .

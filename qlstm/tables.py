@@ -5,6 +5,7 @@ figure, as in :data:`qlstm.experiments.ARTEFACTS`. ``table``: the long form of o
 """
 
 import dataclasses
+import itertools
 import json
 from html import escape
 from importlib.resources import files
@@ -146,6 +147,45 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     if runs.empty:
         return pd.DataFrame(columns=[*keys, "mean", "half_width", "seeds", "diverged", *kept])
     return runs.groupby(keys, sort=False)[list(runs.columns)].apply(summary).reset_index()
+
+
+SEEDS_NEEDED = 3
+"""Seeds that both sides of a paired test must have: with two, one degree of freedom can hardly show anything."""
+
+
+def paired_tests(runs: pd.DataFrame) -> pd.DataFrame:
+    """Normalizers of one setting and quantizer compared in pairs over the seeds that both have: paired t-tests.
+
+    ``runs``: of :func:`frame`. A row for each label, quantizer and pair of normalizers ``a``, ``b``: ``seeds`` (common to
+    both; those where one diverged do not count), ``difference`` (mean of a - b in the metric's unit), ``half_width`` of its
+    95 % t-interval, ``p`` (two-sided), ``p_holm`` (Holm 1979, over the pairs of one label and quantizer) and ``remark``,
+    which says why a row has no p. Seeds share initial weights and minibatches as far as the networks do, hence pairs.
+    """
+    rows = []
+    for (name, quantizer), group in runs.groupby(["label", "quantizer"], sort=False):
+        by_seed = group.pivot_table("test", "seed", "normalizer", sort=False, dropna=False).astype(float)
+        names = [n for n in [*NORMALIZER_TITLES, *by_seed.columns] if n in by_seed]
+        family = []
+        for a, b in itertools.combinations(dict.fromkeys(names), 2):
+            differences = (by_seed[a] - by_seed[b]).dropna()
+            n, spread = len(differences), differences.std(ddof=1)
+            row = {"label": name, "quantizer": quantizer, "a": a, "b": b, "seeds": n, "difference": differences.mean(),
+                   "half_width": np.nan, "p": np.nan, "remark": ""}  # fmt: skip
+            if n < SEEDS_NEEDED:
+                row["remark"] = f"too few seeds: {n}, {SEEDS_NEEDED} are needed"
+            elif spread == 0:
+                row["remark"] = "the seeds do not differ"
+            else:
+                row["half_width"] = scipy.stats.t.ppf(0.975, n - 1) * spread / np.sqrt(n)
+                row["p"] = float(scipy.stats.ttest_1samp(differences, 0).pvalue)
+            family.append(row)
+        tested = sorted((row for row in family if row["p"] == row["p"]), key=lambda row: row["p"])
+        smallest = 0.0
+        for rank, row in enumerate(tested):  # Holm: the i-th smallest of m times m - i + 1, never below the one before
+            row["p_holm"] = smallest = max(smallest, min(1.0, (len(tested) - rank) * row["p"]))
+        rows += family
+    columns = ["label", "quantizer", "a", "b", "seeds", "difference", "half_width", "p", "p_holm", "remark"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 COLUMNS = ["label", "paper_scale", "bits", "quantizer", "normalizer", "metric", "in_paper", "paper", "paper_kb",

@@ -319,9 +319,10 @@ class _Run:
             self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         if self.directory is None or epoch == 0:
             return
-        self._save_checkpoint()
+        # first, so that a run killed in between writes it again
         history = "".join(json.dumps(entry) + "\n" for entry in self.epochs)
         records.write_atomically(self.directory / "epochs.jsonl", history.encode())
+        self._save_checkpoint()
 
     # The random numbers of a run come from torch's generators, put aside around it.
 

@@ -22,6 +22,7 @@ from qlstm.paths import ROOT
 
 SELECTION = dict(only=["figure_04"], seeds=2, epochs=40)
 NAME = platform.node()
+ETC = Path("/etc/slurm")  # where the commands look inside jobs, too
 CONF = """ClusterName=qlstm
 SlurmctldHost={name}(127.0.0.1)
 SlurmUser=root
@@ -68,9 +69,8 @@ def slurm(folder):
     """A munged, a slurmctld and a slurmd; yields a function that (re)starts the slurmd."""
     (folder / "state").mkdir()
     (folder / "spool").mkdir()
-    (folder / "slurm.conf").write_text(CONF.format(name=NAME, folder=folder))
-    (folder / "gres.conf").write_text(f"NodeName={NAME} Name=gpu File=/dev/zero\nNodeName={NAME} Name=shard Count=4\n")
-    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    (ETC / "slurm.conf").write_text(CONF.format(name=NAME, folder=folder))
+    (ETC / "gres.conf").write_text(f"NodeName={NAME} Name=gpu File=/dev/zero\nNodeName={NAME} Name=shard Count=4\n")
     daemons = []
 
     def start(*command):
@@ -96,6 +96,8 @@ def slurm(folder):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 daemon.wait(10)
             daemon.kill()
+        for name in ("slurm.conf", "gres.conf"):
+            (ETC / name).unlink()
 
 
 @contextlib.contextmanager
@@ -171,4 +173,6 @@ STARTED = time.monotonic()
 if __name__ == "__main__":
     if os.geteuid() or not shutil.which("slurmctld") or not shutil.which("munged"):
         sys.exit("error: needs root and the packages slurm-wlm and munge: apt-get install slurm-wlm munge")
+    if (ETC / "slurm.conf").exists():
+        sys.exit(f"error: this machine has a Slurm of its own: {ETC / 'slurm.conf'}")
     main()

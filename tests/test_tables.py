@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 
 from qlstm import ExperimentConfig, figures, records, report, tables
 from qlstm.experiments import ARTEFACTS, DEEP_ROWS, GRU_ROWS, METRICS, STATISTICS_EXPERIMENT, TABLE_ROWS
@@ -610,3 +611,50 @@ def test_the_page_of_nothing(tmp_path):
     page = page_of([], tmp_path)
     assert "Nothing yet" in page
     assert not (tmp_path / "quick" / "scorecard.csv").exists()
+
+
+def seeds_of(normalizer, values, quantizer="binary_connect"):
+    return [made_up(quick(quantizer, normalizer, seed=seed), value) for seed, value in enumerate(values)]
+
+
+def test_paired_tests_are_those_of_scipy_with_holms_correction():
+    values = {"none": [6.7, 6.5, 6.9, 6.6], "layer": [2.9, 2.8, 3.0, 2.7], "batch_shared": [2.8, 2.9, 2.9, 2.65]}
+    records_ = [record for name, tests in values.items() for record in seeds_of(name, tests)]
+    found = tables.paired_tests(tables.frame(records_)).set_index(["a", "b"])
+    assert list(found.index) == [("none", "layer"), ("none", "batch_shared"), ("layer", "batch_shared")]
+    for (a, b), row in found.iterrows():
+        expected = scipy.stats.ttest_rel(values[a], values[b])
+        assert row["p"] == pytest.approx(expected.pvalue, rel=1e-9)
+        assert row["difference"] == pytest.approx(np.mean(values[a]) - np.mean(values[b]))
+        interval = expected.confidence_interval(0.95)
+        assert row["half_width"] == pytest.approx((interval.high - interval.low) / 2)
+        assert (row["seeds"], row["remark"]) == (4, "")
+    smallest, middle, largest = np.sort(found["p"])
+    assert np.sort(found["p_holm"]) == pytest.approx([3 * smallest, max(3 * smallest, 2 * middle), max(2 * middle, largest)])  # fmt: skip
+    assert found.loc[("layer", "batch_shared"), "p_holm"] > 0.05 > found.loc[("none", "layer"), "p_holm"]
+
+
+def test_holms_correction_never_falls_and_ends_at_one():
+    noisy = [record for k, name in enumerate(("none", "weight", "layer"))
+             for record in seeds_of(name, [2 + 0.1 * ((3 * s + k) % 5) for s in range(5)])]  # fmt: skip
+    found = tables.paired_tests(tables.frame(noisy)).sort_values("p")
+    assert found["p_holm"].is_monotonic_increasing
+    assert (found["p_holm"] >= found["p"]).all()
+    assert found["p_holm"].max() == 1.0
+
+
+def test_pairs_with_too_few_seeds_say_so():
+    few = seeds_of("none", [6.7, 6.5]) + seeds_of("layer", [2.9, 2.8, 3.0])
+    diverged = made_up(quick("binary_connect", "none", seed=2), diverged=True)
+    for records_ in (few, [*few, diverged]):
+        (row,) = tables.paired_tests(tables.frame(records_)).to_dict("records")
+        assert row["remark"] == "too few seeds: 2, 3 are needed"
+        assert np.isnan(row["p"])
+        assert np.isnan(row["p_holm"])
+        assert row["difference"] == pytest.approx(3.75)
+    same = seeds_of("none", [3.0, 4.0, 5.0]) + seeds_of("layer", [2.0, 3.0, 4.0])
+    (row,) = tables.paired_tests(tables.frame(same)).to_dict("records")
+    assert row["remark"] == "the seeds do not differ"
+    other = seeds_of("none", [1.0, 2.0, 3.5]) + seeds_of("layer", [2.0, 3.0, 4.0], quantizer="bwn")
+    assert tables.paired_tests(tables.frame(other)).empty
+    assert tables.paired_tests(tables.frame([])).empty

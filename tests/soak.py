@@ -1,0 +1,92 @@
+"""``make soak``: a table of a profile, killed 20 times at random moments, against an unbroken run of it.
+
+Three ways in turn: ``kill -9`` of all processes of `make reproduce` at once; of its head alone, while its runs go on; of
+all processes of ``python -m qlstm.run --no-notebook``. At the end every record must be equal to that of the unbroken run.
+``python tests/soak.py [--kills 20] [--only table_3] [--profile smoke] [--epochs 30] [--seconds 25] [--seed 0]``
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from qlstm import grid, records
+from qlstm.paths import ROOT
+
+
+def start(way, options, reports):
+    """The command of a way, in a process group of its own."""
+    selection = ["--profile", options.profile, "--only", options.only, "--epochs", str(options.epochs), "--jobs", "2"]
+    commands = {"reproduce": [str(ROOT / "workflow" / "reproduce.py")], "command": ["-m", "qlstm.run", "--no-notebook"]}
+    return subprocess.Popen([sys.executable, *commands[way], *selection], env=os.environ | {"QLSTM_REPORTS": str(reports)},
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+
+
+def kill(process, everything):
+    """SIGKILL, to the head alone or to all that it has started (kernels are in sessions of their own)."""
+    family = [process.pid, *([child.pid for child in psutil.Process(process.pid).children(recursive=True)] if everything else [])]  # fmt: skip
+    for pid in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def comparable(path):
+    return {key: value for key, value in records.load(path).items() if key not in records.VARYING}
+
+
+def main():
+    """Kill, go on, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--profile", default="smoke")
+    parser.add_argument("--only", default="table_3")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=25.0, help="a kill comes at most so long after the start")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    chance, started = random.Random(options.seed), time.monotonic()
+    configs = grid(options.profile, only=[options.only], epochs=options.epochs)
+    with tempfile.TemporaryDirectory(prefix="qlstm-soak") as temporary:
+        unbroken, broken = Path(temporary) / "unbroken", Path(temporary) / "broken"
+        if start("command", options, unbroken).wait():
+            sys.exit("error: the unbroken run failed")
+        print(f"{options.profile} {options.only}: {len(configs)} runs of {options.epochs} epochs; unbroken in {time.monotonic() - started:.0f} s", flush=True)  # fmt: skip
+        kept: dict[Path, bytes] = {}
+        for kills in range(1, options.kills + 1):
+            way, everything = [("reproduce", True), ("command", True), ("reproduce", False)][kills % 3]
+            process, after = start(way, options, broken), chance.uniform(2, options.seconds)
+            try:
+                process.wait(after)
+            except subprocess.TimeoutExpired:
+                kill(process, everything)
+            found = {path: path.read_bytes() for path in sorted(broken.glob("*/runs/*/record.json"))}
+            for path, content in kept.items():
+                assert found.get(path) == content, f"{path}: a finished record was lost or made again"
+            kept = found
+            half = len(list(broken.rglob("*.tmp")))
+            print(f"kill {kills}: {way}, {'all' if everything else 'head alone'}, after {after:.1f} s; "
+                  f"{len(found)} records, {half} half-written files", flush=True)  # fmt: skip
+        status = start("command", options, broken).wait()
+        assert status == 0, status
+        for config in configs:
+            run = records.run_directory(config, broken)
+            assert comparable(run / "record.json") == comparable(
+                records.run_directory(config, unbroken) / "record.json"
+            ), run
+            assert not list(run.glob(".*.tmp")), run
+        print(
+            f"{options.kills} kills, {len(configs)} records equal to the unbroken ones; {time.monotonic() - started:.0f} s"
+        )
+
+
+if __name__ == "__main__":
+    main()

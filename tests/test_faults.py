@@ -1,0 +1,228 @@
+"""What may happen to a run, for real: the record at the end is that of an unbroken one. `make soak` has the long ones."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from test_tables import made_up
+from test_train import TINY, comparable, quiet
+
+import qlstm
+from qlstm import grid, records, train
+from qlstm.paths import ROOT
+
+sys.path.insert(0, str(ROOT / "workflow"))
+import reproduce as workflow
+
+KILLED_WHILE_WRITING = """
+import functools, os, signal
+from pathlib import Path
+import qlstm
+from qlstm import data, records
+
+data.load_dataset = functools.cache(data.load_dataset)
+data.load_dataset("python_help", "char_lm")
+config, directory = qlstm.ExperimentConfig(**CONFIG), DIRECTORY
+moments = 0
+
+
+def maybe_die(before=lambda: None):
+    global moments
+    moments += 1
+    if moments == deadly:
+        before()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fsync(descriptor, fsync=os.fsync):
+    maybe_die(lambda: os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2))
+    fsync(descriptor)
+
+
+def replace(source, target, replace=os.replace):
+    maybe_die()
+    replace(source, target)
+    maybe_die()
+
+
+killed = 0
+while True:
+    deadly = killed % 16 + 1
+    if (child := os.fork()) == 0:
+        os.fsync, os.replace = fsync, replace
+        qlstm.run(config, directory, report=lambda line: None)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if status == 0:
+        break
+    assert os.WTERMSIG(status) == signal.SIGKILL, status
+    killed += 1
+    if (Path(directory) / "record.json").exists():
+        records.load(Path(directory) / "record.json")
+print(killed)
+"""
+
+
+def test_kill_9_at_every_moment_of_writing(tmp_path):
+    config = dataclasses.replace(TINY, quantizer="bwn", epochs=2)
+    script = KILLED_WHILE_WRITING.replace("CONFIG", repr(config.as_dict())).replace("DIRECTORY", repr(str(tmp_path)))
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) >= 6
+    assert comparable(records.load(tmp_path / "record.json")) == comparable(qlstm.run(config, report=quiet))
+    assert not list(tmp_path.glob(".*.tmp"))
+    history = [json.loads(line)["epoch"] for line in (tmp_path / "epochs.jsonl").read_text().splitlines()]
+    assert history == [0, 1, 2]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 400 KB, and a function that makes it larger."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True).returncode:  # fmt: skip
+        pytest.skip("only root can mount a small disk")
+    yield disk, lambda: subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_is_named_and_with_room_the_run_goes_on(small_disk, tmp_path):
+    disk, enlarge = small_disk
+    run_id = "python_help-ter_connect-none-seed0"
+    command = [sys.executable, "-m", "qlstm.run", "--profile", "smoke", "--no-notebook", run_id]
+    full = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"QLSTM_REPORTS": str(disk)})
+    assert full.returncode == 1
+    assert full.stderr.startswith(f"error: {run_id}: ")
+    assert "No space left on device" in full.stderr
+    assert not list(disk.rglob("record.json"))
+    enlarge()
+    for reports in (disk, tmp_path / "unbroken"):
+        subprocess.run(command, check=True, env=os.environ | {"QLSTM_REPORTS": str(reports)}, capture_output=True)
+    found = [records.load_of(run_id, "smoke", reports) for reports in (disk, tmp_path / "unbroken")]
+    assert comparable(found[0]) == comparable(found[1])
+    assert not list(disk.rglob(".*.tmp"))
+
+
+def test_a_gpu_out_of_memory_says_the_way_out_and_keeps_the_epochs(tmp_path, monkeypatch):
+    plain = train._Run._train
+
+    def too_large(self, *arguments):
+        if len(self.epochs) == 3:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."
+            )
+        return plain(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train._Run, "_train", too_large)
+        with pytest.raises(
+            MemoryError, match=rf"^{TINY.run_id}: CUDA out of memory\. .*JOBS=1.*goes on after"
+        ) as error:
+            qlstm.run(TINY, tmp_path, report=quiet)
+    assert "\n" not in str(error.value)
+    lines = []
+    record = qlstm.run(TINY, tmp_path, report=lines.append)
+    assert "going on after epoch 2" in lines[0]
+    assert comparable(record) == comparable(qlstm.run(TINY, report=quiet))
+
+
+@pytest.fixture
+def report(tmp_path, monkeypatch):
+    """`make report` without its engine: exit status and, for each phase, the plan and the rules that are forced."""
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path / "merged"))
+
+    def call(*arguments):
+        phases = {}
+
+        def engine(phase, target, folder, *_, force=(), **__):
+            phases[phase] = json.loads((folder / "plan.json").read_text()), list(force)
+            return 0
+
+        monkeypatch.setattr(workflow, "engine", engine)
+        return workflow.main(["report", "--profile", "smoke", "--only", "table_2", *arguments]), phases
+
+    return call
+
+
+def written(config, root, **more):
+    """A finished run as a machine has it in its reports."""
+    directory = records.run_directory(config, root)
+    directory.mkdir(parents=True, exist_ok=True)
+    records.save(made_up(config) | {"code": records.training_code(), **more}, directory / "record.json")
+    return directory / "record.json"
+
+
+def test_reports_of_two_machines_merge_by_copying(tmp_path, report, capsys):
+    one, other, third = grid("smoke", only=["table_2"])[:3]
+    for machine, config in (("a", one), ("b", other), ("b", one)):
+        written(config, tmp_path / machine)
+    (tmp_path / "b" / "smoke" / "index.html").write_text("the page of machine b")
+    foreign = written(dataclasses.replace(third, epochs=7, dataset="war_and_peace"), tmp_path / "b")
+    for machine in "ab":
+        subprocess.run(["cp", "-r", f"{tmp_path / machine}/.", tmp_path / "merged"], check=True)
+    status, phases = report()
+    assert status == 0
+    plan, forced = phases["page"]
+    assert set(plan["records"]) == {one.run_id, other.run_id, foreign.parent.name}
+    assert forced == ["report", "explore", "page"]  # whatever page and engine's notes were copied along
+    assert set(phases["notebooks"][0]["unrendered"]) == {one.run_id, other.run_id}
+    assert "1 notebooks are left out: their data sets are not at hand" in capsys.readouterr().out
+    assert report()[1]["page"][1] == []
+
+
+@pytest.mark.parametrize("age", [-1e7, 1e7])
+def test_ages_neither_repeat_nor_hide_work(tmp_path, report, monkeypatch, age):
+    """Clocks differ: of a record only the content counts."""
+    config = grid("smoke", only=["table_2"])[0]
+    path = written(config, tmp_path / "merged")
+    os.utime(path, (time.time() + age,) * 2)
+    monkeypatch.setattr(records, "outdated", lambda *_: "")
+    plan, forced = report()[1]["page"]
+    assert config.run_id not in plan["todo"]
+    assert forced
+    assert report()[1]["page"][1] == []
+    written(config, tmp_path / "merged", seconds=4.0)  # another record, as old as the one before
+    os.utime(path, (time.time() + age,) * 2)
+    assert report()[1]["page"][1] == ["report", "explore", "page"]
+
+
+def test_a_run_is_repeated_only_for_its_settings_text_or_code_and_its_record_stays(
+    tmp_path, monkeypatch, report, capsys
+):
+    config = grid("smoke", only=["table_2"])[0]
+    text = qlstm.load_dataset(config.dataset).sha256
+    record = made_up(config, sha256=text) | {"code": records.training_code()}
+    code = record["code"]
+    assert records.outdated(record, config.as_dict(), text, code) == ""
+    assert records.outdated(record, config.as_dict(), None, code) == ""
+    assert records.outdated(record, config.as_dict() | {"seed": 1}, "b", code) == "other settings, other text"
+    assert records.outdated(record, config.as_dict(), text, "0") == "other training code"
+    path = written(config, tmp_path / "merged", code="older")
+    monkeypatch.setattr(workflow, "engine", lambda *_, **__: 0)
+    workflow.main(["--profile", "smoke", "--only", "table_2"])
+    said = capsys.readouterr().out
+    assert "1 of them again, their records are of other text, other training code" in said
+    assert not path.exists()
+    assert records.load(path.with_name("record.outdated.json"))["code"] == "older"
+
+
+def test_a_page_is_made_from_records_of_the_future(tmp_path, monkeypatch):
+    """The engine itself refuses inputs younger than what is made from them."""
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    path = written(grid("smoke", only=["table_5"])[0], tmp_path)
+    os.utime(path, (time.time() + 1e7,) * 2)
+    folder = tmp_path / "smoke"
+    options = workflow.parse(["--profile", "smoke", "--only", "table_5"])
+    plan = workflow.plan(options, grid("smoke", only=["table_5"])) | {"records": [path.parent.name]}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    target = "notebooks/report/table_5.ipynb"
+    assert workflow.engine("page", target, folder, 1, os.open(folder, os.O_RDONLY), lambda: None) == 0
+    assert (folder / "tables" / "table_5.csv").exists()
+    made = (folder / target).stat().st_mtime_ns
+    assert workflow.engine("page", target, folder, 1, os.open(folder, os.O_RDONLY), lambda: None) == 0
+    assert (folder / target).stat().st_mtime_ns == made
