@@ -55,7 +55,7 @@ setup: $(READY)
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "error: Python 3.11, 3.12 or 3.13 is needed ($(PYTHON) is another or missing): make setup PYTHON=python3.12"; exit 1; }
-	@echo "setting up .venv (once, a few minutes, 1.5 GB)"
+	@echo "setting up .venv (once, a few minutes, 2.4 GB)"
 	@$(PYTHON) -m venv .venv
 	@sh workflow/install.sh .venv/bin/python
 	@touch .venv/ready

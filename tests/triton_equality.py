@@ -213,11 +213,15 @@ def test_backward_twice_gives_the_same():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_inputs_that_are_not_contiguous():
+def test_inputs_and_gradients_that_are_not_contiguous():
     ours, naive, _ = layers(3, 10, quantizer="bwn", normalizer="layer")
     x, h, c = random_data(4, 5, 3, 10)
     stretched = [torch.stack([tensor, tensor], -1)[..., 0] for tensor in (x, h, c)]
-    assert_close(ours(stretched[0], tuple(stretched[1:]))[0], naive(x, (h, c))[0], "float32")
+    output, expected = ours(stretched[0], tuple(stretched[1:]))[0], naive(x, (h, c))[0]
+    assert_close(output, expected, "float32")
+    for a, b in zip(*(torch.autograd.grad(y.sum(), lstm.bias_l0) for y, lstm in [(output, ours), (expected, naive)]),
+                    strict=True):  # fmt: skip
+        assert_close(a, b, "float32_gradients")
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
