@@ -149,7 +149,7 @@ def main():
             before = epochs(runs)
             wait_for("progress", lambda: epochs(runs) != before)
             subprocess.run(["scancel", jobs[0]], check=True)
-            say(f"job {jobs[0]} of {len(jobs)} cancelled; epochs {epochs(runs)}")
+            say(f"job {jobs[0]}, one of {len(jobs)} running, cancelled; epochs {epochs(runs)}")
             time.sleep(5)
             slurmd.kill()
             slurmd.wait()
