@@ -1,7 +1,7 @@
 """``make test-slurm``: a grid of four runs on a real Slurm of this machine, with everything killed once. Root, Linux.
 
 Starts munge and a Slurm of its own on the loopback (packages slurm-wlm and munge), then: the head of `make reproduce
-CLUSTER=slurm` is killed and started again, a job is cancelled, the node's slurmd is killed and started again. All records
+CLUSTER=slurm` is killed and started again, its jobs and one of the second head's are cancelled, the node's slurmd is killed and started again. All records
 must be there, whole, and equal to those of an unbroken run. Takes some five minutes.
 """
 
@@ -139,13 +139,17 @@ def main():
         say(f"Slurm {output('slurmctld', '-V')[-1]} is up")
         with head(broken):
             wait_for("epochs", lambda: sum(epochs(runs)) > 5)
-        say(f"head killed; epochs {epochs(runs)}, jobs in the queue {len(output('squeue', '-h', '-o', '%i'))}")
+        orphans = output("squeue", "-h", "-o", "%i")
+        say(f"head killed; epochs {epochs(runs)}, jobs in the queue {len(orphans)}")
         with head(broken) as process:
+            wait_for("jobs of the second head", lambda: set(output("squeue", "-h", "-o", "%i")) - set(orphans))
+            subprocess.run(["scancel", *orphans], check=True)
+            say(f"the first head's jobs cancelled; epochs {epochs(runs)}")
             jobs = wait_for("running jobs", lambda: output("squeue", "-h", "-t", "R", "-o", "%i"))
             before = epochs(runs)
             wait_for("progress", lambda: epochs(runs) != before)
             subprocess.run(["scancel", jobs[0]], check=True)
-            say(f"job {jobs[0]} of {len(jobs)} cancelled; epochs {epochs(runs)}")
+            say(f"job {jobs[0]}, one of {len(jobs)} running, cancelled; epochs {epochs(runs)}")
             time.sleep(5)
             slurmd.kill()
             slurmd.wait()
