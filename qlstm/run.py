@@ -66,8 +66,10 @@ def parse():
 
 def select(options) -> dict[str, dict[str, Any]]:
     """Settings by run id: of the runs named, from the profile's plan (``make reproduce``) or its grid, else of all."""
-    plan = reports() / options.profile / "plan.json"
-    planned = json.loads(plan.read_text(encoding="utf-8"))["runs"] if plan.exists() else {}
+    try:
+        planned = json.loads((reports() / options.profile / "plan.json").read_text(encoding="utf-8"))["runs"]
+    except (OSError, ValueError, KeyError):
+        planned = {}
     if options.run_ids and all(run_id in planned for run_id in options.run_ids):
         return {run_id: planned[run_id] for run_id in options.run_ids}
     from qlstm.experiments import grid  # needs torch, which takes seconds to load
@@ -124,14 +126,14 @@ def several(runs: dict[str, dict[str, Any]], options) -> int:
 
     A process may be killed at any moment: whatever it has finished stays, and the next call goes on after it.
     """
+    from qlstm.data import load_dataset
+
     over = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
     jobs = min(options.jobs or gpus.side_by_side(), len(runs))
     selection = [f"--{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
                  for name in ("profile", "only", "datasets", "seeds", "epochs") if (value := getattr(options, name))]  # fmt: skip
     selection += ["--no-notebook"] if options.no_notebook else []
     folder, working, status = reports() / options.profile / "runs", {}, {}
-    from qlstm.data import load_dataset
-
     texts = {name: load_dataset(name, task).sha256
              for name, task in dict.fromkeys((s["dataset"], s["task"]) for s in runs.values())}  # fmt: skip
     code = records.training_code()

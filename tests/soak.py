@@ -2,14 +2,13 @@
 
 Three ways in turn: ``kill -9`` of all processes of `make reproduce` at once; of its head alone, while its runs go on; of
 all processes of ``python -m qlstm.run --no-notebook``. At the end every record must be equal to that of the unbroken run.
-``python tests/soak.py [--kills 20] [--only table_3] [--profile smoke] [--epochs 30] [--seconds 25] [--seed 0]``
+``python tests/soak.py [--kills 20] [--only table_3] [--profile smoke] [--epochs 200] [--seconds 20] [--seed 0]``
 """
 
 import argparse
 import contextlib
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -31,12 +30,14 @@ def start(way, options, reports):
 
 
 def kill(process, everything):
-    """SIGKILL, to the head alone or to all that it has started (kernels are in sessions of their own)."""
-    family = [process.pid, *([child.pid for child in psutil.Process(process.pid).children(recursive=True)] if everything else [])]  # fmt: skip
-    for pid in family:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """SIGKILL, to all that it has started or to the head alone; returns what lives on."""
+    family = psutil.Process(process.pid).children(recursive=True)  # kernels are in sessions of their own
+    process.kill()
     process.wait()
+    for child in family if everything else []:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    return [child for child in family if child.is_running()]
 
 
 def comparable(path):
@@ -49,13 +50,14 @@ def main():
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--profile", default="smoke")
     parser.add_argument("--only", default="table_3")
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--seconds", type=float, default=25.0, help="a kill comes at most so long after the start")
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=20.0, help="a kill comes at most so long after the start")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance, started = random.Random(options.seed), time.monotonic()
     configs = grid(options.profile, only=[options.only], epochs=options.epochs)
-    with tempfile.TemporaryDirectory(prefix="qlstm-soak") as temporary:
+    alive: list[psutil.Process] = []
+    with tempfile.TemporaryDirectory(prefix="qlstm-soak", ignore_cleanup_errors=True) as temporary:
         unbroken, broken = Path(temporary) / "unbroken", Path(temporary) / "broken"
         if start("command", options, unbroken).wait():
             sys.exit("error: the unbroken run failed")
@@ -66,12 +68,15 @@ def main():
             process, after = start(way, options, broken), chance.uniform(2, options.seconds)
             try:
                 process.wait(after)
+                sys.exit(f"error: all was done before kill {kills}; choose more --epochs")
             except subprocess.TimeoutExpired:
-                kill(process, everything)
+                alive += kill(process, everything)
             found = {path: path.read_bytes() for path in sorted(broken.glob("*/runs/*/record.json"))}
             for path, content in kept.items():
                 assert found.get(path) == content, f"{path}: a finished record was lost or made again"
             kept = found
+            if len(found) == len(configs):
+                sys.exit(f"error: all runs were done at kill {kills}; choose more --epochs")
             half = len(list(broken.rglob("*.tmp")))
             print(f"kill {kills}: {way}, {'all' if everything else 'head alone'}, after {after:.1f} s; "
                   f"{len(found)} records, {half} half-written files", flush=True)  # fmt: skip
@@ -83,6 +88,9 @@ def main():
                 records.run_directory(config, unbroken) / "record.json"
             ), run
             assert not list(run.glob(".*.tmp")), run
+        for child in alive:  # what a killed head had begun
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
         print(
             f"{options.kills} kills, {len(configs)} records equal to the unbroken ones; {time.monotonic() - started:.0f} s"
         )

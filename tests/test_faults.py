@@ -175,6 +175,18 @@ def test_reports_of_two_machines_merge_by_copying(tmp_path, report, capsys):
     assert report()[1]["page"][1] == []
 
 
+def test_a_report_needs_no_data(tmp_path, report, monkeypatch):
+    (tmp_path / "mirror").mkdir()
+    monkeypatch.setenv("QLSTM_DATA", str(tmp_path / "raw"))
+    monkeypatch.setenv("QLSTM_MIRROR", str(tmp_path / "mirror"))
+    config = grid("paper", only=["table_2"])[0]
+    written(config, tmp_path / "merged")
+    status, phases = report("--profile", "paper")
+    assert status == 0
+    assert phases["page"][0]["records"] == [config.run_id]
+    assert "notebooks" not in phases
+
+
 @pytest.mark.parametrize("age", [-1e7, 1e7])
 def test_ages_neither_repeat_nor_hide_work(tmp_path, report, monkeypatch, age):
     """Clocks differ: of a record only the content counts."""

@@ -89,6 +89,9 @@ def plan(options, configs) -> dict:
     runs = {config.run_id: config for config in configs}
     texts = {}
     for name in dict.fromkeys(config.dataset for config in configs):
+        if options.command == "report" and not costs.at_hand(name):
+            texts[name] = None  # records are shown without it
+            continue
         try:
             texts[name] = data.load_dataset(name, next(c.task for c in configs if c.dataset == name)).sha256
         except data.DataError as error:
@@ -196,7 +199,7 @@ def reproduce(options) -> int:
         log.write_text("", encoding="utf-8")
         jobs = options.jobs or (CLUSTER_JOBS if options.cluster else gpus.side_by_side())
         progress = Progress(folder, content)
-        if options.profile == "paper":
+        if options.profile == "paper" and options.command == "reproduce":
             print("\n".join(costs.plan(configs, options.profile)))
         print(progress.opening(jobs))
         if options.command == "reproduce" and content["todo"]:
