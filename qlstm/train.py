@@ -40,9 +40,9 @@ def build_model(config: ExperimentConfig) -> LanguageModel | SequenceClassifier:
 
 
 def make_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam for the ``model`` of a ``config``; for words plain SGD, where BC and TC scale the rate of the weight matrices by 2/a, a = 1/sqrt(d).
+    """Adam for the ``model`` of a ``config``; for words plain SGD.
 
-    Each group's ``scale`` is its factor on the learning rate of :func:`learning_rate`.
+    There BC and TC scale the rate of the weight matrices by 2/a, a = 1/sqrt(d). Each group's ``scale`` is its factor on the learning rate of :func:`learning_rate`.
     """
     if config.task != "word_lm":
         return torch.optim.Adam(

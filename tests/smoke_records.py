@@ -10,10 +10,15 @@ from pathlib import Path
 
 import torch
 
-from qlstm import bench, grid, run
+from qlstm import RecordError, bench, grid, records, run
 
 torch.set_num_threads(1)
 for config in grid("smoke"):
-    run(config, Path(sys.argv[1]) / "quick" / "runs" / config.run_id, report=lambda line: None)
+    directory = Path(sys.argv[1]) / "quick" / "runs" / config.run_id
+    try:
+        records.load(directory / "record.json")
+    except RecordError:  # none yet, or left by an older version
+        (directory / "record.json").unlink(missing_ok=True)
+    run(config, directory, report=lambda line: None)
 os.environ["QLSTM_REPORTS"] = sys.argv[1]
 bench.main(["--repeats", "1", "--normalizers", "none;layer", "--shapes", "quick", "--parts", "layer;step"])
