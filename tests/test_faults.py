@@ -157,7 +157,10 @@ def written(config, root, **more):
     return directory / "record.json"
 
 
-def test_reports_of_two_machines_merge_by_copying(tmp_path, report, capsys):
+def test_reports_of_two_machines_merge_by_copying(tmp_path, report, monkeypatch, capsys):
+    (tmp_path / "mirror").mkdir()
+    monkeypatch.setenv("QLSTM_DATA", str(tmp_path / "raw"))
+    monkeypatch.setenv("QLSTM_MIRROR", str(tmp_path / "mirror"))
     one, other, third = grid("smoke", only=["table_2"])[:3]
     for machine, config in (("a", one), ("b", other), ("b", one)):
         written(config, tmp_path / machine)
