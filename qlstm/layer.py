@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from qlstm.errors import ConfigError
+from qlstm.linear import linear
 from qlstm.normalizers import Normalizer, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer, sbn, stn, straight_through
 from qlstm.recurrence import check_backend, choose_backend, naive
@@ -258,7 +259,7 @@ class QuantLSTM(nn.Module):
         for k in range(self.num_layers):
             w_x, w_h = self.effective_weight(f"weight_ih_l{k}"), self.effective_weight(f"weight_hh_l{k}")
             # W_x x_t of all steps at once; a one-hot x_t picks a column of W_x
-            products = F.linear(x, w_x) if x.is_floating_point() else F.embedding(x.long(), w_x.T)
+            products = linear(x, w_x) if x.is_floating_point() else F.embedding(x.long(), w_x.T)
             norms = [getattr(self, f"norm_{side}_l{k}") for side in ("ih", "hh", "c")]
             steps = {}
             if trace is not None:

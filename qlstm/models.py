@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from qlstm.errors import ConfigError, unknown
 from qlstm.layer import QuantGRU, QuantLSTM, State
+from qlstm.linear import Linear
 from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
 
 CELLS = {"lstm": QuantLSTM, "gru": QuantGRU}
@@ -49,7 +50,7 @@ class LanguageModel(nn.Module):
         self.dropout = dropout
         layer, inputs = _layer(cell), vocabulary_size if embedding_size is None else embedding_size
         self.rnn = layer(inputs, hidden_size, num_layers, dropout=dropout, **settings)
-        self.decoder = nn.Linear(hidden_size, vocabulary_size)
+        self.decoder = Linear(hidden_size, vocabulary_size)
         nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
         nn.init.zeros_(self.decoder.bias)
         self.embedding = None if embedding_size is None else nn.Embedding(vocabulary_size, embedding_size)
@@ -119,7 +120,7 @@ class SequenceClassifier(nn.Module):
         self.state_noise = state_noise
         layer = _layer(cell)
         self.rnn = layer(1, hidden_size, num_layers, quantize_input=False, **settings)
-        self.decoder = nn.Linear(hidden_size, classes)
+        self.decoder = Linear(hidden_size, classes)
         self.initial_state = nn.Parameter(torch.zeros(layer.states, num_layers, hidden_size))
         self.reset_parameters(initial_gain)
 

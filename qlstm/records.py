@@ -27,6 +27,7 @@ TRAINING_MODULES = [
     "quantizers",
     "normalizers",
     "cell",
+    "linear",
     "layer",
     "models",
     "data",

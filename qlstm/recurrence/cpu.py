@@ -1,6 +1,6 @@
 """The recurrence on the CPU with an explicit backward pass.
 
-Matrix products are torch's; what is left of a time step (normalization, gates, states and their gradients) is one pass
+Matrix products are :mod:`qlstm.linear`'s; what is left of a time step (normalization, gates, states and their gradients) is one pass
 over memory in ``cpu.cpp``, compiled on first use with the machine's C++ compiler (``$CXX``, c++, g++ or clang++) and kept
 in ``$XDG_CACHE_HOME/qlstm``. The weight gradient is one product after the loop. Without a compiler :func:`obstacle` says so.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from qlstm.linear import has_onednn, multiply
 from qlstm.normalizers import BatchNorm, LayerNorm, Normalizer, WeightNorm
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
@@ -132,7 +133,7 @@ class _Recurrence(torch.autograd.Function):
             dh = product(dy[t])
             if t:
                 dh += d_output[t - 1]
-        d_w = _multiply(h[:-1].flatten(0, 1).t(), dy.flatten(0, 1).t()).t()
+        d_w = multiply(h[:-1].flatten(0, 1).t(), dy.flatten(0, 1).t()).t()
         for name in ("shift_x", "shift_h"):  # added where the bias is
             if values[name] is not None:
                 values[f"d{name}"] = values["dbias"].view_as(values[name]).clone()
@@ -157,18 +158,11 @@ def _stepper(direction: str, dtype: torch.dtype, sizes: dict[str, int], values: 
     return step
 
 
-def _multiply(matrix: Tensor, weight: Tensor) -> Tensor:
-    """matrix (m, n) times weight' (k, n): oneDNN, which has float32 only, took half of MKL's time on an AMD EPYC."""
-    if weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
-        return matrix @ weight.t()
-    return torch.ops.mkldnn._linear_pointwise(matrix, weight, None, "none", [], "")
-
-
 def _multiply_by(weight: Tensor, rows: int):
-    """The function :func:`_multiply` for many a matrix (rows, n) and one weight, which is packed once."""
-    if weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    """:func:`qlstm.linear.multiply` for many a matrix (rows, n) and one weight, which is packed once."""
+    if has_onednn(weight):
         weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-    return functools.partial(_multiply, weight=weight)
+    return functools.partial(multiply, weight=weight)
 
 
 @functools.cache

@@ -1,0 +1,51 @@
+"""qlstm.linear against torch's own product."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from qlstm import linear
+
+
+def derivatives(product, x, weight, bias):
+    """The product, its gradients, and gradients of a function of those."""
+    inputs = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
+    y = product(*inputs)
+    first = torch.autograd.grad(y.tanh().sum(), inputs, create_graph=True)
+    second = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), inputs)
+    return [y, *first, *second]
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (7, 5), (3, 4, 5), (0, 5), (2, 0, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_and_derivatives(shape, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(size, generator=generator, dtype=dtype) for size in (shape, (6, 5), (6,)))
+    ours = derivatives(linear.linear, x, weight, bias)
+    true = derivatives(F.linear, x.double(), weight.double(), bias.double())
+    for got, expected in zip(ours, true, strict=True):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_strided_tensors():
+    x, weight = torch.randn(8, 3, 10).transpose(0, 1)[..., ::2], torch.randn(5, 7).t()
+    torch.testing.assert_close(linear.linear(x, weight), F.linear(x, weight))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_in_its_row(value):
+    x = torch.ones(3, 4)
+    x[1, 2] = value
+    assert linear.linear(x, torch.ones(2, 4)).isfinite().all(1).tolist() == [True, False, True]
+
+
+def test_types_that_differ_are_refused_as_by_torch():
+    with pytest.raises(RuntimeError):
+        linear.linear(torch.ones(2, 3), torch.ones(4, 3, dtype=torch.float64))
+
+
+def test_where_onednn_is_missing(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    layer = linear.Linear(3, 2)
+    assert layer(torch.ones(4, 3)).equal(F.linear(torch.ones(4, 3), layer.weight, layer.bias))
