@@ -25,6 +25,7 @@ from qlstm import records
 from qlstm.errors import ConfigError, unknown
 from qlstm.experiments import ExperimentConfig
 from qlstm.layer import QuantLSTM
+from qlstm.linear import multiply
 from qlstm.normalizers import NORMALIZERS
 from qlstm.paths import reports
 from qlstm.recurrence import BACKENDS, choose_backend
@@ -120,6 +121,22 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def peaks(device: torch.device, repeats: int) -> dict[str, float]:
+    """The roofs of a roofline: Gflop/s of a float32 product of two square matrices, GB/s of a copy; the best of ``repeats``."""
+    n = 8192 if device.type == "cuda" else 2048
+    a, b, copy = torch.randn(3, n, n, device=device).unbind(0)
+    fastest = {}
+    for name, once in (("product", lambda: multiply(a, b)), ("copy", lambda: copy.copy_(a))):
+        seconds = []
+        for _ in range(repeats + 2):
+            started = _now(device)
+            once()
+            seconds.append(_now(device) - started)
+        fastest[name] = min(seconds)
+    # a copy reads and writes 4 bytes a number
+    return {"gflop_per_s": 2e-9 * n**3 / fastest["product"], "gb_per_s": 8e-9 * n**2 / fastest["copy"]}
+
+
 def in_turn(timed: dict[tuple, Callable[[], dict[str, float]]], repeats: int, device: torch.device) -> list[dict]:
     """Median milliseconds of each, and the peak memory in MB on a GPU; the first two turns warm up."""
     seconds: dict[tuple, dict[str, list[float]]] = {key: {} for key in timed}
@@ -166,7 +183,7 @@ def measure(part: str, shape: str, options, device: torch.device) -> list[dict]:
         timed[backend, quantizer, normalizer] = once
     rows = in_turn(timed, options.repeats, device)
     peers = {row["pass"]: row["ms"] for row in rows if row["key"] == PEER}
-    return [{"part": part, "shape": shape, **sizes, **dict(zip(("backend", "quantizer", "normalizer"), row.pop("key"), strict=True)),
+    return [{"part": part, "shape": shape, **sizes, "D": inputs, **dict(zip(("backend", "quantizer", "normalizer"), row.pop("key"), strict=True)),
              **row, "ratio": row["ms"] / peers[row["pass"]]} for row in rows]  # fmt: skip
 
 
@@ -201,7 +218,12 @@ def main(arguments: list[str] | None = None) -> int:
     machine = re.sub(r"[^\w.]+", "_", f"{environment['device']}-{environment['threads']}_threads")
     path = reports() / "bench" / f"{machine}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"environment": environment, "repeats": options.repeats, "rows": rows}
+    content = {
+        "environment": environment,
+        "repeats": options.repeats,
+        "peaks": peaks(device, options.repeats),
+        "rows": rows,
+    }
     records.write_atomically(path, json.dumps(content, indent=1).encode())
     print(f"written: {path}")
     return 0
