@@ -4,6 +4,7 @@
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -171,10 +172,17 @@ def environment(device, backend: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "system": platform.platform(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "backend": backend,
         "matmul_precision": torch.get_float32_matmul_precision(),
     }
+
+
+def _processor() -> str:
+    """The model of the CPU, as Linux names it, else what Python says."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
