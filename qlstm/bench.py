@@ -183,7 +183,7 @@ def measure(part: str, shape: str, options, device: torch.device) -> list[dict]:
         timed[backend, quantizer, normalizer] = once
     rows = in_turn(timed, options.repeats, device)
     peers = {row["pass"]: row["ms"] for row in rows if row["key"] == PEER}
-    return [{"part": part, "shape": shape, **sizes, "D": inputs, **dict(zip(("backend", "quantizer", "normalizer"), row.pop("key"), strict=True)),
+    return [{"part": part, "shape": shape, **sizes, "D": inputs, "task": config.task, **dict(zip(("backend", "quantizer", "normalizer"), row.pop("key"), strict=True)),
              **row, "ratio": row["ms"] / peers[row["pass"]]} for row in rows]  # fmt: skip
 
 

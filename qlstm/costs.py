@@ -1,13 +1,15 @@
 """What a grid costs: hours of training by machine, from measured times of a training step.
 
-``step_times.csv`` has a row a measurement: ``machine``, ``task``, ``hidden``, ``layers``, ``steps``, ``batch``,
-``quantized`` ("yes", "no" or "any"), ``normalizer``, ``ms`` of one update (forward, backward, optimizer) and its
-``source``. Where there is a record of such a run from the machine, its own seconds count instead.
+Of this code on a machine they are those that ``make bench`` wrote to ``reports/bench/``, of the authors' code those of
+``step_times.csv``: a row a measurement, with ``machine``, ``task``, ``hidden``, ``layers``, ``steps``, ``batch``, ``quantized``
+("yes", "no" or "any"), ``normalizer``, ``ms`` of one update (forward, backward, optimizer) and its ``source``. Where there is a record
+of such a run from the machine, its own seconds count instead.
 
 Here ``configs`` (one: ``config``) are runs of a ``profile``; ``dataset`` and ``name`` are names, of data and of a machine.
 """
 
 import csv
+import json
 import math
 from collections.abc import Iterable
 from importlib.resources import files as package_files
@@ -15,6 +17,8 @@ from typing import Any, NamedTuple
 
 from qlstm import data, files, records
 from qlstm.experiments import ExperimentConfig
+from qlstm.paths import reports
+from qlstm.recurrence import BACKENDS
 
 FORWARD_ALONE = 1 / 3
 """An evaluation's step beside a training step, which also goes backward."""
@@ -36,11 +40,26 @@ def step_times() -> dict[tuple, float]:
             for quantized in (True, False) if row["quantized"] == "any" else (row["quantized"] == "yes",):
                 kind = ("lstm", row["task"], *sizes, quantized, row["normalizer"])
                 times[row["machine"], kind] = float(row["ms"]) / 1000
+    return times | _benchmarks()
+
+
+def _benchmarks() -> dict[tuple, float]:
+    """The same from the records of ``make bench``, each by the fastest of our backends; full precision takes what its own
+    row says, else a quantized one's."""
+    times: dict[tuple, float] = {}
+    for path in sorted((reports() / "bench").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        steps = [row for row in record["rows"] if row["part"] == "step" and row["backend"] in BACKENDS]
+        for row in sorted(steps, key=lambda row: (row["quantizer"] == "full_precision", -row["ms"])):
+            quantized = row["quantizer"] != "full_precision"
+            for value in (True, False) if quantized else (False,):
+                kind = ("lstm", row["task"], row["d"], 1, row["T"], row["N"], value, row["normalizer"])
+                times[machine(record), kind] = row["ms"] / 1000
     return times
 
 
 def machine(record: dict[str, Any]) -> str:
-    """The machine of a record as ``step_times.csv`` names them: device and threads."""
+    """The machine of a record, of a run or of ``make bench``: device and threads."""
     return f"{record['environment']['device']}, {record['environment']['threads']} threads"
 
 
