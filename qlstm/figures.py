@@ -255,6 +255,31 @@ def bench_ratios(rows: pd.DataFrame, part: str, moment: str) -> Figure:
         return _finished(grid, top=1, bottom=0.06)
 
 
+def roofline(rows: pd.DataFrame) -> Figure:
+    """Gflop/s of the layer's two passes against the flops they need for each byte they must move: a panel a machine.
+
+    Flops: the products and their two gradients, 3 * 2 * T N 4d (D + d). Bytes: weights, input, products, output and their gradients,
+    each once, in float32: what a time step reads again is a cache's business. The roof is the machine's, measured in
+    the same run: a copy of memory, a product of square matrices. ``rows``: of :func:`qlstm.tables.bench`.
+    """
+    points = rows[(rows["part"] == "layer") & (rows["pass"] == "forward + backward")]
+    t_n, d, inputs = points["T"] * points["N"], points["d"], points["D"]
+    flops = 24 * t_n * d * (inputs + d)
+    numbers = 4 * d * (inputs + d) + t_n * (inputs + 4 * d + d)
+    points = points.assign(intensity=flops / (8 * numbers), speed=flops / points["ms"] / 1e6)
+    with _style():
+        chart = sns.relplot(points, x="intensity", y="speed", hue="backend", style="shape", col="machine", s=45, height=4, aspect=1.2,
+                            palette=PALETTE[: points["backend"].nunique()])  # fmt: skip
+        for machine, axes in chart.axes_dict.items():
+            peak = points[points["machine"] == machine].iloc[0]
+            ridge = peak["gflop_per_s"] / peak["gb_per_s"]
+            ends = sorted([min(points["intensity"].min(), ridge) / 2, ridge, max(points["intensity"].max(), ridge) * 2])
+            axes.plot(ends, [min(peak["gflop_per_s"], peak["gb_per_s"] * x) for x in ends], color="0.3", linestyle=":")
+        chart.set(xscale="log", yscale="log").set_titles("{col_name}").set_axis_labels("flop / byte", "Gflop/s")
+        plt.close(chart.figure)
+        return chart.figure
+
+
 def bench_scaling(rows: pd.DataFrame) -> Figure:
     """Milliseconds of the layer's two passes over d, N and T, both axes logarithmic: a column each, a line a rival.
 

@@ -14,8 +14,18 @@ import numpy as np
 import pandas as pd
 import scipy  # scipy.stats loads itself on first use, which takes a second
 
-from qlstm import data, verdicts
-from qlstm.experiments import ARTEFACTS, FROM_ALL, METRICS, SPECIAL, ExperimentConfig, Panel, defaults
+from qlstm import costs, data, verdicts
+from qlstm.experiments import (
+    ARTEFACTS,
+    FROM_ALL,
+    METRICS,
+    PAPER_DATASETS,
+    SPECIAL,
+    ExperimentConfig,
+    Panel,
+    defaults,
+    grid,
+)
 from qlstm.quantizers import QUANTIZERS
 from qlstm.sizes import round_half_up, size_kb
 
@@ -595,12 +605,29 @@ def _latex(text) -> str:
     return text
 
 
+def grid_hours() -> pd.DataFrame:
+    """Hours of training of the paper's grid with one seed, one run after the other: a row a data set, a column a machine.
+
+    From :mod:`qlstm.costs`; empty where a machine has no measured step for any of the runs, with a ``+`` where for some.
+    """
+    configs = grid("paper")
+    hours = {}
+    for machine in dict.fromkeys(machine for machine, _ in costs.step_times()):
+        for dataset in [*PAPER_DATASETS, "all"]:
+            chosen = [config for config in configs if dataset in (config.dataset, "all")]
+            cost = costs.estimate(chosen, machine)
+            known = f"{cost.hours:,.0f}{'+' if cost.unknown else ''}" if cost.unknown < len(chosen) else NOT_RUN
+            hours.setdefault(dataset, {"runs": len(chosen)})[machine] = known
+    return pd.DataFrame.from_dict(hours, orient="index").rename_axis("data")
+
+
 def bench(directory) -> pd.DataFrame:
-    """The rows of all records of ``make bench`` in a ``directory``, with ``machine`` (device, threads or GPU) and ``torch``."""
+    """The rows of all records of ``make bench`` in a ``directory``, with ``machine`` (device, threads or GPU), ``torch`` and
+    the machine's peaks, ``gflop_per_s`` and ``gb_per_s``."""
     rows = []
     for path in sorted(directory.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        about = {"machine": path.stem.replace("_", " "), "torch": record["environment"]["torch"]}
+        about = {"machine": path.stem.replace("_", " "), "torch": record["environment"]["torch"]} | record["peaks"]
         rows += [about | row for row in record["rows"]]
     return pd.DataFrame(rows)
 

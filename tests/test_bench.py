@@ -2,10 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from qlstm import ExperimentConfig, bench, figures, tables
+from qlstm import ExperimentConfig, bench, figures, grid, tables
+
+
+def rows_of(rows):
+    """Those of the roofline."""
+    return rows[(rows["part"] == "layer") & (rows["pass"] == "forward + backward")]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +47,30 @@ def test_table_and_figures(record):
     assert "layer" in tables.bench_wide(rows, "step", "training step").columns
     assert figures.bench_ratios(rows, "layer", "forward + backward").axes
     assert figures.bench_scaling(rows).axes
+
+
+def test_the_roofline(record):
+    rows = tables.bench(record)
+    roofline = figures.roofline(rows)
+    points = np.concatenate([c.get_offsets() for axes in roofline.axes for c in axes.collections])
+    layer = rows_of(rows).iloc[0]
+    # T 5, N 4, d 8, input 8: two products forward, four backward, of 2 * 20 * 32 * 8 flops each
+    flops = 6 * 2 * 20 * 32 * 8
+    np.testing.assert_allclose(points[:, 1], flops / rows_of(rows)["ms"] / 1e6)
+    numbers = 2 * 32 * 8 + 20 * (8 + 32 + 8)
+    np.testing.assert_allclose(points[:, 0], flops / (2 * 4 * numbers))
+    (line,) = [line for line in roofline.axes[0].lines if len(line.get_xdata()) == 3]
+    assert line.get_ydata()[-1] == pytest.approx(layer["gflop_per_s"])
+    assert line.get_ydata()[0] == pytest.approx(layer["gb_per_s"] * line.get_xdata()[0])
+
+
+def test_the_hours_of_the_grid(record, monkeypatch):
+    monkeypatch.setenv("QLSTM_REPORTS", str(record.parent))
+    hours = tables.grid_hours()
+    assert float(hours.loc["all", "NVIDIA H100, authors' code"].strip("+").replace(",", "")) > 1000
+    assert hours.loc["all", "runs"] == len(grid("paper"))
+    machine = next(column for column in hours if column.endswith("threads"))
+    assert hours.loc["text8", machine] == tables.NOT_RUN  # the words of this test are of no size of the paper
 
 
 def test_unknown_names(capsys):

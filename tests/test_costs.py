@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 from test_tables import made_up, paper
@@ -49,6 +50,28 @@ def test_own_records_count_in_place_of_the_file():
     for differing in (dict(quantizer="full_precision"), dict(hidden_size=300), dict(normalizer="weight")):
         assert costs.estimate([dataclasses.replace(other, **differing)], "abacus, 1 threads", [record]).unknown == 1
     assert costs.estimate([other], "abacus, 1 threads", [record | {"diverged": True}]).unknown == 1
+
+
+def test_a_benchmark_of_the_machine_counts_by_its_fastest_backend(tmp_path, monkeypatch):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    (tmp_path / "bench").mkdir()
+    row = dict(part="step", task="char_lm", T=100, N=64, d=512, normalizer="layer", quantizer="binary_connect")
+    rows = [
+        row | {"backend": backend, "ms": ms} for backend, ms in (("torch.nn.LSTM", 1), ("naive", 900), ("cpu", 300))
+    ]
+    rows += [rows[-1] | {"part": "layer", "ms": 2}, rows[-1] | {"normalizer": "none", "ms": 200}]
+    record = {"environment": {"device": "abacus", "threads": 2}, "peaks": {}, "rows": rows}
+    (tmp_path / "bench" / "abacus.json").write_text(json.dumps(record))
+    layer = paper("penn_char", "binary_connect", "layer")
+    full, plain = (
+        dataclasses.replace(layer, quantizer="full_precision", normalizer=name) for name in ("layer", "none")
+    )
+    hours = 200 * costs.updates(layer) / 3600
+    assert costs.estimate([layer], "abacus, 2 threads") == pytest.approx((0.3 * hours, 0))
+    assert costs.estimate([full, plain], "abacus, 2 threads") == pytest.approx((0.5 * hours, 0))
+    rows.append(rows[2] | {"quantizer": "full_precision", "ms": 250})
+    (tmp_path / "bench" / "abacus.json").write_text(json.dumps(record))
+    assert costs.estimate([full, layer], "abacus, 2 threads") == pytest.approx((0.55 * hours, 0))
 
 
 def test_the_plan_says_runs_data_and_hours(tmp_path, monkeypatch):
