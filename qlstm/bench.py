@@ -46,6 +46,7 @@ SCALING = {"d": [64, 128, 256, 512, 1024], "N": [8, 32, 128], "T": [25, 100, 400
 """What the scaling part varies, one at a time, around :data:`CENTRE`."""
 CENTRE = {"T": 50, "N": 64, "d": 256}
 PARTS = ["layer", "step", "scaling"]
+WARM_UP = 1.5
 
 
 class PlainLSTM(nn.LSTM):
@@ -138,17 +139,25 @@ def peaks(device: torch.device, repeats: int) -> dict[str, float]:
 
 
 def in_turn(timed: dict[tuple, Callable[[], dict[str, float]]], repeats: int, device: torch.device) -> list[dict]:
-    """Median milliseconds of each, and the peak memory in MB on a GPU; the first two turns warm up."""
+    """Median milliseconds of each, and the peak memory in MB on a GPU.
+
+    Each first runs alone for :data:`WARM_UP` seconds, twice at least: it took ``torch.nn.LSTM`` up to a second on two cores to come
+    down to a quarter of its first times.
+    """
     seconds: dict[tuple, dict[str, list[float]]] = {key: {} for key in timed}
     memory: dict[tuple, float | None] = dict.fromkeys(timed)
-    for turn in range(repeats + 2):
+    for once in timed.values():
+        started = time.perf_counter()
+        once(), once()
+        while time.perf_counter() < started + WARM_UP:
+            once()
+    for _ in range(repeats):
         for key, once in timed.items():
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
                 before = torch.cuda.memory_allocated(device)
             for name, value in once().items():
-                if turn >= 2:
-                    seconds[key].setdefault(name, []).append(value)
+                seconds[key].setdefault(name, []).append(value)
             if device.type == "cuda":
                 memory[key] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
     return [{"key": key, "pass": name, "ms": 1000 * statistics.median(values), "memory_mb": memory[key]}

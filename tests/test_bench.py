@@ -20,6 +20,7 @@ def record(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QLSTM_REPORTS", str(root))
         patch.setattr(bench, "SCALING", {"d": [8, 16]})
+        patch.setattr(bench, "WARM_UP", 0)
         patch.setattr(bench, "CENTRE", {"T": 4, "N": 3, "d": 8})
         patch.setattr(
             bench, "SHAPES", {"words": dict(dataset="python_help_words", hidden_size=8, steps=5, batch_size=4)}
