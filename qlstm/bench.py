@@ -1,6 +1,6 @@
 """``make bench``: time the layer and the whole training step beside ``torch.nn.LSTM``, as ratios taken in one run.
 
-Needs torch alone (and triton, where there is a GPU): ``python -m qlstm.bench`` on a bare machine. What is timed takes
+Needs torch, numpy and safetensors (and triton, where there is a GPU): ``python -m qlstm.bench`` on a bare machine. What is timed takes
 turns, so that a busy machine slows all alike; each figure is a median. Writes ``reports/bench/<machine>.json``.
 
 Here ``device`` is torch's; ``normalizers`` and ``quantizers`` are names; ``config`` is the run whose step is timed; ``timed``
