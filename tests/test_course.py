@@ -152,6 +152,17 @@ def test_hand_outs_have_no_solution_and_no_output_and_leave_other_files_alone(tm
     assert own.read_text() == "mine"
 
 
+def test_a_hand_out_that_was_worked_in_is_kept(tmp_path, capsys):
+    assert course.write(tmp_path) == []
+    assert course.write(tmp_path) == []  # nobody worked in it
+    path = tmp_path / "exercises" / "01_quantizers.ipynb"
+    worked = path.read_text().replace("steps = ...", "steps = 25")
+    path.write_text(worked)
+    assert course.main(["write", str(tmp_path)]) == 0
+    assert f"kept as it is: {path}" in capsys.readouterr().out
+    assert path.read_text() == worked
+
+
 def test_grading_runs_the_students_notebook_with_the_lessons_checks(tmp_path):
     """Lesson 2, where 2.1 is right, 2.2 raises, 2.3 is wrong with its check removed, and 2.4 is not there."""
     (lesson,) = [lesson for name, lesson in LESSONS.items() if name.startswith("02")]
