@@ -29,6 +29,8 @@ def test_a_lesson_has_what_each_lesson_has(name):
     counts = [len(of(lesson, tag)) for tag in ("exercise", "stub", "solution", "check")]
     assert 3 <= counts[0] <= 5
     assert len(set(counts)) == 1, counts
+    for cell in of(lesson, "solution"):  # JupyterLab shows a folded cell's first line; Shift+Enter runs it all the same
+        assert cell.source.startswith("# Solution: running this replaces your answer\n")
     number = name[1]
     assert [cell.metadata["exercise"] for cell in of(lesson, "check")] == [
         f"{number}.{i + 1}" for i in range(counts[0])
