@@ -126,8 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("grade").add_argument("notebooks", type=Path, nargs="+")
     options = parser.parse_args(arguments)
     if options.command == "write":
-        for path in write(options.folder):
-            print(f"kept as it is: {path} (remove it to have the lesson's hand-out again)")
+        if kept := write(options.folder):
+            print(f"kept, as worked in: {', '.join(path.name for path in kept)} (remove one to have it anew)")
         print(f"hand-outs: {options.folder / 'exercises'}   with solutions: {options.folder / 'solutions'}")
         return 0
     rows, failed = [], 0

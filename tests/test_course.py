@@ -99,6 +99,7 @@ def test_a_notebook_shows_one_line_and_no_stack():
         ("1.1", dict(uniform="a quarter", normal=0.36), "should be one number; it is of type str"),
         ("1.2", dict(steps=25), "still positive"),
         ("1.2", {}, "`steps` is still `...`"),
+        ("2.1", dict(parameters=1_155_072), "`parameters` = 1,155,072: that is nn.LSTM's"),
         ("1.3", dict(ternary=lambda w: quantizers.ter_connect(w).dense()), "multiply by the scale"),
         ("1.3", dict(ternary=lambda w: w.nonsense), "`ternary` raised AttributeError"),
         ("1.3", dict(ternary=lambda w: None), "should end with `return`"),
@@ -161,7 +162,7 @@ def test_a_hand_out_that_was_worked_in_is_kept(tmp_path, capsys):
     worked = path.read_text().replace("steps = ...", "steps = 25")
     path.write_text(worked)
     assert course.main(["write", str(tmp_path)]) == 0
-    assert f"kept as it is: {path}" in capsys.readouterr().out
+    assert f"kept, as worked in: {path.name} " in capsys.readouterr().out
     assert path.read_text() == worked
 
 
