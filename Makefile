@@ -26,7 +26,7 @@ endif
 REPRODUCE = $(PY) workflow/reproduce.py --profile "$(PROFILE)" --only "$(ONLY)" --datasets "$(DATASETS)" \
             --seeds "$(SEEDS)" --epochs "$(EPOCHS)" --jobs "$(JOBS)" --cluster "$(CLUSTER)"
 
-.PHONY: help setup lab data plan reproduce status report site course test test-slurm soak lint bench clean
+.PHONY: help setup lab learn data plan reproduce status report site course test test-slurm soak lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,7 +34,8 @@ help:
 	@echo "make test         the tests, the lessons against their stored outputs, the report notebooks on smoke records"
 	@echo "make test-slurm   the same grid on a Slurm of this machine, with everything killed once (root; 5 minutes)"
 	@echo "make soak         a table, killed 20 times at random moments, against an unbroken run of it (10 minutes)"
-	@echo "make lab          open JupyterLab"
+	@echo "make learn        the lessons to work in, without solutions: JupyterLab on reports/course/exercises"
+	@echo "make lab          open JupyterLab on all notebooks"
 	@echo "make status       what is done, running, failed"
 	@echo "make plan         what reproduce would train: runs, data, hours by machine"
 	@echo "make report       tables, figures and page again from the records that exist"
@@ -62,6 +63,9 @@ setup: $(READY)
 
 lab: $(READY)
 	@$(PY) -m jupyterlab notebooks
+
+learn: course
+	@$(PY) -m jupyterlab $(or $(QLSTM_REPORTS),reports)/course/exercises
 
 data: $(READY)
 	@$(REPRODUCE) data

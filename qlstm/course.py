@@ -59,18 +59,26 @@ def _without(lesson, tag):
     return result
 
 
-def write(folder: Path):
+def write(folder: Path) -> list[Path]:
     """Both versions of all lessons: ``folder/exercises`` and ``folder/solutions``, each with what the lessons read.
 
-    Nothing else is touched there: a file that a student has saved under a name of its own stays.
+    Nothing that a student has saved there is touched: neither a file with a name of its own nor a hand-out that was
+    worked in. Returns the hand-outs that stayed because they are not as they would be written now.
     """
+    kept = []
     for name, version in (("exercises", handout), ("solutions", solution)):
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
         for path in lessons():
-            nbformat.write(version(nbformat.read(path, as_version=4)), target / path.name)
+            text = nbformat.writes(version(nbformat.read(path, as_version=4))) + "\n"
+            copy_of = target / path.name
+            if version is handout and copy_of.exists() and copy_of.read_text(encoding="utf-8") != text:
+                kept.append(copy_of)
+            else:
+                copy_of.write_text(text, encoding="utf-8")
         for part in FOLDERS:
             shutil.copytree(LEARN / part, target / part, dirs_exist_ok=True)
+    return kept
 
 
 def grade(submission: Path, timeout: int = 300) -> dict[str, str]:
@@ -118,7 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("grade").add_argument("notebooks", type=Path, nargs="+")
     options = parser.parse_args(arguments)
     if options.command == "write":
-        write(options.folder)
+        if kept := write(options.folder):
+            print(f"kept, as worked in: {', '.join(path.name for path in kept)} (remove one to have it anew)")
         print(f"hand-outs: {options.folder / 'exercises'}   with solutions: {options.folder / 'solutions'}")
         return 0
     rows, failed = [], 0

@@ -83,11 +83,12 @@ def number(name: str, answer: Any, expected: float, wrong: dict[float, str] | No
 
     if near(expected):
         return
+    shown = f"{value:.6g}" if abs(value) < 1e6 else f"{value:,.0f}"
     for other, hint in (wrong or {}).items():
         if near(other):
-            raise NotYet(f"`{name}` = {value:.6g}: {hint}")
+            raise NotYet(f"`{name}` = {shown}: {hint}")
     where = "too large" if value > expected else "too small"
-    raise NotYet(f"`{name}` = {value:.6g} is {where}.")
+    raise NotYet(f"`{name}` = {shown} is {where}.")
 
 
 def choice(name: str, answer: Any, expected: Any, wrong: dict[Any, str]):

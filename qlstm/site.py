@@ -13,7 +13,7 @@ from qlstm.experiments import PROFILES
 from qlstm.paths import ROOT, reports
 from qlstm.scorecard import scorecard
 
-COPIED = ["tables/*.*", "figures/*.*", "scorecard.csv", "runs/*/record.json"]
+COPIED = ["tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.*", "scorecard.csv", "runs/*/record.json"]
 """What a profile's page links to, as patterns in its folder."""
 
 

@@ -29,6 +29,8 @@ def test_a_lesson_has_what_each_lesson_has(name):
     counts = [len(of(lesson, tag)) for tag in ("exercise", "stub", "solution", "check")]
     assert 3 <= counts[0] <= 5
     assert len(set(counts)) == 1, counts
+    for cell in of(lesson, "solution"):  # JupyterLab shows a folded cell's first line; Shift+Enter runs it all the same
+        assert cell.source.startswith("# Solution: running this replaces your answer\n")
     number = name[1]
     assert [cell.metadata["exercise"] for cell in of(lesson, "check")] == [
         f"{number}.{i + 1}" for i in range(counts[0])
@@ -97,6 +99,7 @@ def test_a_notebook_shows_one_line_and_no_stack():
         ("1.1", dict(uniform="a quarter", normal=0.36), "should be one number; it is of type str"),
         ("1.2", dict(steps=25), "still positive"),
         ("1.2", {}, "`steps` is still `...`"),
+        ("2.1", dict(parameters=1_155_072), "`parameters` = 1,155,072: that is nn.LSTM's"),
         ("1.3", dict(ternary=lambda w: quantizers.ter_connect(w).dense()), "multiply by the scale"),
         ("1.3", dict(ternary=lambda w: w.nonsense), "`ternary` raised AttributeError"),
         ("1.3", dict(ternary=lambda w: None), "should end with `return`"),
@@ -150,6 +153,17 @@ def test_hand_outs_have_no_solution_and_no_output_and_leave_other_files_alone(tm
         assert not any("source_hidden" in cell.metadata.get("jupyter", {}) for cell in of(teacher, "solution"))
     assert (tmp_path / "exercises" / "models" / "text.json").exists()
     assert own.read_text() == "mine"
+
+
+def test_a_hand_out_that_was_worked_in_is_kept(tmp_path, capsys):
+    assert course.write(tmp_path) == []
+    assert course.write(tmp_path) == []  # nobody worked in it
+    path = tmp_path / "exercises" / "01_quantizers.ipynb"
+    worked = path.read_text().replace("steps = ...", "steps = 25")
+    path.write_text(worked)
+    assert course.main(["write", str(tmp_path)]) == 0
+    assert f"kept, as worked in: {path.name} " in capsys.readouterr().out
+    assert path.read_text() == worked
 
 
 def test_grading_runs_the_students_notebook_with_the_lessons_checks(tmp_path):
