@@ -38,6 +38,8 @@ NORMALIZER_TITLES = {"none": "–", "weight": "weight", "layer": "layer", "batch
                      "batch_separate": "batch (separate)"}  # fmt: skip
 NORMALIZER_WORDS = NORMALIZER_TITLES | {"none": "none"}
 NOT_RUN, DIVERGED, NOT_AT_HAND = "·", "N/A", "–"
+OVERFLOWN = 1e300
+"""What :func:`qlstm.traces.propositions` gives where the square of a gradient overflows and the bound does not yet."""
 
 
 def published() -> pd.DataFrame:
@@ -448,7 +450,8 @@ def gradients(records: list[dict]) -> pd.DataFrame:
     ``rate``: of ||d xi_T/d h_t|| a time step on the way back, (||d xi_T/d h_1|| / ||d xi_T/d h_T||)^(1/(T - 1)), xi_T the loss
     of the last step; median over the shown samples. ``growth``: rate^(T - 1). ``lambda_1``: median over steps
     (its root where squared norms are bounded, in batch normalization);
-    ``ratio``: largest left side over right side of ``proposition`` (1 or less: it holds; NaN: none applies).
+    ``ratio``: largest left side over right side of ``proposition`` (1 or less: it holds; NaN: none applies, or a gradient's
+    square left the range of 64 bits).
     """
     rows = []
     for record in records:
@@ -462,7 +465,7 @@ def gradients(records: list[dict]) -> pd.DataFrame:
             rows.append({"label": label(config, record["data"]["sha256"]), "quantizer": config.quantizer,
                          "normalizer": config.normalizer, "seed": config.seed, "moment": moment, "growth": growth,
                          "rate": rate,
-                         "proposition": bound.get("proposition"), "ratio": bound.get("ratio", np.nan),
+                         "proposition": bound.get("proposition"), "ratio": bound["ratio"] if bound.get("ratio", OVERFLOWN) < OVERFLOWN else np.nan,
                          "lambda_1": _unsquared(config, np.median(np.array(bound["lambda_1"], dtype=float)) if bound else None), "config": config})  # fmt: skip
     columns = ["label", "quantizer", "normalizer", "seed", "moment", "growth", "rate", "proposition", "ratio", "lambda_1",
                "config"]  # fmt: skip

@@ -359,6 +359,15 @@ def test_gradients_beyond_the_range_of_numbers_are_read_as_far_as_they_go(lines,
     assert tables.gradients([record])["rate"].tolist() == pytest.approx([rate] * 3, nan_ok=True)
 
 
+def test_a_square_that_overflows_is_no_violation_of_a_bound():
+    record = made_up(quick("binary_connect", steps=100))
+    record["traces"]["propositions"]["initial"]["ratio"] = 1e300
+    record["traces"]["propositions"]["best"]["ratio"] = 1e299
+    ratios = tables.gradients([record]).set_index("moment")["ratio"]
+    assert math.isnan(ratios["initial"])
+    assert ratios["best"] == 1e299
+
+
 def test_by_epoch_is_the_history():
     found = tables.by_epoch(
         [made_up(quick("binary_connect", "batch_shared"), 2.0, lambdas=(4.0, 9.0), gains=(1.0, 1.5, 0.5))]
