@@ -21,6 +21,7 @@ def record(tmp_path_factory):
         patch.setenv("QLSTM_REPORTS", str(root))
         patch.setattr(bench, "SCALING", {"d": [8, 16]})
         patch.setattr(bench, "WARM_UP", 0)
+        patch.setattr(bench, "in_own_process", lambda function, *arguments: function(*arguments))
         patch.setattr(bench, "CENTRE", {"T": 4, "N": 3, "d": 8})
         patch.setattr(
             bench, "SHAPES", {"words": dict(dataset="python_help_words", hidden_size=8, steps=5, batch_size=4)}
