@@ -49,6 +49,7 @@ SCALING = {"d": [64, 128, 256, 512, 1024], "N": [8, 32, 128], "T": [25, 100, 400
 CENTRE = {"T": 50, "N": 64, "d": 256}
 PARTS = ["layer", "step", "scaling"]
 WARM_UP = 1.0
+"""Seconds that each rival runs alone before it is timed."""
 
 
 class PlainLSTM(nn.LSTM):
@@ -143,8 +144,8 @@ def peaks(device: torch.device, repeats: int) -> dict[str, float]:
 def in_turn(timed: dict[tuple, Callable[[], dict[str, float]]], repeats: int, device: torch.device) -> list[dict]:
     """Median milliseconds of each, and the peak memory in MB on a GPU.
 
-    Each first runs alone for :data:`WARM_UP` seconds, twice at least: it took ``torch.nn.LSTM`` up to a second on two cores to come
-    down to a quarter of its first times.
+    Each first runs alone for :data:`WARM_UP` seconds, twice at least: on two cores it took ``torch.nn.LSTM`` about a second to
+    come down to a quarter of its first times.
     """
     seconds: dict[tuple, dict[str, list[float]]] = {key: {} for key in timed}
     memory: dict[tuple, float | None] = dict.fromkeys(timed)
