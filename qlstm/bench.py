@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from qlstm import records
+from qlstm import graphs, records
 from qlstm.errors import ConfigError, unknown
 from qlstm.experiments import ExperimentConfig
 from qlstm.layer import QuantLSTM
@@ -31,7 +31,7 @@ from qlstm.linear import multiply
 from qlstm.normalizers import NORMALIZERS
 from qlstm.paths import reports
 from qlstm.recurrence import BACKENDS, choose_backend
-from qlstm.train import build_model, make_optimizer, update
+from qlstm.train import build_model, make_optimizer, make_step
 
 SHAPES: dict[str, dict] = {
     "quick": dict(dataset="war_and_peace", hidden_size=128),
@@ -77,14 +77,25 @@ def rivals(normalizers: list[str], quantizers: list[str], device: torch.device) 
 
 
 def layer_passes(layer: nn.Module, x: torch.Tensor) -> Callable[[], dict[str, float]]:
-    """Times a forward and a backward pass of a layer, in seconds."""
+    """Times a forward pass of a layer, and a forward and a backward one, in seconds; on a GPU as graphs."""
+    recorder = graphs.make_recorder(x.device)
+
+    def both():
+        layer.zero_grad()
+        layer(x)[0].sum().backward()
+
+    passes = {
+        "forward": graphs.recorded(lambda: layer(x), recorder),
+        "forward + backward": graphs.recorded(both, recorder),
+    }
 
     def once():
-        started = _now(x.device)
-        output, _ = layer(x)
-        forward = _now(x.device)
-        output.sum().backward()
-        return {"forward": forward - started, "forward + backward": _now(x.device) - started}
+        seconds = {}
+        for name, work in passes.items():
+            started = _now(x.device)
+            work()
+            seconds[name] = _now(x.device) - started
+        return seconds
 
     return once
 
@@ -102,7 +113,7 @@ def training_step(
     else:
         model.rnn.backend = backend
     model = model.to(device).train()
-    optimizer = make_optimizer(config, model)
+    step = make_step(config, model, make_optimizer(config, model))
     shape = (config.steps, config.batch_size)
     if config.task == "sequential_image":
         inputs, targets = torch.rand(*shape, 1, device=device), torch.randint(10, shape[1:], device=device)
@@ -113,7 +124,7 @@ def training_step(
     def once():
         nonlocal state
         started = _now(device)
-        _, state = update(model, optimizer, inputs, targets, state, config.clip_norm)
+        _, state = step(inputs, targets, state)
         return {"training step": _now(device) - started}
 
     return once
@@ -144,26 +155,28 @@ def peaks(device: torch.device, repeats: int) -> dict[str, float]:
 def in_turn(timed: dict[tuple, Callable[[], dict[str, float]]], repeats: int, device: torch.device) -> list[dict]:
     """Median milliseconds of each, and the peak memory in MB on a GPU.
 
-    Each first runs alone for :data:`WARM_UP` seconds, twice at least: on two cores it took ``torch.nn.LSTM`` about a second to
-    come down to a quarter of its first times.
+    Each first runs alone for :data:`WARM_UP` seconds, until a graph of it is made at least: on two cores it took ``torch.nn.LSTM``
+    about a second to come down to a quarter of its first times. Memory is that of a call before, as a replay allocates none.
     """
     seconds: dict[tuple, dict[str, list[float]]] = {key: {} for key in timed}
     memory: dict[tuple, float | None] = dict.fromkeys(timed)
-    for once in timed.values():
+    for key, once in timed.items():
         started = time.perf_counter()
-        once(), once()
+        once()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+            once()
+            memory[key] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+        for _ in range(graphs.WARM_UP):
+            once()
         while time.perf_counter() < started + WARM_UP:
             once()
     for _ in range(repeats):
         for key, once in timed.items():
             once()  # as a training step does, the one that counts follows one of its kind
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-                before = torch.cuda.memory_allocated(device)
             for name, value in once().items():
                 seconds[key].setdefault(name, []).append(value)
-            if device.type == "cuda":
-                memory[key] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
     return [{"key": key, "pass": name, "ms": 1000 * statistics.median(values), "memory_mb": memory[key]}
             for key, passes in seconds.items() for name, values in passes.items()]  # fmt: skip
 

@@ -131,8 +131,8 @@ def at_hand(dataset: str) -> bool:
 
 def plan(configs: list[ExperimentConfig], profile: str) -> list[str]:
     """Lines for people: runs, those that have a record, data, and hours by machine for all and for what is left."""
-    found, code = records.load_all(profile), records.training_code()
-    done = {r["run_id"] for r in found if not records.outdated(r, r["config"], None, code)}
+    found = records.load_all(profile)
+    done = {r["run_id"] for r in found if not records.outdated(r, r["config"], None)}
     left = [config for config in configs if config.run_id not in done]
     lines = [f"{profile}: {len(configs)} runs, {len(configs) - len(left)} have their record, {len(left)} to go"]
     for name in dict.fromkeys(config.dataset for config in configs):

@@ -101,7 +101,12 @@ def sign(x: Tensor) -> Tensor:
     >>> sign(torch.tensor([-0.5, 0.0, 2.0]))
     tensor([-1.,  1.,  1.])
     """
-    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+    return _signs(x >= 0, x.dtype)
+
+
+def _signs(positive: Tensor, dtype: torch.dtype) -> Tensor:
+    # torch.where takes five times as long on the CPU
+    return positive.to(dtype).mul_(2).sub_(1)
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -271,7 +276,7 @@ def sbn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
     level = _stochastic_level(weight)
     # P(+A) = clip((w/A + 1)/2, 0, 1)
     probability = ((weight / level + 1) / 2).clamp(0, 1)
-    return _plane(torch.where(_uniform(weight, generator) < probability, 1.0, -1.0).to(weight.dtype), level)
+    return _plane(_signs(_uniform(weight, generator) < probability, weight.dtype), level)
 
 
 @quantizer(bits=2)

@@ -5,6 +5,7 @@
 
 import ast
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -35,6 +36,7 @@ TRAINING_MODULES = [
     "images",
     "theory",
     "traces",
+    "graphs",
     "train",
 ]
 
@@ -58,20 +60,17 @@ def sha256(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def identity(record: dict[str, Any]) -> dict[str, Any]:
-    """What makes a record the one of a run: its settings, its text, the training code."""
-    return {"config": record["config"], "sha256": record["data"]["sha256"], "code": record["code"]}
-
-
-def outdated(record: dict[str, Any], config: dict[str, Any], text: str | None, code: str) -> str:
+def outdated(record: dict[str, Any], config: dict[str, Any], text: str | None) -> str:
     """Why the run of a ``config`` has to be repeated although it has a record; empty if it has not to.
 
     ``text``: sha256 of the data set as it is now, None where it is not at hand (then it is taken for the same).
-    ``code``: :func:`training_code`.
     """
-    now = {"settings": config, "text": text or record["data"]["sha256"], "training code": code}
-    then = dict(zip(now, identity(record).values(), strict=True))
-    return ", ".join(f"other {what}" for what in now if now[what] != then[what])
+    now = {
+        "settings": (record["config"], config),
+        "text": (record["data"]["sha256"], text or record["data"]["sha256"]),
+        "training code": (record["code"], training_code(record["environment"]["backend"])),
+    }
+    return ", ".join(f"other {what}" for what, (then, is_now) in now.items() if then != is_now)
 
 
 def write_atomically(path: Path, content: bytes):
@@ -132,11 +131,17 @@ def load_all(profile: str, root: Path | None = None) -> list[dict[str, Any]]:
     return [load_of(path.parent.name, profile, root) for path in found]
 
 
-def training_code() -> str:
-    """Fingerprint of the code that a run's result depends on: comments, docstrings and blank lines do not count."""
+@functools.cache
+def training_code(backend: str) -> str:
+    """Fingerprint of the code that the result of a run with a ``backend`` depends on.
+
+    Comments, docstrings and blank lines do not count, nor do other backends, but for the naive one, which the traces take.
+    """
     package = Path(__file__).parent
-    files = [package / f"{name}.py" for name in TRAINING_MODULES] + sorted((package / "recurrence").glob("*.py"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((package / "recurrence").glob("*.cpp"))))
+    recurrence = package / "recurrence"
+    files = [package / f"{name}.py" for name in TRAINING_MODULES]
+    files += sorted({recurrence / "__init__.py", recurrence / "naive.py", *recurrence.glob(f"{backend}*.py")})
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(recurrence.glob(f"{backend}*.cpp"))))
     for file in files:
         source = file.read_text(encoding="utf-8")
         lines = source.splitlines()

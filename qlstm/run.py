@@ -136,9 +136,8 @@ def several(runs: dict[str, dict[str, Any]], options) -> int:
     folder, working, status = reports() / options.profile / "runs", {}, {}
     texts = {name: load_dataset(name, task).sha256
              for name, task in dict.fromkeys((s["dataset"], s["task"]) for s in runs.values())}  # fmt: skip
-    code = records.training_code()
     waiting = [run_id for run_id, settings in runs.items()
-               if not finished(run_id, settings, options.profile, texts[settings["dataset"]], code)]  # fmt: skip
+               if not finished(run_id, settings, options.profile, texts[settings["dataset"]])]  # fmt: skip
     done_before = len(runs) - len(waiting)
     at_start = {run_id: epochs_done(folder / run_id) for run_id in runs}
     print(f"{len(runs)} runs, {done_before} done before, {jobs} side by side", flush=True)
@@ -170,10 +169,10 @@ def several(runs: dict[str, dict[str, Any]], options) -> int:
     return 1 if failed else UNFINISHED if left else 0
 
 
-def finished(run_id: str, settings: dict[str, Any], profile: str, text: str, code: str) -> bool:
+def finished(run_id: str, settings: dict[str, Any], profile: str, text: str) -> bool:
     """Whether a run has its record. A record that is damaged or of another run is left to the run's own process."""
     try:
-        return not records.outdated(records.load_of(run_id, profile), settings, text, code)
+        return not records.outdated(records.load_of(run_id, profile), settings, text)
     except records.RecordError:
         return False
 

@@ -49,6 +49,17 @@ VANISHED = 1e-140
 """A left side below this counts as 0: squares of such numbers leave the range of float64."""
 
 
+def vector_norms(x: Tensor) -> Tensor:
+    """Euclidean norms over the last axis of ``x``, also where the squares leave the range of its type.
+
+    >>> vector_norms(torch.tensor([[3e300, 4e300], [0.0, 0.0]], dtype=torch.float64)).tolist()
+    [5e+300, 0.0]
+    """
+    largest = x.abs().amax(-1, keepdim=True)
+    largest = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+    return largest.squeeze(-1) * torch.linalg.vector_norm(x / largest, dim=-1)
+
+
 def spectral_norms(weight: Tensor) -> Tensor:
     """||W||_2, the largest singular value, of the matrices ``weight`` (gates, d, n): (gates,)."""
     return torch.linalg.matrix_norm(weight, 2)
@@ -260,7 +271,7 @@ def sides(model, inputs, targets, m=None, proposition=None, *, state=None, layer
     if m is not None and m not in range(first, last + 1):
         raise ConfigError(f"m, the time step of the loss, must be {first} to {last} for this network, got {m!r}")
     lambda_1, lambda_2 = _lambdas(run, proposition, along_run, printed)
-    norms = torch.linalg.vector_norm(_gradients(run, targets, m, total), dim=-1)  # (states, T + 1, N)
+    norms = vector_norms(_gradients(run, targets, m, total))  # (states, T + 1, N)
     if _squared(run, proposition):
         norms = norms.square().sum(-1)
     h, c_next = norms[0], torch.cat([norms[-1, 2:], torch.zeros_like(norms[-1, :1])])

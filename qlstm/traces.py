@@ -42,7 +42,7 @@ def gradient_norms(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[st
     lines: dict[str, list] = {"steps": steps}
     for name, loss in losses.items():
         gradients = torch.stack(torch.autograd.grad(loss, hidden, retain_graph=True))  # (T, N, d)
-        norms = torch.linalg.vector_norm(gradients, dim=-1).T  # (N, T)
+        norms = theory.vector_norms(gradients).T  # (N, T)
         norms = norms.square().mean(0, keepdim=True).sqrt() if coupled else norms[:SAMPLES]
         lines[name] = [rounded(line[[step - 1 for step in steps]]) for line in norms]
     return lines

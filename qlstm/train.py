@@ -1,9 +1,11 @@
 """Training: one run from its configuration to its record, with checkpoints after each epoch."""
 
 import contextlib
+import functools
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 
 from qlstm import checkpoints, data, records, traces
 from qlstm.experiments import METRICS, ExperimentConfig
+from qlstm.graphs import GraphedStep, make_recorder
 from qlstm.locks import exclusive
 from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
@@ -120,6 +123,24 @@ def update(
     return loss.detach(), None if state is None else tuple(s.detach() for s in state)
 
 
+WAITING = ("lat", "alternating")
+"""Quantizers that look at values to go on, for which a GPU has to be waited for in a step."""
+
+
+def make_step(config: ExperimentConfig, model: nn.Module, optimizer: torch.optim.Optimizer, report=print) -> Callable:
+    """:func:`update` for a ``model`` of a ``config`` and its ``optimizer``: of inputs, targets and state; on a GPU a graph.
+
+    Not for a quantizer or normalizer of one's own, which may wait for a value. ``report``: receives a line if there is no graph
+    where there should be one.
+    """
+    step = functools.partial(update, model, optimizer, clip_norm=config.clip_norm)
+    recorder = make_recorder(next(model.parameters()).device)
+    known = config.quantizer in QUANTIZERS and config.normalizer in NORMALIZERS
+    if recorder is None or not known or config.quantizer in WAITING:
+        return step
+    return GraphedStep(step, optimizer, recorder, report)
+
+
 def run(config: ExperimentConfig, directory: Path | None = None, *, device: str = "auto", backend: str = "auto",
         report=print) -> dict[str, Any]:  # fmt: skip
     """Train and evaluate one configuration ``config``; returns its record.
@@ -141,7 +162,7 @@ def run(config: ExperimentConfig, directory: Path | None = None, *, device: str 
         run = _Run(config, directory, device, backend, report)
         if (directory / "record.json").exists():
             record = records.load(directory / "record.json")
-            if records.identity(record) == run.identity:
+            if not records.outdated(record, config.as_dict(), run.dataset.sha256):
                 report(f"{config.run_id}: already done, {_result(record)}")
                 return record
         record = run.record()
@@ -174,7 +195,7 @@ class _Run:
             self.model = build_model(config).to(self.device)
         self.model.rnn.backend = backend
         self.optimizer = make_optimizer(config, self.model)
-        self.code = records.training_code()
+        self.step = make_step(config, self.model, self.optimizer, report)
         self.epochs: list[dict[str, Any]] = []
         self.traces: dict[str, Any] = {"gradient_norms": {}, "propositions": {}}
         self.best: dict[str, Tensor] = {}
@@ -216,7 +237,7 @@ class _Run:
             "seconds": round(self.seconds + time.monotonic() - started, 2),
             "epochs": [{k: v for k, v in epoch.items() if k not in TIMES} for epoch in self.epochs],
             "traces": self.traces,
-            "code": self.code,
+            "code": records.training_code(self.model.rnn.backend_used),
             "environment": records.environment(self.device, self.model.rnn.backend_used),
         }  # fmt: skip
         if self.directory is not None and not diverged:
@@ -264,11 +285,14 @@ class _Run:
     def _train(self, rate) -> float:
         """One pass over the training data; the mean loss (nats), or NaN as soon as it is not finite."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+            if isinstance(group["lr"], Tensor):  # which a graph reads
+                group["lr"].fill_(rate * group["scale"])
+            else:
+                group["lr"] = rate * group["scale"]
         self.model.train()
         total, count, state = torch.zeros((), device=self.device, dtype=torch.float64), 0, None
         for number, (inputs, targets) in enumerate(self._minibatches("train")):
-            loss, state = update(self.model, self.optimizer, inputs, targets, state, self.config.clip_norm)
+            loss, state = self.step(inputs, targets, state)
             total += loss.double() * targets.numel()
             count += targets.numel()
             if number % 100 == 99 and not math.isfinite(total.item()):
@@ -344,7 +368,7 @@ class _Run:
         if self.device.type == "cuda":
             random_state["cuda"] = torch.cuda.get_rng_state(self.device)
         checkpoint = {
-            "identity": self.identity,
+            "identity": self._identity(self.model.rnn.backend_used),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random_state": random_state,
@@ -355,10 +379,10 @@ class _Run:
         }
         checkpoints.save(checkpoint, self.directory / "checkpoint.pt")
 
-    @property
-    def identity(self):
-        """What a checkpoint or record must agree in to be of this run: settings, text, code."""
-        return {"config": self.config.as_dict(), "sha256": self.dataset.sha256, "code": self.code}
+    def _identity(self, backend):
+        """What a checkpoint made with a ``backend`` must agree in to be of this run: settings, text, code."""
+        return {"config": self.config.as_dict(), "sha256": self.dataset.sha256, "backend": backend,
+                "code": records.training_code(backend)}  # fmt: skip
 
     def _resume(self) -> bool:
         """Take up the checkpoint of this very run (same settings, text and code), if there is one."""
@@ -370,13 +394,16 @@ class _Run:
         except checkpoints.CheckpointError as error:
             self.report(f"{error}; starting anew")
             return False
-        if checkpoint["identity"] != self.identity:
+        if checkpoint["identity"] != self._identity(checkpoint["identity"].get("backend")):
             self.report(f"{path}: of other settings, text or code; starting anew")
             return False
         self.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(group["lr"])  # a tensor where a graph was made
         self.best = {name: value.cpu() for name, value in checkpoint["best"].items()}
         self.epochs, self.traces, self.seconds = (checkpoint[key] for key in ("epochs", "traces", "seconds"))
+        self.model.rnn.backend_used = checkpoint["identity"]["backend"]
         self.random_state = {name: state.cpu() for name, state in checkpoint["random_state"].items()}
         self.report(f"{self.config.run_id}: going on after epoch {len(self.epochs) - 1}")
         return True

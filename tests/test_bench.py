@@ -83,8 +83,10 @@ def test_unknown_names(capsys):
 @pytest.mark.parametrize("backend", [None, "naive"])
 def test_step_trains_the_whole_model(backend, monkeypatch):
     found = []
-    update = bench.update
-    monkeypatch.setattr(bench, "update", lambda model, *rest: (found.append(model), update(model, *rest))[1])
+    make_step = bench.make_step
+    monkeypatch.setattr(
+        bench, "make_step", lambda config, model, *rest: (found.append(model), make_step(config, model, *rest))[1]
+    )
     config = ExperimentConfig(profile="smoke", task="word_lm", hidden_size=8, steps=3)
     once = bench.training_step(config, torch.device("cpu"), backend)
     once()

@@ -54,7 +54,7 @@ def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, s
               "metric": metric, "test_metric": None if diverged else test, "valid_metric": None if diverged else test,
               "best_epoch": None if diverged else len(gains) - 1, "diverged": diverged, "size_kb": size_kb(config),
               "packed_bytes": packed, "seconds": seconds, "epochs": epochs, "code": "c",
-              "traces": {"gradient_norms": norm_lines, "propositions": propositions}, "environment": {"torch": "t"}}  # fmt: skip
+              "traces": {"gradient_norms": norm_lines, "propositions": propositions}, "environment": {"torch": "t", "backend": "cpu"}}  # fmt: skip
     return record | {"checksum": records.checksum(record)}
 
 

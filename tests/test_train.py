@@ -313,17 +313,26 @@ def test_a_damaged_or_edited_record_is_refused_by_name(tmp_path):
     assert records.load(path)["metric"] == "bpc"
 
 
-def test_comments_and_docstrings_do_not_change_the_codes_fingerprint(tmp_path, monkeypatch):
+def test_what_the_codes_fingerprint_depends_on(tmp_path, monkeypatch):
     package = tmp_path / "qlstm"
     (package / "recurrence").mkdir(parents=True)
-    for name in records.TRAINING_MODULES:
+    backends = [f"recurrence/{name}" for name in ("__init__", "naive", "cpu", "triton", "triton_kernels")]
+    for name in [*records.TRAINING_MODULES, *backends]:
         (package / f"{name}.py").write_text('"""Doc."""\n\n\ndef f():\n    """Doc."""\n    return 1\n')
+    (package / "recurrence" / "cpu.cpp").write_text("int f() { return 1; }")
     monkeypatch.setattr(records, "__file__", str(package / "records.py"))
-    before = records.training_code()
-    (package / "cell.py").write_text('"""Other\n\nwords."""\n# a comment\ndef f():\n    return 1\n')
-    assert records.training_code() == before
-    (package / "cell.py").write_text("def f():\n    return 2\n")
-    assert records.training_code() != before
+    fingerprint = records.training_code.__wrapped__
+
+    def changes(name, content):
+        before = [fingerprint(backend) for backend in ("naive", "cpu", "triton")]
+        (package / name).write_text(content)
+        return [fingerprint(b) != old for b, old in zip(("naive", "cpu", "triton"), before, strict=True)]
+
+    assert changes("cell.py", '"""Other\n\nwords."""\n# a comment\ndef f():\n    return 1\n') == [False] * 3
+    assert changes("cell.py", "def f():\n    return 2\n") == [True] * 3
+    assert changes("recurrence/naive.py", "def f():\n    return 2\n") == [True] * 3
+    assert changes("recurrence/cpu.cpp", "int f() { return 2; }") == [False, True, False]
+    assert changes("recurrence/triton_kernels.py", "def f():\n    return 2\n") == [False, False, True]
 
 
 def test_writing_is_all_or_nothing(tmp_path, monkeypatch):

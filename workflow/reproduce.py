@@ -96,13 +96,11 @@ def plan(options, configs) -> dict:
             texts[name] = data.load_dataset(name, next(c.task for c in configs if c.dataset == name)).sha256
         except data.DataError as error:
             raise data.DataError(f"{error} (DATASETS=... leaves {name} out)") from None
-    todo, outdated, code = [], {}, records.training_code()
+    todo, outdated = [], {}
     for run_id, config in runs.items():
         if not (path.parent / "runs" / run_id / "record.json").exists():
             todo.append(run_id)
-        elif why := records.outdated(
-            records.load_of(run_id, options.profile), config.as_dict(), texts[config.dataset], code
-        ):
+        elif why := records.outdated(records.load_of(run_id, options.profile), config.as_dict(), texts[config.dataset]):
             todo.append(run_id)
             outdated[run_id] = why
     return {

@@ -181,19 +181,20 @@ static void forward_block(const Pass<F> &P, long t, long j0, long w) {
 }
 
 // From the gradients of h_t and c_t those of z and c_{t-1}; `tanh_c` and `to_c` (the gradient that reaches c_t through
-// h_t) are given if the cell state is normalized.
-template <typename F>
+// h_t) are given with CELL, if the cell state is normalized.
+template <bool CELL, typename F>
 static void deactivate(const F *act, long d, const F *c_before, const F *c, const F *dh, F *dc, F *dz, long w,
                        const F *tanh_c, const F *to_c) {
     const F *i = act, *f = act + d, *a = act + 2 * d, *o = act + 3 * d;
+    F *di = dz, *df = dz + d, *da = dz + 2 * d, *d_o = dz + 3 * d;
 #pragma omp simd
     for (long j = 0; j < w; j++) {
-        const F u = tanh_c ? tanh_c[j] : hyperbolic(c[j]);
-        const F total = dc[j] + (to_c ? to_c[j] : dh[j] * o[j] * (1 - u * u));
-        dz[j] = total * a[j] * i[j] * (1 - i[j]);
-        dz[d + j] = total * c_before[j] * f[j] * (1 - f[j]);
-        dz[2 * d + j] = total * i[j] * (1 - a[j] * a[j]);
-        dz[3 * d + j] = dh[j] * u * o[j] * (1 - o[j]);
+        const F u = CELL ? tanh_c[j] : hyperbolic(c[j]);
+        const F total = dc[j] + (CELL ? to_c[j] : dh[j] * o[j] * (1 - u * u));
+        di[j] = total * a[j] * i[j] * (1 - i[j]);
+        df[j] = total * c_before[j] * f[j] * (1 - f[j]);
+        da[j] = total * i[j] * (1 - a[j] * a[j]);
+        d_o[j] = dh[j] * u * o[j] * (1 - o[j]);
         dc[j] = total * f[j];
     }
 }
@@ -214,7 +215,8 @@ template <typename F>
 static void backward_sample(const Pass<F> &P, long t, long n) {
     const long d = P.d, G = 4 * d, row = (t * P.N + n) * G, s = n * d, step = P.N * d;
     F *dz = (P.norm == NONE ? P.dx + t * P.N * G : P.dz) + n * G;
-    deactivate<F>(P.act + row, d, P.c + t * step + s, P.c + (t + 1) * step + s, P.dh + s, P.dc + s, dz, d, nullptr, nullptr);
+    deactivate<false>(P.act + row, d, P.c + t * step + s, P.c + (t + 1) * step + s, P.dh + s, P.dc + s, dz, d,
+                      static_cast<const F *>(nullptr), static_cast<const F *>(nullptr));
     if (P.norm == NONE) return;
     for (long g = 0; g < 4; g++) {
         const long at = (t * P.N + n) * 4 + g, o = g * d;
@@ -278,7 +280,7 @@ template <typename F>
 static void backward_block(const Pass<F> &P, long t, long j0, long w) {
     const long d = P.d, G = 4 * d, N = P.N, step = N * d;
     const F *c_before = P.c + t * step, *c = P.c + (t + 1) * step, *act = P.act + t * N * G;
-    F *dz = P.dz, *tanh_c = nullptr, *to_c = nullptr, sum[BLOCK];
+    F *dz = P.dz, sum[BLOCK];
     if (P.cell) {  // into the room of the candidate and the input gate of dz, which are not needed yet
         const long at = t * d + j0;
         for (long n = 0; n < N; n++) {
@@ -312,9 +314,10 @@ static void backward_block(const Pass<F> &P, long t, long j0, long w) {
         F u[BLOCK], v[BLOCK];
         if (P.cell) {
             std::copy(dz + k, dz + k + w, u), std::copy(dz + k + d, dz + k + d + w, v);
-            tanh_c = u, to_c = v;
+            deactivate<true>(act + k, d, c_before + s, c + s, P.dh + s, P.dc + s, dz + k, w, u, v);
+        } else {
+            deactivate<false>(act + k, d, c_before + s, c + s, P.dh + s, P.dc + s, dz + k, w, u, v);
         }
-        deactivate<F>(act + k, d, c_before + s, c + s, P.dh + s, P.dc + s, dz + k, w, tanh_c, to_c);
     }
     for (long g = 0; g < 4; g++) {
         const long o = g * d + j0, at = t * G + o, first = t * N * G + o;

@@ -1,0 +1,124 @@
+"""A training step as one CUDA graph: recorded once, then replayed.
+
+A step is hundreds of launches, each a few microseconds of a GPU's time; telling it of one takes some ten of the CPU's. A graph is
+told at once.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+WARM_UP = 3
+"""Steps that run as they are before one is recorded: they compile kernels and make the optimizer's state."""
+
+State = tuple[Tensor, ...] | None
+
+
+class CudaGraph:
+    """Runs and records work on a stream of its own of ``device``, as a stream that anything else uses cannot be recorded."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+
+    def run(self, work: Callable):
+        """What ``work`` returns, after all that was started before and before all that is started later."""
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            result = work()
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        return result
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """A function that does all of ``work`` again, on the same memory; recording does nothing of it.
+
+        Raises ``RuntimeError`` if it cannot be recorded, as it waits for a value, say.
+        """
+        graph = torch.cuda.CUDAGraph()
+        # the stream is set here as well: a recording that fails does not set it back
+        with torch.cuda.stream(self.stream), torch.cuda.graph(graph, stream=self.stream):
+            work()
+        return graph.replay
+
+
+def make_recorder(device: torch.device) -> CudaGraph | None:
+    """What records work on a ``device``, None where nothing does."""
+    return CudaGraph(device) if device.type == "cuda" else None
+
+
+def recorded(work: Callable[[], None], recorder: CudaGraph | None) -> Callable[[], None]:
+    """``work``, which after :data:`WARM_UP` calls is a replay of itself; not without a ``recorder``, or if it cannot be recorded."""
+    calls, replay = 0, None
+
+    def once():
+        nonlocal calls, replay
+        calls += 1
+        if recorder is None or calls <= WARM_UP:
+            return work() if recorder is None else recorder.run(work)
+        if replay is None:
+            try:
+                replay = recorder.record(work)
+            except RuntimeError:
+                replay = work
+        replay()
+
+    return once
+
+
+class GraphedStep:
+    """``step``, a training step that takes (inputs, targets, state) and returns (loss, state), recorded after some calls.
+
+    Inputs of another shape than the first ones', such as a text's last, go to ``step`` itself. The tensors returned hold until the
+    next call. ``optimizer``: the one that ``step`` uses; its learning rates become tensors, which a replay reads.
+    ``recorder``: a :class:`CudaGraph`. A step that cannot be recorded goes on as it is; ``report`` receives a line about it.
+    """
+
+    def __init__(self, step: Callable, optimizer: torch.optim.Optimizer, recorder: CudaGraph, report=print):
+        self.step, self.optimizer, self.recorder, self.report = step, optimizer, recorder, report
+        self.shape: torch.Size | None = None
+        self.calls = 0
+        self.replay: Callable[[], None] | None = None
+
+    def __call__(self, inputs: Tensor, targets: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """The loss and the next state, as ``step`` returns them."""
+        self.shape = self.shape or inputs.shape
+        own_shape = inputs.shape == self.shape
+        self.calls += own_shape
+        if own_shape and self.calls == WARM_UP + 1:
+            self._record(inputs, targets)
+        if not own_shape or self.replay is None:
+            loss, self.next = self.recorder.run(lambda: self.step(inputs, targets, state))
+            return loss, self.next
+        self.inputs.copy_(inputs)
+        self.targets.copy_(targets)
+        for n, own in enumerate(self.state or ()):
+            if state is None:
+                own.zero_()
+            elif state[n] is not own:
+                own.copy_(state[n])
+        self.replay()
+        return self.loss, self.state
+
+    def _record(self, inputs, targets):
+        self.inputs, self.targets = inputs.clone(), targets.clone()
+        self.state = None if self.next is None else tuple(torch.zeros_like(part) for part in self.next)
+
+        def work():
+            self.loss, state = self.step(self.inputs, self.targets, self.state)
+            for own, new in zip(self.state or (), state or (), strict=True):
+                own.copy_(new)
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = torch.full((), float(group["lr"]), device=group["params"][0].device)
+        groups = [group for group in self.optimizer.param_groups if "capturable" in group]
+        for group in groups:  # Adam wants to be told
+            group["capturable"] = True
+        try:
+            self.replay = self.recorder.record(work)
+        except RuntimeError as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self.report(f"the training step cannot be recorded as a CUDA graph and goes on without, slower: {reason}")
+        finally:
+            for group in groups:
+                group["capturable"] = False
