@@ -16,6 +16,7 @@ import multiprocessing
 import re
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -23,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from qlstm import graphs, records
+from qlstm import gpus, graphs, records
 from qlstm.errors import ConfigError, unknown
 from qlstm.experiments import ExperimentConfig
 from qlstm.layer import QuantLSTM
@@ -47,7 +48,10 @@ GPU_ONLY = ["Text8"]
 SCALING = {"d": [64, 128, 256, 512, 1024], "N": [8, 32, 128], "T": [25, 100, 400]}
 """What the scaling part varies, one at a time, around :data:`CENTRE`."""
 CENTRE = {"T": 50, "N": 64, "d": 256}
-PARTS = ["layer", "step", "scaling"]
+SIDE_BY_SIDE = [1, 2, 4, 8]
+"""Processes that train at once on one GPU; on a CPU each has cores of its own, so not more than there are."""
+SIDE_BY_SIDE_SECONDS = 5.0
+PARTS = ["layer", "step", "scaling", "side by side"]
 WARM_UP = 1.0
 """Seconds that each rival runs alone before it is timed."""
 
@@ -187,6 +191,49 @@ def in_own_process(function: Callable, *arguments):
         return pool.submit(function, *arguments).result()
 
 
+def steps_per_second(config: ExperimentConfig, device: torch.device, threads: int, least: float, ready) -> float:
+    """Of one process, with its ``threads``, among those that train at once, for ``least`` seconds.
+
+    ``ready``: a barrier that all wait at before.
+    """
+    torch.set_num_threads(threads)
+    try:
+        once = training_step(config, device, "auto")
+        for _ in range(graphs.WARM_UP + 2):
+            once()
+        ready.wait()
+    except BaseException:
+        ready.abort()  # or the others wait forever
+        raise
+    started, steps = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - started) < least:
+        once()
+        steps += 1
+    return steps / seconds
+
+
+def side_by_side(options, device: torch.device) -> list[dict]:
+    """Steps a second, all processes together, by how many train at once: the first of the shapes, with layer normalization.
+
+    Ends where memory does.
+    """
+    shape = (options.shapes or ["character"])[0]
+    config = ExperimentConfig(profile="paper", quantizer=options.quantizers[0], normalizer="layer", **SHAPES[shape])
+    rows, spawn = [], multiprocessing.get_context("spawn")
+    for count in [n for n in SIDE_BY_SIDE if device.type == "cuda" or n <= gpus.cores()]:
+        with spawn.Manager() as manager, concurrent.futures.ProcessPoolExecutor(count, spawn) as pool:
+            ready = manager.Barrier(count)
+            given = config, device, max(1, gpus.cores() // count), SIDE_BY_SIDE_SECONDS, ready
+            working = [pool.submit(steps_per_second, *given) for _ in range(count)]
+            try:
+                rates = [future.result() for future in working]
+            except (torch.OutOfMemoryError, threading.BrokenBarrierError):
+                break
+        rows.append({"shape": shape, "processes": count, "steps_per_s": sum(rates)})
+        print(f"{count} side by side: {sum(rates):.1f} steps/s together")
+    return rows
+
+
 PEER = ("torch.nn.LSTM", "full_precision", "none")
 
 
@@ -241,7 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
     environment = records.environment(device, "several")
     print(", ".join(f"{key} {value}" for key, value in environment.items()))
     rows: list[dict] = []
-    for part in options.parts:
+    for part in [part for part in PARTS[:3] if part in options.parts]:
         varied = [f"{name} = {value}" for name, values in SCALING.items() for value in values]
         for shape in varied if part == "scaling" else shapes:
             found = in_own_process(measure, part, shape, options, device)
@@ -255,6 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         "repeats": options.repeats,
         "peaks": peaks(device, options.repeats),
         "rows": rows,
+        "side_by_side": side_by_side(options, device) if PARTS[3] in options.parts else [],
     }
     records.write_atomically(path, json.dumps(content, indent=1).encode())
     print(f"written: {path}")

@@ -9,7 +9,6 @@ Here ``configs`` (one: ``config``) are runs of a ``profile``; ``dataset`` and ``
 """
 
 import csv
-import json
 import math
 from collections.abc import Iterable
 from importlib.resources import files as package_files
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 
 from qlstm import data, files, records
 from qlstm.experiments import ExperimentConfig
-from qlstm.paths import reports
 from qlstm.recurrence import BACKENDS
 
 FORWARD_ALONE = 1 / 3
@@ -47,8 +45,7 @@ def _benchmarks() -> dict[tuple, float]:
     """The same from the records of ``make bench``, each by the fastest of our backends; full precision takes what its own
     row says, else a quantized one's."""
     times: dict[tuple, float] = {}
-    for path in sorted((reports() / "bench").glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
+    for _, record in records.benchmarks():
         steps = [row for row in record["rows"] if row["part"] == "step" and row["backend"] in BACKENDS]
         for row in sorted(steps, key=lambda row: (row["quantizer"] == "full_precision", -row["ms"])):
             quantized = row["quantizer"] != "full_precision"

@@ -9,22 +9,38 @@ from pathlib import Path
 
 import filelock
 
+from qlstm import records
+
 GPU_SLOTS = 4
-"""Runs that share one GPU where nothing else is said (``JOBS``)."""
+"""Runs that share one GPU where nothing else is said (``JOBS``) and ``make bench`` has not measured it."""
+ENOUGH = 0.9
+"""Of the most steps a second that were measured: more runs side by side only wait for one another."""
 
 
 def visible() -> list[str]:
     """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; empty without one."""
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if names is None:
-        listing = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        try:
-            names = ",".join(
-                subprocess.run(listing, capture_output=True, text=True, check=True, timeout=30).stdout.split()
-            )
-        except (OSError, subprocess.SubprocessError):
-            names = ""
-    return [name.strip() for name in names.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
+    names = _listed("index") if names is None else names.split(",")
+    return [name.strip() for name in names if name.strip() not in ("", "-1", "NoDevFiles")]
+
+
+def _listed(field: str) -> list[str]:
+    """What the driver says of each GPU of the machine; empty without one."""
+    listing = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
+    try:
+        return subprocess.run(listing, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
+def slots() -> int:
+    """Runs that share one GPU: the fewest with :data:`ENOUGH` of the steps, as ``make bench`` measured; else :data:`GPU_SLOTS`."""
+    for name in _listed("name")[:1]:
+        for _, record in records.benchmarks():
+            rates = {row["processes"]: row["steps_per_s"] for row in record.get("side_by_side", [])}
+            if record["environment"]["device"] == name and rates:
+                return min(count for count, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
+    return GPU_SLOTS
 
 
 def cores() -> int:
@@ -33,8 +49,8 @@ def cores() -> int:
 
 
 def side_by_side() -> int:
-    """Runs that train at once on this machine: :data:`GPU_SLOTS` a GPU, else one a core, at most 8."""
-    return len(visible()) * GPU_SLOTS or min(cores(), 8)
+    """Runs that train at once on this machine: :func:`slots` a GPU, else one a core, at most 8."""
+    return len(visible()) * slots() or min(cores(), 8)
 
 
 def threads(jobs: int) -> dict[str, str]:

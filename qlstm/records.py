@@ -13,6 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,22 @@ def load_all(profile: str, root: Path | None = None) -> list[dict[str, Any]]:
     """All records of a ``profile``, in the order of their names. Raises ``RecordError`` if one is damaged or foreign."""
     found = sorted(((root or reports()) / profile / "runs").glob("*/record.json"))
     return [load_of(path.parent.name, profile, root) for path in found]
+
+
+def benchmarks(directory: Path | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The records of ``make bench`` in a ``directory`` (None: ``reports/bench``) with their paths.
+
+    Raises ``RecordError``, naming the file, for one that is damaged.
+    """
+    for path in sorted((directory or reports() / "bench").glob("*.json")):
+        try:
+            record = json.loads(path.read_bytes())
+            record["environment"]["device"], record["rows"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RecordError(
+                f"{path}: no record of make bench ({error}); delete it, or let make bench write it anew"
+            ) from error
+        yield path, record
 
 
 @functools.cache

@@ -6,7 +6,6 @@ figure, as in :data:`qlstm.experiments.ARTEFACTS`. ``table``: the long form of o
 
 import dataclasses
 import itertools
-import json
 from html import escape
 from importlib.resources import files
 
@@ -27,6 +26,7 @@ from qlstm.experiments import (
     grid,
 )
 from qlstm.quantizers import QUANTIZERS
+from qlstm.records import benchmarks
 from qlstm.sizes import round_half_up, size_kb
 
 QUANTIZER_TITLES = {
@@ -628,11 +628,20 @@ def bench(directory) -> pd.DataFrame:
     """The rows of all records of ``make bench`` in a ``directory``, with ``machine`` (device, threads or GPU), ``torch`` and
     the machine's peaks, ``gflop_per_s`` and ``gb_per_s``."""
     rows = []
-    for path in sorted(directory.glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
+    for path, record in benchmarks(directory):
         about = {"machine": path.stem.replace("_", " "), "torch": record["environment"]["torch"]} | record["peaks"]
         rows += [about | row for row in record["rows"]]
     return pd.DataFrame(rows)
+
+
+def bench_side_by_side(directory) -> pd.DataFrame:
+    """Steps a second of all processes together: a row a machine and shape of the records in ``directory``, a column a number of them."""
+    rows = []
+    for path, record in benchmarks(directory):
+        rows += [{"machine": path.stem.replace("_", " ")} | row for row in record.get("side_by_side", [])]
+    if not rows:
+        return pd.DataFrame()
+    return pd.DataFrame(rows).pivot_table("steps_per_s", ["machine", "shape"], "processes").round(1)
 
 
 def bench_wide(rows: pd.DataFrame, part: str, moment: str) -> pd.DataFrame:

@@ -1,12 +1,14 @@
 """The benchmark is a command; here only that it measures what it says, not how fast."""
 
+import contextlib
 import json
+import threading
 
 import numpy as np
 import pytest
 import torch
 
-from qlstm import ExperimentConfig, bench, figures, grid, tables
+from qlstm import ExperimentConfig, RecordError, bench, figures, grid, tables
 
 
 def rows_of(rows):
@@ -26,14 +28,17 @@ def record(tmp_path_factory):
         patch.setattr(
             bench, "SHAPES", {"words": dict(dataset="python_help_words", hidden_size=8, steps=5, batch_size=4)}
         )
-        assert bench.main(["--repeats", "1", "--normalizers", "none;layer"]) == 0
+        patch.setattr(bench, "SIDE_BY_SIDE", [1, 2, 1000])
+        patch.setattr(bench, "SIDE_BY_SIDE_SECONDS", 0.2)
+        patch.setattr(bench.gpus, "cores", lambda: 2)
+        assert bench.main(["--repeats", "1", "--normalizers", "none;layer", "--shapes", "words"]) == 0
     return root / "bench"
 
 
 def test_rows_and_ratios(record):
     (path,) = record.glob("*.json")
     rows = json.loads(path.read_text())["rows"]
-    assert {row["part"] for row in rows} == set(bench.PARTS)
+    assert {row["part"] for row in rows} == {"layer", "step", "scaling"}
     for row in rows:
         peer = next(
             r
@@ -42,6 +47,38 @@ def test_rows_and_ratios(record):
         )
         assert row["ms"] > 0
         assert row["ratio"] == pytest.approx(row["ms"] / peer["ms"])
+
+
+def test_processes_side_by_side(record):
+    (path,) = record.glob("*.json")
+    found = json.loads(path.read_text())["side_by_side"]
+    assert [(row["shape"], row["processes"]) for row in found] == [("words", 1), ("words", 2)]
+    table = tables.bench_side_by_side(record)
+    assert list(table.columns) == [1, 2]
+    assert table.loc[(path.stem.replace("_", " "), "words"), 2] == round(found[1]["steps_per_s"], 1) > 0
+
+
+def test_a_process_that_fails_keeps_no_other_waiting():
+    ready = threading.Barrier(2)
+
+    def wait():
+        with contextlib.suppress(threading.BrokenBarrierError):
+            ready.wait(60)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    with pytest.raises(AttributeError):
+        bench.steps_per_second(None, torch.device("cpu"), 1, 0.1, ready)
+    waiting.join(5)
+    assert not waiting.is_alive()
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    for content in (b"{", b"[]", b'{"rows": []}'):
+        (tmp_path / "machine.json").write_bytes(content)
+        for reader in (tables.bench, tables.bench_side_by_side):
+            with pytest.raises(RecordError, match=r"machine\.json: no record of make bench"):
+                reader(tmp_path)
 
 
 def test_table_and_figures(record):

@@ -1,5 +1,6 @@
 """One process a run on one or several machines; which GPU a process takes."""
 
+import json
 import os
 import platform
 import subprocess
@@ -64,7 +65,9 @@ def machine(tmp_path, monkeypatch):
     """A machine with three GPUs: its nvidia-smi."""
     (tmp_path / "bin").mkdir()
     smi = tmp_path / "bin" / "nvidia-smi"
-    smi.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    smi.write_text(
+        "#!/bin/sh\ncase $1 in *index) printf '0\\n1\\n2\\n';; *name) printf 'Fast GPU\\nSlow\\nSlow\\n';; esac\n"
+    )
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -107,6 +110,21 @@ def test_a_run_takes_the_gpu_that_the_fewest_use(monkeypatch):
     finally:
         for process, _ in holders:
             end(process)
+
+
+@pytest.mark.parametrize(
+    ("device", "rates", "slots"),
+    [("Fast GPU", {1: 10, 2: 17, 4: 19, 8: 18}, 4), ("Fast GPU", {1: 10, 2: 9}, 1), ("Fast GPU", {}, gpus.GPU_SLOTS),
+     ("Other", {1: 10, 2: 9}, gpus.GPU_SLOTS)],
+)  # fmt: skip
+@pytest.mark.usefixtures("machine")
+def test_as_many_runs_share_a_gpu_as_the_benchmark_found(tmp_path, monkeypatch, device, rates, slots):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    (tmp_path / "bench").mkdir()
+    found = [{"shape": "character", "processes": count, "steps_per_s": rate} for count, rate in rates.items()]
+    record = {"environment": {"device": device}, "rows": [], "side_by_side": found}
+    (tmp_path / "bench" / "machine.json").write_text(json.dumps(record))
+    assert gpus.side_by_side() == 3 * slots
 
 
 @pytest.mark.parametrize(
