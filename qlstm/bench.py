@@ -61,6 +61,7 @@ class PlainLSTM(nn.LSTM):
 
     def forward(self, x, state=None, *, trace=None):
         """Output and state, as ``torch.nn.LSTM``; there is no ``trace``."""
+        state = None if state is None else tuple(part.contiguous() for part in state)  # cuDNN takes no others
         return super().forward(x if x.is_floating_point() else F.one_hot(x, self.input_size).float(), state)
 
     def set_second_moment(self, second_moment):

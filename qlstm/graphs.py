@@ -4,6 +4,7 @@ A step is hundreds of launches, each a few microseconds of a GPU's time; telling
 told at once.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -35,10 +36,17 @@ class CudaGraph:
 
         Raises ``RuntimeError`` if it cannot be recorded, as it waits for a value, say.
         """
-        graph = torch.cuda.CUDAGraph()
-        # the stream is set here as well: a recording that fails does not set it back
-        with torch.cuda.stream(self.stream), torch.cuda.graph(graph, stream=self.stream):
-            work()
+        graph, random_state = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state(self.device)
+        try:
+            # the stream is set here as well: a recording that fails does not set it back
+            with torch.cuda.stream(self.stream), torch.cuda.graph(graph, stream=self.stream):
+                work()
+        except RuntimeError as error:
+            # it leaves the generator of random numbers in the middle of the recording, too
+            generator = torch.Generator(self.device)
+            generator.set_state(random_state)
+            torch.cuda.default_generators[self.stream.device_index].graphsafe_set_state(generator)
+            raise error.__context__ or error from None  # the end of a broken recording hides what broke it
         return graph.replay
 
 
@@ -47,8 +55,11 @@ def make_recorder(device: torch.device) -> CudaGraph | None:
     return CudaGraph(device) if device.type == "cuda" else None
 
 
-def recorded(work: Callable[[], None], recorder: CudaGraph | None) -> Callable[[], None]:
-    """``work``, which after :data:`WARM_UP` calls is a replay of itself; not without a ``recorder``, or if it cannot be recorded."""
+def recorded(work: Callable[[], None], recorder: CudaGraph | None, report=print) -> Callable[[], None]:
+    """``work``, which after :data:`WARM_UP` calls is a replay of itself; as it is without a ``recorder``.
+
+    If it cannot be recorded, it goes on as it is, too, and ``report`` receives a line about it.
+    """
     calls, replay = 0, None
 
     def once():
@@ -59,11 +70,16 @@ def recorded(work: Callable[[], None], recorder: CudaGraph | None) -> Callable[[
         if replay is None:
             try:
                 replay = recorder.record(work)
-            except RuntimeError:
-                replay = work
+            except RuntimeError as error:
+                report(f"it cannot be recorded as a CUDA graph and goes on without: {_first_line(error)}")
+                replay = functools.partial(recorder.run, work)
         replay()
 
     return once
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class GraphedStep:
@@ -83,6 +99,9 @@ class GraphedStep:
     def __call__(self, inputs: Tensor, targets: Tensor, state: State = None) -> tuple[Tensor, State]:
         """The loss and the next state, as ``step`` returns them."""
         self.shape = self.shape or inputs.shape
+        if self.calls == 0:
+            for group in self.optimizer.param_groups:
+                group["lr"] = torch.full((), float(group["lr"]), device=inputs.device)
         own_shape = inputs.shape == self.shape
         self.calls += own_shape
         if own_shape and self.calls == WARM_UP + 1:
@@ -109,16 +128,14 @@ class GraphedStep:
             for own, new in zip(self.state or (), state or (), strict=True):
                 own.copy_(new)
 
-        for group in self.optimizer.param_groups:
-            group["lr"] = torch.full((), float(group["lr"]), device=group["params"][0].device)
         groups = [group for group in self.optimizer.param_groups if "capturable" in group]
         for group in groups:  # Adam wants to be told
             group["capturable"] = True
         try:
             self.replay = self.recorder.record(work)
         except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self.report(f"the training step cannot be recorded as a CUDA graph and goes on without, slower: {reason}")
+            self.report("the training step cannot be recorded as a CUDA graph and goes on without, slower: "
+                        + _first_line(error))  # fmt: skip
         finally:
             for group in groups:
                 group["capturable"] = False

@@ -37,7 +37,6 @@ TRAINING_MODULES = [
     "images",
     "theory",
     "traces",
-    "graphs",
     "train",
 ]
 
@@ -152,11 +151,12 @@ def benchmarks(directory: Path | None = None) -> Iterator[tuple[Path, dict[str, 
 def training_code(backend: str) -> str:
     """Fingerprint of the code that the result of a run with a ``backend`` depends on.
 
-    Comments, docstrings and blank lines do not count, nor do other backends, but for the naive one, which the traces take.
+    Comments, docstrings and blank lines do not count, nor do other backends, but for the naive one, which the traces take; nor,
+    on the CPU, what only a GPU has.
     """
     package = Path(__file__).parent
     recurrence = package / "recurrence"
-    files = [package / f"{name}.py" for name in TRAINING_MODULES]
+    files = [package / f"{name}.py" for name in [*TRAINING_MODULES, *(["graphs"] if backend != "cpu" else [])]]
     files += sorted({recurrence / "__init__.py", recurrence / "naive.py", *recurrence.glob(f"{backend}*.py")})
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(recurrence.glob(f"{backend}*.cpp"))))
     for file in files:

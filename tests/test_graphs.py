@@ -64,6 +64,10 @@ class Tape:
         return replay
 
 
+# on a machine with a GPU, Adam remarks that nothing is recorded there
+pytestmark = pytest.mark.filterwarnings("ignore:This instance was constructed with capturable=True")
+
+
 def losses_and_parameters(config, recorder=None, report=pytest.fail):
     """Of ten updates: with a new start, another learning rate and a shorter minibatch in between."""
     torch.manual_seed(1)
@@ -115,7 +119,7 @@ def test_a_recorded_step_trains_as_one_that_is_not(task, quantizer, normalizer):
 @pytest.mark.parametrize("config", [CHARACTERS, WORDS, IMAGES], ids=lambda config: config.task)
 def test_a_whole_run_and_a_resumed_one(tmp_path, monkeypatch, config):
     config = dataclasses.replace(config, quantizer="lab", normalizer="batch_separate")
-    plain = qlstm.run(config, tmp_path / "plain", report=lambda line: None, backend="naive")
+    plain = qlstm.run(config, tmp_path / "plain", report=lambda line: None, device="cpu", backend="naive")
     monkeypatch.setattr(train, "make_recorder", lambda device: Tape())
     kept, epoch = train._Run._keep_epoch, []
 
@@ -127,8 +131,8 @@ def test_a_whole_run_and_a_resumed_one(tmp_path, monkeypatch, config):
 
     monkeypatch.setattr(train._Run, "_keep_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
-        qlstm.run(config, tmp_path / "recorded", report=lambda line: None, backend="naive")
-    recorded = qlstm.run(config, tmp_path / "recorded", report=lambda line: None, backend="naive")
+        qlstm.run(config, tmp_path / "recorded", report=lambda line: None, device="cpu", backend="naive")
+    recorded = qlstm.run(config, tmp_path / "recorded", report=lambda line: None, device="cpu", backend="naive")
     assert epoch == [0, 1, 2, 3]
     for before, after in zip(plain["epochs"][1:], recorded["epochs"][1:], strict=True):
         assert after["train_loss"] == pytest.approx(before["train_loss"], rel=1e-4)
@@ -167,9 +171,23 @@ def test_a_step_that_waits_for_a_value_is_not_recorded(monkeypatch, own):
     ids=lambda of: getattr(of, "task", of),
 )
 def test_a_graph_on_a_gpu_trains_as_its_steps_do(monkeypatch, config, normalizer, backend):
-    config = dataclasses.replace(config, quantizer="binary_connect", normalizer=normalizer)
-    recorded = qlstm.run(config, report=pytest.fail, backend=backend, device="cuda")
+    config, lines = dataclasses.replace(config, quantizer="bwn", normalizer=normalizer), []
+    recorded = qlstm.run(config, report=lines.append, backend=backend, device="cuda")
+    assert not any("cannot be recorded" in line for line in lines)
     monkeypatch.setattr(train, "make_recorder", lambda device: None)
-    plain = qlstm.run(config, report=pytest.fail, backend=backend, device="cuda")
+    plain = qlstm.run(config, report=lines.append, backend=backend, device="cuda")
     assert recorded["environment"]["backend"] == backend
-    assert recorded["test_metric"] == pytest.approx(plain["test_metric"], rel=1e-4)
+    assert recorded["test_metric"] == pytest.approx(plain["test_metric"], rel=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+def test_random_numbers_after_a_recording_that_failed():
+    device = torch.device("cuda", torch.cuda.current_device())
+    numbers = torch.rand(4, device=device)
+    state = torch.cuda.get_rng_state()
+    expected = torch.rand(4, device=device)
+    torch.cuda.set_rng_state(state)
+    with pytest.raises(RuntimeError):
+        graphs.CudaGraph(device).record(lambda: torch.rand(4, device=device).sum().item())
+    assert torch.equal(torch.rand(4, device=device), expected)
+    assert not torch.equal(numbers, expected)

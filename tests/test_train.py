@@ -317,7 +317,7 @@ def test_what_the_codes_fingerprint_depends_on(tmp_path, monkeypatch):
     package = tmp_path / "qlstm"
     (package / "recurrence").mkdir(parents=True)
     backends = [f"recurrence/{name}" for name in ("__init__", "naive", "cpu", "triton", "triton_kernels")]
-    for name in [*records.TRAINING_MODULES, *backends]:
+    for name in [*records.TRAINING_MODULES, "graphs", *backends]:
         (package / f"{name}.py").write_text('"""Doc."""\n\n\ndef f():\n    """Doc."""\n    return 1\n')
     (package / "recurrence" / "cpu.cpp").write_text("int f() { return 1; }")
     monkeypatch.setattr(records, "__file__", str(package / "records.py"))
@@ -330,6 +330,7 @@ def test_what_the_codes_fingerprint_depends_on(tmp_path, monkeypatch):
 
     assert changes("cell.py", '"""Other\n\nwords."""\n# a comment\ndef f():\n    return 1\n') == [False] * 3
     assert changes("cell.py", "def f():\n    return 2\n") == [True] * 3
+    assert changes("graphs.py", "def f():\n    return 2\n") == [True, False, True]
     assert changes("recurrence/naive.py", "def f():\n    return 2\n") == [True] * 3
     assert changes("recurrence/cpu.cpp", "int f() { return 2; }") == [False, True, False]
     assert changes("recurrence/triton_kernels.py", "def f():\n    return 2\n") == [False, False, True]

@@ -281,7 +281,7 @@ def test_a_step_in_a_graph(normalizer, d):
 
     def step():
         output, _ = lstm(x, (h, c))
-        return output, torch.autograd.grad(output.square().sum(), list(lstm.parameters()))
+        return output.detach(), torch.autograd.grad(output.square().sum(), list(lstm.parameters()))
 
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -289,7 +289,7 @@ def test_a_step_in_a_graph(normalizer, d):
         expected = step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         captured = step()
     graph.replay()
     assert torch.equal(captured[0], expected[0])

@@ -33,10 +33,12 @@ def _matrix_dot(a, w, plane, mask, acc, PLANES: tl.constexpr):
     """acc + a W for float32 ``a`` and the sum W of PLANES bfloat16 tiles at ``w``, ``w + plane``, ...
 
     Products of the term of order p and the plane of order p' are left out where p + p' is TERMS or more.
+    A sum of its own: tensor cores cut off what they add to ``acc``, while an addition outside them rounds.
     """
+    part = tl.zeros_like(acc)
     for p in tl.static_range(PLANES):
-        acc = _split_dot(a, tl.load(w + p * plane, mask=mask, other=0.0), acc, TERMS - p)
-    return acc
+        part = _split_dot(a, tl.load(w + p * plane, mask=mask, other=0.0), part, TERMS - p)
+    return acc + part
 
 
 @triton.jit
@@ -484,10 +486,12 @@ def weight_gradient(grad_product, h_0, output, grad_w, first, stop, length, skip
                        mask=some[None, :] & (q < 4 * d)[:, None], other=0.0)  # fmt: skip
         h = tl.where(row < N, h_0 + row * d, output + (row - N) * d)
         h = tl.load(h[:, None] + unit[None, :], mask=some[:, None] & (unit < d)[None, :], other=0.0)
+        part = tl.zeros_like(acc)  # as in _matrix_dot
         for p in tl.static_range(TERMS):
             term = h.to(tl.bfloat16)
-            acc = _split_dot(grad, term, acc, TERMS - p)
+            part = _split_dot(grad, term, part, TERMS - p)
             h -= term.to(tl.float32)
+        acc += part
     at = tl.program_id(2) * 4 * d * d + q[:, None] * d + unit[None, :]
     valid = (q < 4 * d)[:, None] & (unit < d)[None, :]
     if more:
