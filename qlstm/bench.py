@@ -1,7 +1,8 @@
 """``make bench``: time the layer and the whole training step beside ``torch.nn.LSTM``, as ratios taken in one run.
 
 Needs torch, numpy and safetensors (and triton, where there is a GPU): ``python -m qlstm.bench`` on a bare machine. What is timed takes
-turns, so that a busy machine slows all alike; each figure is a median. Writes ``reports/bench/<machine>.json``.
+turns, so that a busy machine slows all alike; each figure is a median. Writes ``reports/bench/<machine>.json`` after each shape; called
+again with other parts or shapes, on the same machine with the same code, it adds to it.
 
 Here ``device`` is torch's; ``normalizers`` and ``quantizers`` are names; ``config`` is the run whose step is timed; ``timed``
 holds what is timed, ``repeats`` times each; ``part`` is one of :data:`PARTS`; ``x`` is an input (T, N, D); ``options`` and
@@ -10,13 +11,13 @@ holds what is timed, ``repeats`` times each; ``part`` is one of :data:`PARTS`; `
 
 import argparse
 import concurrent.futures
+import contextlib
 import itertools
 import json
 import multiprocessing
 import re
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -52,6 +53,7 @@ SIDE_BY_SIDE = [1, 2, 4, 8]
 """Processes that train at once on one GPU; on a CPU each has cores of its own, so not more than there are."""
 SIDE_BY_SIDE_SECONDS = 5.0
 PARTS = ["layer", "step", "scaling", "side by side"]
+"""Done in this order."""
 WARM_UP = 1.0
 """Seconds that each rival runs alone before it is timed."""
 
@@ -228,7 +230,8 @@ def side_by_side(options, device: torch.device) -> list[dict]:
             working = [pool.submit(steps_per_second, *given) for _ in range(count)]
             try:
                 rates = [future.result() for future in working]
-            except (torch.OutOfMemoryError, threading.BrokenBarrierError):
+            except RuntimeError as error:  # no memory for so many
+                print(f"{count} side by side: {str(error).partition(chr(10))[0] or type(error).__name__}")
                 break
         rows.append({"shape": shape, "processes": count, "steps_per_s": sum(rates)})
         print(f"{count} side by side: {sum(rates):.1f} steps/s together")
@@ -239,8 +242,9 @@ PEER = ("torch.nn.LSTM", "full_precision", "none")
 
 
 def measure(part: str, shape: str, options, device: torch.device) -> list[dict]:
-    """The rows of one shape: what, where, milliseconds, ratio to ``torch.nn.LSTM``'s in the same run."""
+    """The rows of one shape: what, where, milliseconds, ratio to ``torch.nn.LSTM``'s in the same run, both of float32."""
     torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32
     settings = SHAPES[shape] if shape in SHAPES else dict(dataset="war_and_peace")
     config = ExperimentConfig(profile="paper", **settings)
     sizes = {"T": config.steps, "N": config.batch_size, "d": config.hidden_size}
@@ -288,26 +292,44 @@ def main(arguments: list[str] | None = None) -> int:
     shapes = options.shapes or [name for name in SHAPES if device.type == "cuda" or name not in GPU_ONLY]
     environment = records.environment(device, "several")
     print(", ".join(f"{key} {value}" for key, value in environment.items()))
-    rows: list[dict] = []
-    for part in [part for part in PARTS[:3] if part in options.parts]:
-        varied = [f"{name} = {value}" for name, values in SCALING.items() for value in values]
-        for shape in varied if part == "scaling" else shapes:
-            found = in_own_process(measure, part, shape, options, device)
-            _print(found)
-            rows += found
     machine = re.sub(r"[^\w.]+", "_", f"{environment['device']}-{environment['threads']}_threads")
     path = reports() / "bench" / f"{machine}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
+    record = _earlier(path, environment) or {
         "environment": environment,
         "repeats": options.repeats,
-        "peaks": peaks(device, options.repeats),
-        "rows": rows,
-        "side_by_side": side_by_side(options, device) if PARTS[3] in options.parts else [],
+        "peaks": in_own_process(peaks, device, options.repeats),
+        "rows": [],
+        "side_by_side": [],
     }
-    records.write_atomically(path, json.dumps(content, indent=1).encode())
+    varied = [f"{name} = {value}" for name, values in SCALING.items() for value in values]
+    parts = {"layer": shapes, "step": shapes, "scaling": varied}
+    work = [(part, shape) for part, its_shapes in parts.items() if part in options.parts for shape in its_shapes]
+    failed = 0
+    for part, shape in work:
+        try:
+            found = in_own_process(measure, part, shape, options, device)
+        except RuntimeError as error:  # a GPU's memory is too small, say
+            print(f"error: {part}, {shape}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+            failed += 1
+            continue
+        _print(found)
+        record["rows"] = [row for row in record["rows"] if (row["part"], row["shape"]) != (part, shape)] + found
+        records.write_atomically(path, json.dumps(record, indent=1).encode())
+    if "side by side" in options.parts:
+        record["side_by_side"] = side_by_side(options, device)
+        records.write_atomically(path, json.dumps(record, indent=1).encode())
     print(f"written: {path}")
-    return 0
+    return 1 if failed else 0
+
+
+def _earlier(path, environment) -> dict | None:
+    """The record that this one goes on with, where a machine is lent for minutes at a time: of the same machine and code."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        record = json.loads(path.read_bytes())
+        if record["environment"] == environment:
+            return record
+    return None
 
 
 def _print(rows: list[dict]):

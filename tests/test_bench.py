@@ -73,6 +73,47 @@ def test_a_process_that_fails_keeps_no_other_waiting():
     assert not waiting.is_alive()
 
 
+def test_parts_one_after_the_other_make_one_record(tmp_path, monkeypatch):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+
+    def measured(function, *arguments):
+        if function is bench.peaks:
+            return {"gflop_per_s": 1.0, "gb_per_s": 1.0}
+        part, shape, *_ = arguments
+        if shape == "quick":
+            raise torch.OutOfMemoryError("CUDA out of memory.\nand more")
+        sizes = {
+            "T": 1,
+            "N": 1,
+            "d": 1,
+            "memory_mb": None,
+            "backend": "b",
+            "quantizer": "q",
+            "normalizer": "n",
+            "pass": "p",
+        }
+        return [{"part": part, "shape": shape, "ms": next(times), "ratio": 1.0} | sizes]
+
+    times, environment = iter(range(100)), {"device": "abacus", "threads": 1, "commit": "a"}
+    monkeypatch.setattr(bench.records, "environment", lambda *_: environment.copy())
+    monkeypatch.setattr(bench, "in_own_process", measured)
+
+    def rows(*options):
+        status = bench.main(list(options))
+        (path,) = (tmp_path / "bench").glob("*.json")
+        return status, [(row["part"], row["shape"], row["ms"]) for row in json.loads(path.read_text())["rows"]]
+
+    first = ("--parts", "step", "--shapes", "character;word, d = 300")
+    assert rows(*first) == (0, [("step", "character", 0), ("step", "word, d = 300", 1)])
+    second = ("--parts", "layer;step", "--shapes", "quick;character")
+    assert rows(*second) == (1, [("step", "word, d = 300", 1), ("layer", "character", 2), ("step", "character", 3)])
+    environment["commit"] = "b"  # other code: a new record
+    assert rows("--parts", "step", "--shapes", "character") == (0, [("step", "character", 4)])
+    (path,) = (tmp_path / "bench").glob("*.json")
+    path.write_text("{")
+    assert rows("--parts", "step", "--shapes", "character") == (0, [("step", "character", 5)])
+
+
 def test_a_damaged_record_is_named(tmp_path):
     for content in (b"{", b"[]", b'{"rows": []}'):
         (tmp_path / "machine.json").write_bytes(content)
