@@ -147,6 +147,17 @@ def benchmarks(directory: Path | None = None) -> Iterator[tuple[Path, dict[str, 
         yield path, record
 
 
+def _sources(package: Path) -> dict[str, bytes]:
+    """The files that training depends on, by their path in the package."""
+    modules = [package / f"{name}.py" for name in [*TRAINING_MODULES, "graphs"]]
+    return {path.relative_to(package).as_posix(): path.read_bytes()
+            for path in [*modules, *sorted((package / "recurrence").glob("*.[cp]*"))] if path.is_file()}  # fmt: skip
+
+
+SOURCES = _sources(Path(__file__).parent)
+"""As they were when this process started: it trains with them, however they are edited meanwhile."""
+
+
 @functools.cache
 def training_code(backend: str) -> str:
     """Fingerprint of the code that the result of a run with a ``backend`` depends on.
@@ -154,13 +165,12 @@ def training_code(backend: str) -> str:
     Comments, docstrings and blank lines do not count, nor do other backends, but for the naive one, which the traces take; nor,
     on the CPU, what only a GPU has.
     """
-    package = Path(__file__).parent
-    recurrence = package / "recurrence"
-    files = [package / f"{name}.py" for name in [*TRAINING_MODULES, *(["graphs"] if backend != "cpu" else [])]]
-    files += sorted({recurrence / "__init__.py", recurrence / "naive.py", *recurrence.glob(f"{backend}*.py")})
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(recurrence.glob(f"{backend}*.cpp"))))
-    for file in files:
-        source = file.read_text(encoding="utf-8")
+    recurrence = [name for name in SOURCES if name.startswith(f"recurrence/{backend}")]
+    names = [f"{name}.py" for name in [*TRAINING_MODULES, *(["graphs"] if backend != "cpu" else [])]]
+    names += sorted({"recurrence/__init__.py", "recurrence/naive.py", *(n for n in recurrence if n.endswith(".py"))})
+    digest = hashlib.sha256(b"".join(SOURCES[name] for name in recurrence if name.endswith(".cpp")))
+    for name in names:
+        source = SOURCES[name].decode()
         lines = source.splitlines()
         for node in ast.walk(ast.parse(source)):
             if (

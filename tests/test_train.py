@@ -320,8 +320,10 @@ def test_what_the_codes_fingerprint_depends_on(tmp_path, monkeypatch):
     for name in [*records.TRAINING_MODULES, "graphs", *backends]:
         (package / f"{name}.py").write_text('"""Doc."""\n\n\ndef f():\n    """Doc."""\n    return 1\n')
     (package / "recurrence" / "cpu.cpp").write_text("int f() { return 1; }")
-    monkeypatch.setattr(records, "__file__", str(package / "records.py"))
-    fingerprint = records.training_code.__wrapped__
+
+    def fingerprint(backend):
+        monkeypatch.setattr(records, "SOURCES", records._sources(package))
+        return records.training_code.__wrapped__(backend)
 
     def changes(name, content):
         before = [fingerprint(backend) for backend in ("naive", "cpu", "triton")]
