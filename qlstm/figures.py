@@ -92,6 +92,10 @@ def _style():
         yield
 
 
+DRAWN = (1e-100, 1e100)
+"""Gradient norms (in thousandths) that :func:`gradient_norms` has room for: the ticks of wider log axes leave the range of 64 bits."""
+
+
 def gradient_norms(runs: dict[tuple[str, str], dict]) -> Figure:
     """||d loss / d h_t|| over time steps: a column a model, a row a moment of training, a line a sample.
 
@@ -114,6 +118,9 @@ def gradient_norms(runs: dict[tuple[str, str], dict]) -> Figure:
         row_order=[m for m in MOMENTS.values() if m in set(lines["moment"])],
     )  # fmt: skip
     grid.set(yscale="log").set_titles("{col_name}, {row_name}", fontsize="small")
+    low, high = lines["norm"].min(), lines["norm"].max()
+    if low < DRAWN[0] or high > DRAWN[1]:
+        grid.set(ylim=(max(low, DRAWN[0]), min(high, DRAWN[1])))
     grid.set_axis_labels("time step t", "‖∂loss/∂h$_t$‖  (10$^{-3}$)")
     return _finished(grid, top=0.93, bottom=0.04)
 

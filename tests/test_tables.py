@@ -359,6 +359,17 @@ def test_gradients_beyond_the_range_of_numbers_are_read_as_far_as_they_go(lines,
     assert tables.gradients([record])["rate"].tolist() == pytest.approx([rate] * 3, nan_ok=True)
 
 
+def test_gradients_from_one_end_of_the_numbers_to_the_other_are_drawn(tmp_path):
+    record = made_up(quick("binary_connect", steps=100))
+    lines = record["traces"]["gradient_norms"]["initial"]["last_step"]
+    lines[0][:] = [1e283, 1.0, 1e-300]
+    figure = figures.gradient_norms({("binary_connect", "none"): record})
+    figure.savefig(tmp_path / "figure.png")  # the ticks are made here
+    assert figure.axes[0].get_ylim() == figures.DRAWN
+    lines[0][:] = [1e3, 1.0, 1e-3]
+    assert figures.gradient_norms({("binary_connect", "none"): record}).axes[0].get_ylim()[1] < 1e10
+
+
 def test_a_square_that_overflows_is_no_violation_of_a_bound():
     record = made_up(quick("binary_connect", steps=100))
     record["traces"]["propositions"]["initial"]["ratio"] = 1e300
