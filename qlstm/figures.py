@@ -112,15 +112,15 @@ def gradient_norms(runs: dict[tuple[str, str], dict]) -> Figure:
     ])  # fmt: skip
     lines["norm"] = pd.to_numeric(lines["norm"]) * 1000
     lines.loc[lines["norm"] <= 0, "norm"] = None  # a zero gradient has no place on a log axis
+    lines["norm"] = lines["norm"].clip(DRAWN[0] ** 2, DRAWN[1] ** 2)
     grid = sns.relplot(
         lines, x="step", y="norm", col="model", row="moment", hue="loss", units="line", estimator=None, kind="line",
         palette=PALETTE[: lines["loss"].nunique()], hue_order=[name for name in LOSSES.values() if name in set(lines["loss"])], linewidth=0.7, alpha=0.8, height=1.9, aspect=1.15,
         row_order=[m for m in MOMENTS.values() if m in set(lines["moment"])],
     )  # fmt: skip
     grid.set(yscale="log").set_titles("{col_name}, {row_name}", fontsize="small")
-    low, high = lines["norm"].min(), lines["norm"].max()
-    if low < DRAWN[0] or high > DRAWN[1]:
-        grid.set(ylim=(max(low, DRAWN[0]), min(high, DRAWN[1])))
+    if not lines["norm"].dropna().between(*DRAWN).all():
+        grid.set(ylim=(max(lines["norm"].min(), DRAWN[0]), min(lines["norm"].max(), DRAWN[1])))
     grid.set_axis_labels("time step t", "‖∂loss/∂h$_t$‖  (10$^{-3}$)")
     return _finished(grid, top=0.93, bottom=0.04)
 
