@@ -23,6 +23,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
     import papermill  # slow to import, so not at the top
     from traitlets.config import Config
 
+    from qlstm.kernels import KernelClient
+
     notebook, output, parameters = Path(notebook), Path(output), parameters or {}
     known = papermill.inspect_notebook(str(notebook))
     for name in parameters:
@@ -34,7 +36,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
         try:
             papermill.execute_notebook(
                 str(notebook), str(output), parameters, cwd=str(notebook.parent), progress_bar=False,
-                coalesce_streams=True, config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}}),
+                coalesce_streams=True, config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k",
+                                                                       "client_factory": KernelClient}}),
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             message = " ".join(str(error.evalue).split())

@@ -1,6 +1,8 @@
+import asyncio
 import contextlib
 import dataclasses
 import json
+import queue
 import re
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import filelock
 import nbformat
 import pytest
 import yaml
+from jupyter_client.channels import AsyncZMQSocketChannel
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from test_tables import made_up
@@ -20,6 +23,7 @@ from test_tables import made_up
 from qlstm import ExperimentConfig, grid, notebooks, records
 from qlstm.errors import ConfigError
 from qlstm.experiments import ARTEFACTS, FROM_ALL, METRICS
+from qlstm.kernels import PatientChannel
 from qlstm.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "workflow"))
@@ -228,6 +232,24 @@ def test_a_notebook_runs_with_parameters_and_says_what_failed_in_one_line(tmp_pa
     with pytest.raises(notebooks.NotebookError, match=r"^n.ipynb, cell 2: AssertionError: too large$"):
         notebooks.execute(tmp_path / "n.ipynb", tmp_path / "m.ipynb", {"x": 10})
     assert (tmp_path / "m.ipynb").exists()  # kept, to look at
+
+
+def test_a_reply_that_nobody_was_told_of_is_found(tmp_path, monkeypatch):
+    """What a cell with widgets does now and then (jupyter/nbclient#312)."""
+    plain, missed = AsyncZMQSocketChannel.get_msg, []
+
+    async def deaf(self, timeout=None):
+        if isinstance(self, PatientChannel) and len(missed) < 3:
+            missed.append(timeout)
+            await asyncio.sleep(60 if timeout is None else 0.01)
+            raise queue.Empty
+        return await plain(self, timeout)
+
+    monkeypatch.setattr(AsyncZMQSocketChannel, "get_msg", deaf)
+    write_notebook(tmp_path / "n.ipynb", "x = 1", "print(6 * x)")
+    notebooks.execute(tmp_path / "n.ipynb", tmp_path / "out.ipynb", {"x": 7})
+    assert len(missed) == 3
+    assert None not in missed
 
 
 def test_papermill_by_hand_refuses_a_typo(tmp_path):
