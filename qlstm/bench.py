@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from qlstm import gpus, graphs, records
-from qlstm.errors import ConfigError, unknown
+from qlstm.errors import ConfigError, first_line, unknown
 from qlstm.experiments import ExperimentConfig
 from qlstm.layer import QuantLSTM
 from qlstm.linear import multiply
@@ -231,7 +231,7 @@ def side_by_side(options, device: torch.device) -> list[dict]:
             try:
                 rates = [future.result() for future in working]
             except RuntimeError as error:  # no memory for so many
-                print(f"{count} side by side: {str(error).partition(chr(10))[0] or type(error).__name__}")
+                print(f"{count} side by side: {first_line(error)}")
                 break
         rows.append({"shape": shape, "processes": count, "steps_per_s": sum(rates)})
         print(f"{count} side by side: {sum(rates):.1f} steps/s together")
@@ -310,7 +310,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             found = in_own_process(measure, part, shape, options, device)
         except RuntimeError as error:  # a GPU's memory is too small, say
-            print(f"error: {part}, {shape}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+            print(f"error: {part}, {shape}: {first_line(error)}", file=sys.stderr)
             failed += 1
             continue
         _print(found)

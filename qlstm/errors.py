@@ -40,3 +40,8 @@ def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"cannot import the {what} {name!r}: {error}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an ``error`` says in its first line, its type where it says nothing: a GPU's errors go on for many."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from qlstm.errors import first_line
+
 WARM_UP = 3
 """Steps that run as they are before one is recorded: they compile kernels and make the optimizer's state."""
 
@@ -60,26 +62,24 @@ def recorded(work: Callable[[], None], recorder: CudaGraph | None, report=print)
 
     If it cannot be recorded, it goes on as it is, too, and ``report`` receives a line about it.
     """
+    if recorder is None:
+        return work
     calls, replay = 0, None
 
     def once():
         nonlocal calls, replay
         calls += 1
-        if recorder is None or calls <= WARM_UP:
-            return work() if recorder is None else recorder.run(work)
+        if calls <= WARM_UP:
+            return recorder.run(work)
         if replay is None:
             try:
                 replay = recorder.record(work)
             except RuntimeError as error:
-                report(f"it cannot be recorded as a CUDA graph and goes on without: {_first_line(error)}")
+                report(f"it cannot be recorded as a CUDA graph and goes on without: {first_line(error)}")
                 replay = functools.partial(recorder.run, work)
         replay()
 
     return once
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class GraphedStep:
@@ -135,7 +135,7 @@ class GraphedStep:
             self.replay = self.recorder.record(work)
         except RuntimeError as error:
             self.report("the training step cannot be recorded as a CUDA graph and goes on without, slower: "
-                        + _first_line(error))  # fmt: skip
+                        + first_line(error))  # fmt: skip
         finally:
             for group in groups:
                 group["capturable"] = False
