@@ -23,11 +23,11 @@ from torch import Tensor
 from qlstm import images
 from qlstm.errors import unknown
 from qlstm.files import DataError, File, obtain, read_bytes
-from qlstm.images import ImageDataset, image_minibatches, pixel_permutation
+from qlstm.images import ImageDataset, image_minibatches, in_batches, pixel_permutation
 
 __all__ = [
     "CATALOGUE", "DataError", "Entry", "File", "ImageDataset", "TextDataset", "count_predicted", "image_minibatches",
-    "load_dataset", "minibatches", "pixel_permutation", "steps_of", "task_of", "title", "vocabulary_size",
+    "load_dataset", "minibatches", "pixel_permutation", "shuffled_sequences", "steps_of", "task_of", "title", "vocabulary_size",
 ]  # fmt: skip
 
 UNITS = {"char_lm": "character", "word_lm": "word"}
@@ -378,4 +378,25 @@ def minibatches(
     length = len(symbols) // batch_size
     streams = symbols[: length * batch_size].to(device).view(batch_size, length).t().contiguous()
     chunks = (streams[start : start + steps + 1].long() for start in range(0, length - 1, steps))
+    return ((chunk[:-1], chunk[1:]) for chunk in chunks)
+
+
+def shuffled_sequences(
+    symbols: Tensor, batch_size: int, steps: int, device: torch.device | str | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs (inputs, targets), int64, each (T, N) with T = ``steps``, of sequences that are read each for itself.
+
+    The text of ``symbols`` is cut into sequences from a random one of its first T symbols on, and N = ``batch_size`` of
+    them at a time are taken in random order (torch's random numbers); what is left makes the last minibatch, and up to
+    T symbols at both ends are not used. The whole text is moved to ``device`` once. Raises ``DataError`` for a
+    text of fewer than three sequences.
+    """
+    if len(symbols) < 3 * steps + 1:
+        raise DataError(
+            f"a text of {len(symbols):,} symbols has not the {3 * steps + 1:,} that three sequences of {steps} take"
+        )
+    first = int(torch.randint(steps, ()))
+    starts = first + steps * torch.randperm((len(symbols) - 1 - first) // steps)
+    windows = symbols.to(device).unfold(0, steps + 1, 1)
+    chunks = (windows[rows.to(device)].t().contiguous().long() for rows in in_batches(starts, batch_size))
     return ((chunk[:-1], chunk[1:]) for chunk in chunks)

@@ -10,12 +10,15 @@ from typing import Any
 from qlstm import data
 from qlstm.errors import ConfigError, unknown
 from qlstm.normalizers import NORMALIZERS
-from qlstm.quantizers import find_quantizer
+from qlstm.quantizers import QUANTIZERS, find_quantizer
 
 METRICS = {"char_lm": "bpc", "word_lm": "ppl", "sequential_image": "accuracy"}
 """The tasks and what each reports: bits per character, perplexity, accuracy in percent."""
 
-COMMON = dict(cell="lstm", num_layers=1, permuted=False, initial_gain=0.0, state_noise=0.0, dropout=0.0)
+COMMON = dict(
+    cell="lstm", num_layers=1, permuted=False, initial_gain=0.0, state_noise=0.0, dropout=0.0,
+    decay="all", min_learning_rate=0.0, biases=1, carry_state=True,
+)  # fmt: skip
 TASKS: dict[str, dict[str, Any]] = {
     "char_lm": dict(dataset="python_help", learning_rate=0.002, lr_decay=0.98, clip_norm=5.0),
     "word_lm": dict(dataset="python_help_words", learning_rate=20.0, lr_decay=0.25, clip_norm=0.25, dropout=0.5),
@@ -39,7 +42,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     # the settings of the paper's appendix
     "paper": {
         "char_lm": dict(hidden_size=512, steps=100, batch_size=64, epochs=200, max_train=0),
-        "word_lm": dict(hidden_size=300, steps=35, batch_size=20, epochs=120, max_train=0),
+        "word_lm": dict(hidden_size=300, steps=35, batch_size=20, epochs=120, max_train=0, min_learning_rate=0.001),
         "sequential_image": dict(hidden_size=100, batch_size=100, epochs=200, max_train=0),
     },
 }
@@ -63,9 +66,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 """The sizes of the word-level models, by profile: Table 3's d = 300 and 650, Table 5's two layers of 650."""
 
 IMAGES = "mnist and digits"
+STOCHASTIC = [name for name, function in QUANTIZERS.items() if function.stochastic]
 CELLS = ["lstm", "gru"]
-SPECIAL = ["initial_gain", "state_noise", "permuted"]
-"""Settings of images that make an experiment of its own when they differ from the usual."""
+DECAYS = ["all", "latent"]
+SPECIAL = ["initial_gain", "state_noise", "permuted", "decay", "min_learning_rate", "biases", "carry_state"]
+"""Settings that make an experiment of its own when they differ from the usual."""
 POSITIVE = ["hidden_size", "num_layers", "steps", "batch_size", "epochs"]
 
 
@@ -109,8 +114,13 @@ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as "module:n
     lr_decay: float | None = None
     """Factor on the learning rate. Characters: after each epoch from the eleventh on. Words: after each epoch whose
     validation loss is not below the best before. Images: that the last epoch has reached, exponentially."""
+    decay: str | None = None
+    """Whose learning rate falls: of ``all`` parameters, or of the ``latent`` matrices alone, as in the paper's release for
+    characters. In full precision there are none, so its rate then never falls."""
+    min_learning_rate: float | None = None
+    """Training ends when the learning rate of all parameters is below this; 0: it goes through all epochs."""
     clip_norm: float | None = None
-    """Gradients are scaled down to at most this norm."""
+    """Gradients are scaled down to at most this norm; 0: they are not."""
     dropout: float | None = None
     """Words: on the embedding, between layers and on the output, in training."""
     initial_gain: float | None = None
@@ -119,6 +129,11 @@ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as "module:n
     """Images: standard deviation of the noise that is added to the learned initial state."""
     permuted: bool | None = None
     """Images: pixels in one fixed random order instead of line by line."""
+    biases: int | None = None
+    """Bias vectors of a layer: 1, or 2 in full precision without normalization, where the paper's release uses ``torch.nn.LSTM``."""
+    carry_state: bool | None = None
+    """Texts: each minibatch goes on from the last one's state. False: a text is cut into sequences, which are shuffled in
+    training, and each starts from a learned state (SBN and STN on characters)."""
     seed: int = 0
     """Of the initial weights and every later random number."""
 
@@ -147,21 +162,28 @@ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as "module:n
             _check_number(name, getattr(self, name), int, least=1)
         for name in ["seed", "max_train"]:
             _check_number(name, getattr(self, name), int, least=0)
-        for name in ["learning_rate", "lr_decay", "clip_norm"]:
+        for name in ["learning_rate", "lr_decay"]:
             _check_number(name, getattr(self, name), float, above=0)
             object.__setattr__(self, name, float(getattr(self, name)))
-        for name in ["dropout", "initial_gain", "state_noise"]:
+        for name in ["min_learning_rate", "clip_norm", "dropout", "initial_gain", "state_noise"]:
             _check_number(name, getattr(self, name), float, least=0)
             object.__setattr__(self, name, float(getattr(self, name)))
-        if not isinstance(self.permuted, bool):
-            raise ConfigError(f"permuted must be True or False, got {self.permuted!r}")
+        for name in ["permuted", "carry_state"]:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.decay not in DECAYS:
+            raise ConfigError(unknown("decay", self.decay, DECAYS))
         if self.dropout >= 1:
             raise ConfigError(f"dropout must be a probability below 1, got {self.dropout!r}")
         self._check_task()
-        if self.quantizer in ("sbn", "stn") and (self.normalizer != "batch_separate" or self.cell != "lstm"):
+        if self.quantizer in STOCHASTIC and (self.normalizer != "batch_separate" or self.cell != "lstm"):
             raise ConfigError(
                 f"quantizer '{self.quantizer}' is defined for LSTMs with normalizer 'batch_separate' only"
             )
+        if self.biases not in (1, 2):
+            raise ConfigError(f"biases must be 1 or 2, got {self.biases!r}")
+        if self.biases == 2 and (self.cell, self.quantizer, self.normalizer) != ("lstm", "full_precision", "none"):
+            raise ConfigError("two biases are for full-precision LSTMs without normalization only")
         if self.normalizer.startswith("batch") and self.batch_size < 2:
             raise ConfigError("batch normalization needs batch_size 2 or more")
 
@@ -172,6 +194,8 @@ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as "module:n
         for name, task in foreign.items():
             if getattr(self, name) and self.task != task:
                 raise ConfigError(f"{name} is a setting of task '{task}', not of '{self.task}'")
+        if self.task == "sequential_image" and (self.biases, self.carry_state) != (1, True):
+            raise ConfigError("biases and carry_state are settings of texts, not of task 'sequential_image'")
         pixels = data.steps_of(self.dataset)
         if pixels is not None and self.steps != pixels:
             raise ConfigError(f"steps of {self.dataset} are its {pixels} pixels, got {self.steps}")
@@ -181,8 +205,8 @@ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as "module:n
         return self._usual(self.profile)[name]
 
     def _usual(self, profile: str) -> dict[str, Any]:
-        """What ``profile`` gives for this task, data set and normalizer."""
-        return defaults(profile, self.task, self.dataset, self.normalizer)
+        """What ``profile`` gives for this task, data set, normalizer and quantizer."""
+        return defaults(profile, self.task, self.dataset, self.normalizer, self.quantizer)
 
     @property
     def run_id(self) -> str:
@@ -255,8 +279,10 @@ def _task(task: str | None, dataset: str | None) -> str:
     return given or task or "char_lm"
 
 
-def defaults(profile: str, task: str, dataset: str | None, normalizer: str = "none") -> dict[str, Any]:
-    """The settings that a ``profile`` gives for a ``task``, a ``dataset`` (None: the embedded one) and a ``normalizer``."""
+def defaults(
+    profile: str, task: str, dataset: str | None, normalizer: str = "none", quantizer: str = "full_precision"
+) -> dict[str, Any]:
+    """The settings that a ``profile`` gives for a ``task``, a ``dataset`` (None: the embedded one), a ``normalizer`` and a ``quantizer``."""
     settings = COMMON | TASKS[task] | PROFILES[profile][task]
     if dataset is not None:
         settings["dataset"] = dataset
@@ -267,6 +293,9 @@ def defaults(profile: str, task: str, dataset: str | None, normalizer: str = "no
         # the paper's release starts the gains at 0.1, but forgets batch (shared); noise with layer and batch
         settings["initial_gain"] = 0.1 if normalizer in ("layer", "batch_separate") else 0.0
         settings["state_noise"] = 0.1 if normalizer in ("layer", "batch_shared", "batch_separate") else 0.0
+    if quantizer in STOCHASTIC and task != "word_lm":  # by their own release
+        settings["clip_norm"] = 0.0
+        settings |= {"carry_state": False} if task == "char_lm" else {"learning_rate": 0.004, "lr_decay": 0.25}
     return settings
 
 

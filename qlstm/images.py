@@ -176,7 +176,18 @@ def image_minibatches(
     pixels, labels = pixels.to(device), labels.to(device)
     columns = pixel_permutation(steps).to(device) if permuted else slice(None)
     rows = torch.arange(n, device=device) if order is None else order.to(device)
-    ends = [*range(batch_size, n - (batch_size > 1), batch_size), n]  # the last of a single sample has no end
-    chunks = (rows[start:end] for start, end in zip([0, *ends], ends, strict=False))
     return ((pixels[chunk][:, columns].t().contiguous().float().div_(levels).unsqueeze(-1), labels[chunk])
-            for chunk in chunks)  # fmt: skip
+            for chunk in in_batches(rows, batch_size))  # fmt: skip
+
+
+def in_batches(rows: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """``rows``, cut into minibatches of ``batch_size`` and a last one of what is left.
+
+    One row alone is joined to the minibatch before, as batch normalization needs two.
+
+    >>> [len(batch) for batch in in_batches(torch.arange(7), 3)]
+    [3, 4]
+    """
+    n = len(rows)
+    ends = [*range(batch_size, n - (batch_size > 1), batch_size), n]  # the last of a single sample has no end
+    return (rows[start:end] for start, end in zip([0, *ends], ends, strict=False))

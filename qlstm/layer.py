@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from qlstm.errors import ConfigError
 from qlstm.linear import linear
-from qlstm.normalizers import Normalizer, make_normalizer
-from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer, sbn, stn, straight_through
+from qlstm.normalizers import BatchNorm, Normalizer, make_normalizer
+from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer, straight_through
 from qlstm.recurrence import check_backend, choose_backend, naive
 
 State = tuple[Tensor, ...]
@@ -30,7 +30,8 @@ class QuantLSTM(nn.Module):
     or ``generator``); or a module of one matrix, which defines its own gradient and trains with the layer.
     ``normalizer``: a name of ``qlstm.normalizers.NORMALIZERS``, a function or a module, see
     :func:`qlstm.normalizers.make_normalizer`. ``max_steps``: time steps with statistics of their own
-    (batch_separate). ``dropout``: between layers, in training. ``quantize_input``: whether the first layer's W_x is
+    (batch_separate). ``biases``: bias vectors of a layer; torch has 2, whose sum alone matters to the output, but which
+    train twice as fast. ``dropout``: between layers, in training. ``quantize_input``: whether the first layer's W_x is
     quantized too (not in sequential MNIST, where it is one column). ``backend``: see :mod:`qlstm.recurrence`.
 
     The weights that train are the latent ones (``weight_ih_l0``, ...). Loss-aware quantizers read buffers
@@ -63,18 +64,23 @@ class QuantLSTM(nn.Module):
         quantizer: str | Callable | nn.Module = "full_precision",
         normalizer: str | Callable | nn.Module = "none",
         max_steps: int | None = None,
+        biases: int = 1,
         dropout: float = 0.0,
         quantize_input: bool = True,
         backend: str = "auto",
     ):
         super().__init__()
         self.settings = dict(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, quantizer=quantizer,
-                             normalizer=normalizer, max_steps=max_steps, dropout=dropout, quantize_input=quantize_input)  # fmt: skip
-        for name, size in [("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)]:
+                             normalizer=normalizer, max_steps=max_steps, biases=biases, dropout=dropout,
+                             quantize_input=quantize_input)  # fmt: skip
+        sizes = dict(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, biases=biases)
+        for name, size in sizes.items():
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ConfigError(f"{name} must be a positive integer, got {size!r}")
         if not 0 <= dropout <= 1:
             raise ConfigError(f"dropout must be a probability, got {dropout!r}")
+        if biases > 2:
+            raise ConfigError(f"biases must be 1 or 2, got {biases!r}")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.quantize_input, self.backend = dropout, quantize_input, backend
         check_backend(backend)
@@ -82,8 +88,8 @@ class QuantLSTM(nn.Module):
         if isinstance(self.quantizer, type) or not callable(self.quantizer):
             raise ConfigError(f"quantizer: expected a name, a function or a module (not a class), got {quantizer!r}")
         self._arguments = _arguments(self.quantizer)
-        stochastic = self.quantizer in (sbn, stn)
-        if stochastic and normalizer != "batch_separate":
+        self.stochastic = getattr(self.quantizer, "stochastic", False)
+        if self.stochastic and normalizer != "batch_separate":
             raise ConfigError("quantizers 'sbn' and 'stn' are defined with normalizer 'batch_separate' only")
         d, gates = hidden_size, self.gates
         for k in range(num_layers):
@@ -93,8 +99,14 @@ class QuantLSTM(nn.Module):
                 if "second_moment" in self._arguments:  # 1 stands for D = 1: no optimizer step yet
                     self.register_buffer(f"second_moment_{side}_l{k}", torch.ones(gates * d, n))
             self.register_parameter(f"bias_l{k}", nn.Parameter(torch.empty(gates * d)))
-            # SBN and STN normalize the cell state too, and start all gains at 0.1
-            self.add_module(f"norm_c_l{k}", make_normalizer(normalizer if stochastic else "none", (d,), d, max_steps))
+            if biases == 2:
+                self.register_parameter(f"bias_hh_l{k}", nn.Parameter(torch.empty(gates * d)))
+            # SBN and STN normalize the cell state too
+            norm_c = make_normalizer(normalizer if self.stochastic else "none", (d,), d, max_steps)
+            self.add_module(f"norm_c_l{k}", norm_c)
+            if self.stochastic:  # and have one vector for the bias and the two betas of the products
+                for side in ("ih", "hh"):
+                    getattr(self, f"norm_{side}_l{k}").shift.requires_grad_(False)
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -105,8 +117,9 @@ class QuantLSTM(nn.Module):
         for module in self.modules():
             if isinstance(module, Normalizer):
                 module.reset_parameters()
-                if self.quantizer in (sbn, stn):
-                    nn.init.constant_(module.gain, 0.1)
+            if isinstance(module, BatchNorm) and self.stochastic:
+                module.momentum, module.biased = 0.05, True
+                nn.init.constant_(module.gain, 0.1)
 
     @classmethod
     def from_torch(cls, lstm: nn.LSTM, **settings) -> "QuantLSTM":
@@ -146,6 +159,11 @@ class QuantLSTM(nn.Module):
             if moment.shape != buffer.shape:
                 raise ValueError(f"second moment of {name}: expected {tuple(buffer.shape)}, got {tuple(moment.shape)}")
             buffer.copy_(moment.detach())
+
+    def bias(self, k: int) -> Tensor:
+        """The bias (4d) that layer ``k`` adds to its products: its vector, or the sum of its two."""
+        first, second = getattr(self, f"bias_l{k}"), getattr(self, f"bias_hh_l{k}", None)
+        return first if second is None else first + second
 
     @property
     def coded(self) -> bool:
@@ -267,7 +285,7 @@ class QuantLSTM(nn.Module):
                 steps["trace"] = trace[-1]
             first = tuple(s[k] for s in state)
             recurrence = self._recurrence(products, norms, trace is not None)
-            x, final = recurrence(products, w_h, getattr(self, f"bias_l{k}"), first, norms, coded=self.coded, **steps)
+            x, final = recurrence(products, w_h, self.bias(k), first, norms, coded=self.coded, **steps)
             last.append(final)
             if k < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
@@ -297,7 +315,10 @@ class QuantGRU(QuantLSTM):
     def __init__(self, *sizes, backend: str = "auto", **settings):
         if backend not in ("auto", "naive"):
             raise ConfigError(f"a GRU runs on backend 'naive' only, not {backend!r}")
-        if settings.get("quantizer") in ("sbn", "stn", sbn, stn):
+        quantizer = settings.get("quantizer")
+        if getattr(
+            QUANTIZERS.get(quantizer, quantizer) if isinstance(quantizer, str) else quantizer, "stochastic", False
+        ):
             raise ConfigError("quantizers 'sbn' and 'stn' normalize the cell state, which a GRU does not have")
         super().__init__(*sizes, backend=backend, **settings)
 

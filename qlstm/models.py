@@ -1,5 +1,8 @@
 """Models around the layer: language models over characters or words, a classifier of sequences."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,6 +11,7 @@ from qlstm.errors import ConfigError, unknown
 from qlstm.layer import QuantGRU, QuantLSTM, State
 from qlstm.linear import Linear
 from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
+from qlstm.quantizers import stochastic_level
 
 CELLS = {"lstm": QuantLSTM, "gru": QuantGRU}
 """The layer by the name of its cell."""
@@ -19,13 +23,37 @@ def _layer(cell: str) -> type[QuantLSTM]:
     return CELLS[cell]
 
 
+def _expand(initial_state: Tensor, samples: int) -> State:
+    """A learned state (states, layers, d) for each of so many samples: (layers, N, d) each."""
+    return initial_state[:, :, None].expand(-1, -1, samples, -1).unbind(0)
+
+
+def _uniform_2a(weight: Tensor) -> Tensor:
+    """Fill a stacked matrix (4d, n) with U(-2A, 2A), A the level of :func:`qlstm.quantizers.sbn`."""
+    level = stochastic_level(weight.view(4, -1, weight.shape[-1]))
+    return nn.init.uniform_(weight, -2 * level, 2 * level)
+
+
+@torch.no_grad()
+def _reset_stochastic(rnn: QuantLSTM, decoder: nn.Linear, fill: Callable[[Tensor], Tensor], forget_bias: float):
+    """SBN and STN as their release starts them: matrices by ``fill``, biases 0 but for the forget gate's, decoder orthogonal."""
+    for k in range(rnn.num_layers):
+        for side in ("ih", "hh"):
+            fill(getattr(rnn, f"weight_{side}_l{k}"))
+        nn.init.zeros_(getattr(rnn, f"bias_l{k}")).view(rnn.gates, -1)[1] = forget_bias
+    nn.init.orthogonal_(decoder.weight)
+    nn.init.zeros_(decoder.bias)
+
+
 class LanguageModel(nn.Module):
     """Language model: one-hot symbols or an embedding -> QuantLSTM (or QuantGRU) -> linear decoder.
 
     ``cell``: "lstm" or "gru", of ``num_layers`` layers with ``hidden_size`` units; ``vocabulary_size`` symbols.
     Characters are one-hot; words have an ``embedding_size`` (None: one-hot). ``dropout`` acts on the embedding, between
-    layers and on the output, in training. ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`. Embedding and
-    decoder stay full precision; they start at U(-0.1, 0.1), the decoder's bias at 0.
+    layers and on the output, in training. ``learned_state``: whether a text starts from a state that is trained (from 0),
+    not from 0 itself. ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`. Embedding and
+    decoder stay full precision; they start at U(-0.1, 0.1), the decoder's bias at 0. Networks of SBN and STN start as in
+    their release: decoder orthogonal; matrices U(-0.1, 0.1) and biases 0 with an embedding, else orthogonal and 1 for the forget gate.
 
     >>> model = LanguageModel(50, 32, quantizer="twn", normalizer="batch_shared")
     >>> logits, state = model(torch.zeros(7, 4, dtype=torch.int64))
@@ -41,12 +69,14 @@ class LanguageModel(nn.Module):
         *,
         embedding_size: int | None = None,
         dropout: float = 0.0,
+        learned_state: bool = False,
         cell: str = "lstm",
         **settings,
     ):
         super().__init__()
         self.settings = dict(vocabulary_size=vocabulary_size, hidden_size=hidden_size, num_layers=num_layers,
-                             embedding_size=embedding_size, dropout=dropout, cell=cell, **settings)  # fmt: skip
+                             embedding_size=embedding_size, dropout=dropout, learned_state=learned_state, cell=cell,
+                             **settings)  # fmt: skip
         self.dropout = dropout
         layer, inputs = _layer(cell), vocabulary_size if embedding_size is None else embedding_size
         self.rnn = layer(inputs, hidden_size, num_layers, dropout=dropout, **settings)
@@ -56,12 +86,22 @@ class LanguageModel(nn.Module):
         self.embedding = None if embedding_size is None else nn.Embedding(vocabulary_size, embedding_size)
         if self.embedding is not None:
             nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        self.initial_state = nn.Parameter(torch.zeros(layer.states, num_layers, hidden_size)) if learned_state else None
+        if self.rnn.stochastic and self.embedding is None:
+            _reset_stochastic(self.rnn, self.decoder, nn.init.orthogonal_, forget_bias=1.0)
+        elif self.rnn.stochastic:
+            fill = functools.partial(nn.init.uniform_, a=-0.1, b=0.1)
+            _reset_stochastic(self.rnn, self.decoder, fill, forget_bias=0.0)
 
     def forward(self, symbols: Tensor, state: State | None = None, *, trace: list | None = None):
         """Logits (T, N, vocabulary) of the next symbol from ``symbols`` (T, N), and the last state.
 
+        ``state``: of the symbols before; None: the initial one.
+
         ``trace`` as in :meth:`qlstm.QuantLSTM.forward`.
         """
+        if state is None and self.initial_state is not None:
+            state = _expand(self.initial_state, symbols.shape[1])
         if self.embedding is not None:
             symbols = F.dropout(self.embedding(symbols), self.dropout, self.training)
         output, state = self.rnn(symbols, state, trace=trace)
@@ -94,6 +134,8 @@ class SequenceClassifier(nn.Module):
     candidate gate, orthonormal columns for the others stacked; biases 0, forget gate 1; weight-norm gains at the row
     norms of these; layer and batch gains at ``initial_gain`` (0: as the normalizer defines). The initial state is
     learned, from 0; N(0, ``state_noise``^2) is added to it in training and test, in evaluation always the same sample.
+    The decoder starts at U(-0.1, 0.1), its bias at 0. SBN and STN follow their own release: W_x is quantized too, matrices
+    start at U(-2A, 2A), the decoder orthogonal, and the noise is on h_0 alone.
     ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`.
 
     >>> model = SequenceClassifier(10, 32, quantizer="twn", normalizer="layer", initial_gain=0.1)
@@ -120,13 +162,19 @@ class SequenceClassifier(nn.Module):
         self.state_noise = state_noise
         layer = _layer(cell)
         self.rnn = layer(1, hidden_size, num_layers, quantize_input=False, **settings)
+        self.rnn.quantize_input = self.rnn.stochastic
         self.decoder = Linear(hidden_size, classes)
         self.initial_state = nn.Parameter(torch.zeros(layer.states, num_layers, hidden_size))
         self.reset_parameters(initial_gain)
 
     @torch.no_grad()
     def reset_parameters(self, initial_gain: float):
-        """The initial values described above; the decoder keeps torch's."""
+        """The initial values described above."""
+        if self.rnn.stochastic:
+            _reset_stochastic(self.rnn, self.decoder, _uniform_2a, forget_bias=1.0)
+            return
+        nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
+        nn.init.zeros_(self.decoder.bias)
         d, gates = self.rnn.hidden_size, self.rnn.gates
         for k in range(self.rnn.num_layers):
             w_x, w_h, bias = (getattr(self.rnn, f"{name}_l{k}") for name in ("weight_ih", "weight_hh", "bias"))
@@ -150,12 +198,14 @@ class SequenceClassifier(nn.Module):
 
         ``trace`` as in :meth:`qlstm.QuantLSTM.forward`.
         """
-        state = self.initial_state[:, :, None].expand(-1, -1, inputs.shape[1], -1)
+        state = _expand(self.initial_state, inputs.shape[1])
         if self.state_noise:
             generator = None
             if not self.training:
                 generator = torch.Generator(inputs.device).manual_seed(self.noise_seed)
-            noise = torch.empty(state.shape, dtype=state.dtype, device=state.device)
-            state = state + self.state_noise * noise.normal_(generator=generator)
-        output, _ = self.rnn(inputs, tuple(state.unbind(0)), trace=trace)
+            noisy = state[:1] if self.rnn.stochastic else state
+            noise = torch.empty((len(noisy), *state[0].shape), dtype=state[0].dtype, device=state[0].device)
+            noise = self.state_noise * noise.normal_(generator=generator)
+            state = (*(part + own for part, own in zip(noisy, noise, strict=True)), *state[len(noisy) :])
+        output, _ = self.rnn(inputs, state, trace=trace)
         return self.decoder(output[-1]), None

@@ -106,13 +106,13 @@ class BatchNorm(Normalizer):
 
         BN(y) = g (y - mu) / sqrt(var + 10^{-5}) + beta
 
-    At test time running statistics are used (momentum 0.1, the running variance unbiased, as torch's own). They are
-    *shared* by all time steps, or *separate* for each of ``max_steps``; a step past the last uses the last. g and
+    At test time running statistics are used (``momentum`` 0.1 and an unbiased variance, as torch's own; SBN and STN: 0.05 and
+    a ``biased`` one). They are *shared* by all time steps, or *separate* for each of ``max_steps``; a step past the last uses the last. g and
     beta are shared over time in both. In training a minibatch needs at least two samples.
     Ioffe, Szegedy, ICML 2015; Cooijmans et al., ICLR 2017; paper, eq. 6. Initial g: U(0, 1), beta = 0.
     """
 
-    eps, momentum = 1e-5, 0.1
+    eps, momentum, biased = 1e-5, 0.1, False
 
     def __init__(self, features, columns, max_steps=None):
         super().__init__(features, columns)
@@ -127,17 +127,14 @@ class BatchNorm(Normalizer):
         """The products (N, *features), normalized over the samples; updates the running statistics in training."""
         step = min(t, len(self.running_mean) - 1)
         mean, var = self.running_mean[step].view(-1), self.running_var[step].view(-1)
+        flat, gain, shift = product.flatten(1), self.gain.view(-1), self.shift.view(-1)
+        if self.training and self.biased:
+            with torch.no_grad():
+                mean.lerp_(flat.mean(0), self.momentum)
+                var.lerp_(flat.var(0, correction=0), self.momentum)
+            mean = var = None
         # g (y - mu) / sigma + beta; running statistics: r <- 0.9 r + 0.1 batch
-        normalized = F.batch_norm(
-            product.flatten(1),
-            mean,
-            var,
-            self.gain.view(-1),
-            self.shift.view(-1),
-            self.training,
-            self.momentum,
-            self.eps,
-        )
+        normalized = F.batch_norm(flat, mean, var, gain, shift, self.training, self.momentum, self.eps)
         return normalized.view_as(product)
 
     def running_statistics(self, steps: int) -> tuple[Tensor, Tensor]:
@@ -152,7 +149,8 @@ class BatchNorm(Normalizer):
         ``mean``, ``var``: (T, features), the biased variance over ``samples`` samples of a minibatch.
         """
         own = len(self.running_mean) - 1  # steps with statistics of their own; all others share the last ones
-        for running, batch in ((self.running_mean, mean), (self.running_var, var * (samples / (samples - 1)))):
+        var = var if self.biased else var * (samples / (samples - 1))
+        for running, batch in ((self.running_mean, mean), (self.running_var, var)):
             batch = batch.view(-1, *running.shape[1:])
             first = batch[:own]
             running[: len(first)].lerp_(first, self.momentum)

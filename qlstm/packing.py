@@ -40,7 +40,7 @@ Layout = dict[str, tuple[str, tuple[int, ...]]]
 """Of each tensor of a file its type, a key of ``BYTES``, and its shape."""
 
 BYTES = {"F32": 4, "U8": 1}
-FROM_RECORD = ("run_id", "config", "data", "metric", "test_metric", "size_kb", "code")
+FROM_RECORD = ("run_id", "config", "data", "metric", "test_metric", "size_kb", "recipe")
 ANEW = "take a good copy of the file, or save the model again"
 
 

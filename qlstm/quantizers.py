@@ -50,15 +50,16 @@ QUANTIZERS: dict[str, Callable[..., Quantized]] = {}
 """The table from a quantizer's name to its function, in the order of the paper's tables."""
 
 
-def quantizer(bits: int, scales: str | None = None):
-    """Enter a function in the table :data:`QUANTIZERS`, with what its size needs.
+def quantizer(bits: int, scales: str | None = None, stochastic: bool = False):
+    """Enter a function in the table :data:`QUANTIZERS`, with what its size and its network need to know of it.
 
     ``bits``: bits of one weight. ``scales``: which floats are stored beside the codes: ``None``, one a ``"matrix"``,
-    or ``bits`` a ``"row"`` (one for each plane).
+    or ``bits`` a ``"row"`` (one for each plane). ``stochastic``: whether it draws its codes at random (SBN, STN); networks
+    of such a one are built as its authors build them.
     """
 
     def enter(function):
-        function.bits, function.scales = bits, scales
+        function.bits, function.scales, function.stochastic = bits, scales, stochastic
         QUANTIZERS[function.__name__] = function
         return function
 
@@ -96,15 +97,19 @@ def straight_through(weight: Tensor, quantized: Tensor) -> Tensor:
 
 
 def sign(x: Tensor) -> Tensor:
-    """+1 where ``x`` >= 0, else -1: sign(0) = +1, so that a binary code has two values only.
+    """+1, -1, or 0 where ``x`` is exactly 0, in training as in the paper's release.
+
+    Such weights are there before training only: in sequential MNIST W_ha starts as the identity, whose d (d - 1) zeros would
+    otherwise become a matrix of ones, of norm d in place of 1. One bit cannot hold them (:mod:`qlstm.packing`).
 
     >>> sign(torch.tensor([-0.5, 0.0, 2.0]))
-    tensor([-1.,  1.,  1.])
+    tensor([-1.,  0.,  1.])
     """
-    return _signs(x >= 0, x.dtype)
+    return torch.sign(x)
 
 
 def _signs(positive: Tensor, dtype: torch.dtype) -> Tensor:
+    """+1 where ``positive``, else -1."""
     # torch.where takes five times as long on the CPU
     return positive.to(dtype).mul_(2).sub_(1)
 
@@ -140,7 +145,7 @@ def binary_connect(weight: Tensor) -> Quantized:
         w_hat = sign(w)
 
     >>> binary_connect(torch.tensor([[0.5, -2.0, 0.0]])).dense()
-    tensor([[ 1., -1.,  1.]])
+    tensor([[ 1., -1.,  0.]])
     """
     return _plane(sign(weight))
 
@@ -251,7 +256,7 @@ def lat(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
     return _plane(codes, alpha)
 
 
-def _stochastic_level(weight: Tensor) -> float:
+def stochastic_level(weight: Tensor) -> float:
     """A = sqrt(6 / (n_in + 4 d)) / 2, half the Glorot limit of the stacked 4d x n_in matrix."""
     rows, columns = weight.shape[-2:]
     return math.sqrt(6 / (columns + 4 * rows)) / 2
@@ -261,7 +266,7 @@ def _uniform(weight: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.rand(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
 
 
-@quantizer(bits=1)
+@quantizer(bits=1, stochastic=True)
 def sbn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
     """Stochastic binarization: +A or -A, the likelier the nearer.
 
@@ -273,13 +278,13 @@ def sbn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
     >>> torch.equal(sbn(w).codes[0], torch.sign(w))
     True
     """
-    level = _stochastic_level(weight)
+    level = stochastic_level(weight)
     # P(+A) = clip((w/A + 1)/2, 0, 1)
     probability = ((weight / level + 1) / 2).clamp(0, 1)
     return _plane(_signs(_uniform(weight, generator) < probability, weight.dtype), level)
 
 
-@quantizer(bits=2)
+@quantizer(bits=2, stochastic=True)
 def stn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
     """Stochastic ternarization: A sign(w) or 0; A and ``generator`` as in :func:`sbn`.
 
@@ -290,7 +295,7 @@ def stn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
     >>> stn(torch.tensor([[5.0, 0.0]])).codes[0]
     tensor([[1., 0.]])
     """
-    level = _stochastic_level(weight)
+    level = stochastic_level(weight)
     kept = _uniform(weight, generator) < weight.abs() / level
     return _plane(sign(weight) * kept.to(weight.dtype), level)
 
@@ -309,7 +314,7 @@ def alternating(weight: Tensor, bits: int = 2) -> Quantized:
     """
     residual, planes, scales = weight, [], []
     for _ in range(bits):
-        planes.append(sign(residual))
+        planes.append(_signs(residual >= 0, weight.dtype))
         scales.append(residual.abs().mean(-1, keepdim=True))
         residual = residual - scales[-1] * planes[-1]
     codes = torch.stack(planes, -1)  # (..., d, n, k)

@@ -3,9 +3,7 @@
 ``root``: the folder of all profiles, ``reports/`` where it is None. ``path``: a file.
 """
 
-import ast
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -18,27 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from qlstm.paths import ROOT, reports
+from qlstm.recipe import recipe
 
-SCHEMA = 3
+SCHEMA = 4
 REQUIRED = ["schema", "run_id", "config", "config_sha256", "data", "metric", "test_metric", "valid_metric", "best_epoch", "diverged",
-            "size_kb", "packed_bytes", "seconds", "epochs", "traces", "code", "environment", "checksum"]  # fmt: skip
+            "size_kb", "packed_bytes", "seconds", "epochs", "traces", "recipe", "environment", "checksum"]  # fmt: skip
 VARYING = ("seconds", "environment", "checksum")
 """Fields that differ between two runs of one configuration on one machine; all others are equal bit for bit."""
-
-
-TRAINING_MODULES = [
-    "quantizers",
-    "normalizers",
-    "cell",
-    "linear",
-    "layer",
-    "models",
-    "data",
-    "images",
-    "theory",
-    "traces",
-    "train",
-]
 
 
 class RecordError(ValueError):
@@ -68,7 +52,7 @@ def outdated(record: dict[str, Any], config: dict[str, Any], text: str | None) -
     now = {
         "settings": (record["config"], config),
         "text": (record["data"]["sha256"], text or record["data"]["sha256"]),
-        "training code": (record["code"], training_code(record["environment"]["backend"])),
+        "recipe": (record["recipe"], recipe(config)),
     }
     return ", ".join(f"other {what}" for what, (then, is_now) in now.items() if then != is_now)
 
@@ -145,43 +129,6 @@ def benchmarks(directory: Path | None = None) -> Iterator[tuple[Path, dict[str, 
                 f"{path}: no record of make bench ({error}); delete it, or let make bench write it anew"
             ) from error
         yield path, record
-
-
-def _sources(package: Path) -> dict[str, bytes]:
-    """The files that training depends on, by their path in the package."""
-    modules = [package / f"{name}.py" for name in [*TRAINING_MODULES, "graphs"]]
-    return {path.relative_to(package).as_posix(): path.read_bytes()
-            for path in [*modules, *sorted((package / "recurrence").glob("*.[cp]*"))] if path.is_file()}  # fmt: skip
-
-
-SOURCES = _sources(Path(__file__).parent)
-"""As they were when this process started: it trains with them, however they are edited meanwhile."""
-
-
-@functools.cache
-def training_code(backend: str) -> str:
-    """Fingerprint of the code that the result of a run with a ``backend`` depends on.
-
-    Comments, docstrings and blank lines do not count, nor do other backends, but for the naive one, which the traces take; nor,
-    on the CPU, what only a GPU has.
-    """
-    recurrence = [name for name in SOURCES if name.startswith(f"recurrence/{backend}")]
-    names = [f"{name}.py" for name in [*TRAINING_MODULES, *(["graphs"] if backend != "cpu" else [])]]
-    names += sorted({"recurrence/__init__.py", "recurrence/naive.py", *(n for n in recurrence if n.endswith(".py"))})
-    digest = hashlib.sha256(b"".join(SOURCES[name] for name in recurrence if name.endswith(".cpp")))
-    for name in names:
-        source = SOURCES[name].decode()
-        lines = source.splitlines()
-        for node in ast.walk(ast.parse(source)):
-            if (
-                isinstance(node, ast.Expr)
-                and isinstance(node.value, ast.Constant)
-                and isinstance(node.value.value, str)
-            ):
-                lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
-        code = [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        digest.update("\n".join(code).encode())
-    return digest.hexdigest()[:16]
 
 
 def environment(device, backend: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import math
 
 from qlstm import data
-from qlstm.experiments import ExperimentConfig
+from qlstm.experiments import STOCHASTIC, ExperimentConfig
 from qlstm.quantizers import find_quantizer
 
 
@@ -14,7 +14,7 @@ def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
     layer 16d, batch shared 32d, batch separate 16d + 16d steps floats; SBN and STN 2d + 2d steps for the cell), and
     the quantizer's scales, one float for each of its eight matrices (alternating: one for each row and plane; the
     sizes printed in the paper leave these out, as ``row_scales=False`` does). A GRU has three gates for four. The n of the first layer: the
-    vocabulary (characters), d (words' embedding), 1 (images, where W_x stays at 32 bits).
+    vocabulary (characters), d (words' embedding), 1 (images, where W_x stays at 32 bits but for SBN and STN).
     To be rounded half up for the paper's sizes.
 
     >>> config = ExperimentConfig(profile="paper", dataset="war_and_peace", quantizer="binary_connect")
@@ -27,15 +27,16 @@ def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
     floats = {"none": 0, "weight": 2, "layer": 4, "batch_shared": 8, "batch_separate": 4 + 4 * steps}.get(
         config.normalizer, 0
     )
-    floats = floats * gates * d + gates * d  # and the bias
-    if config.quantizer in ("sbn", "stn"):
+    floats = floats * gates * d + gates * d * config.biases
+    if config.quantizer in STOCHASTIC:
         floats += 2 * d + 2 * d * steps
     total = 0.0
     for layer in range(config.num_layers):
         n = d if layer or config.task == "word_lm" else 1
         if layer == 0 and config.task == "char_lm":
             n = data.vocabulary_size(config.dataset)
-        kept = layer == 0 and config.task == "sequential_image"  # W_x at 32 bits
+        # W_x at 32 bits
+        kept = layer == 0 and config.task == "sequential_image" and config.quantizer not in STOCHASTIC
         matrices = gates if kept else 2 * gates
         total += gates * d * (n * (32 if kept else bits) + d * bits) / 8 + 4 * floats
         total += 4 * {None: 0, "matrix": matrices, "row": matrices * d * bits * row_scales}[scales]

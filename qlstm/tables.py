@@ -62,10 +62,11 @@ def frame(records: list[dict]) -> pd.DataFrame:
             "quantizer": config.quantizer, "normalizer": config.normalizer, "seed": config.seed,
             "metric": record["metric"], "test": record["test_metric"], "diverged": record["diverged"],
             "size_kb": record["size_kb"], "packed_kb": (record["packed_bytes"] or np.nan) / 1024, "seconds": record["seconds"],
+            "epochs": len(record["epochs"]) - 1,
             "run_id": record["run_id"], "config": config,
         })  # fmt: skip
     columns = ["dataset", "task", "label", "paper_scale", "quantizer", "normalizer", "seed", "metric", "test", "diverged",
-               "size_kb", "packed_kb", "seconds", "run_id", "config"]  # fmt: skip
+               "size_kb", "packed_kb", "seconds", "epochs", "run_id", "config"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -111,7 +112,7 @@ def label(config: ExperimentConfig, sha256: str) -> str:
     """Data, model and scale of the runs with a ``config`` on the text with ``sha256``: ``Penn Treebank (words), d = 650``, or ``War and Peace (reduced: d = 128, 5 epochs)``."""
     title, usual, reduced = (
         data.title(config.dataset),
-        defaults("paper", config.task, config.dataset, config.normalizer),
+        defaults("paper", config.task, config.dataset, config.normalizer, config.quantizer),
         [],
     )
     if config.task == "word_lm":
@@ -123,6 +124,10 @@ def label(config: ExperimentConfig, sha256: str) -> str:
         title += f", gains {config.initial_gain or 'as defined'}"
     if config.state_noise != usual["state_noise"]:
         title += f", state noise {config.state_noise}"
+    for name, text in {"decay": "decay of {} weights", "biases": "{} biases", "min_learning_rate": "least rate {:g}",
+                       "carry_state": "carried state {}"}.items():  # fmt: skip
+        if getattr(config, name) not in (config.usual(name), usual[name]):
+            title += ", " + text.format(getattr(config, name))
     words = {"hidden_size": "d = {}", "epochs": "{} epochs", "max_train": "first {:,}", "steps": "T = {}",
              "batch_size": "N = {}", "learning_rate": "rate {:g}", "lr_decay": "decay {:g}", "clip_norm": "clip {:g}",
              "dropout": "dropout {:g}"}  # fmt: skip
@@ -560,9 +565,7 @@ def run_time(records: list[dict]) -> pd.DataFrame:
     """
     runs = frame(records)
     runs = runs[runs["quantizer"].isin(["full_precision", "binary_connect"])]
-    runs = runs.assign(
-        seconds_an_epoch=[s / config.epochs for s, config in zip(runs["seconds"], runs["config"], strict=True)]
-    )
+    runs = runs.assign(seconds_an_epoch=runs["seconds"] / runs["epochs"])
     runs = runs.groupby(["label", "quantizer", "normalizer"], sort=False)["seconds_an_epoch"].mean().reset_index()
     means = runs.pivot_table("seconds_an_epoch", ["label", "quantizer"], "normalizer", sort=False)
     means = means[[name for name in NORMALIZER_TITLES if name in means]]

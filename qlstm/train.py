@@ -23,6 +23,7 @@ from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
 from qlstm.packing import packed_bytes, save_packed
 from qlstm.quantizers import QUANTIZERS
+from qlstm.recipe import recipe
 from qlstm.sizes import size_kb
 
 EVALUATION_STREAMS = 64
@@ -31,7 +32,8 @@ CLASSES = 10
 
 def build_model(config: ExperimentConfig) -> LanguageModel | SequenceClassifier:
     """The model of a run's ``config``, with initial weights from torch's random generator."""
-    settings = dict(quantizer=config.quantizer, normalizer=config.normalizer, max_steps=config.steps, cell=config.cell)
+    settings = dict(quantizer=config.quantizer, normalizer=config.normalizer, max_steps=config.steps, cell=config.cell,
+                    biases=config.biases)  # fmt: skip
     sizes = (config.hidden_size, config.num_layers)
     if config.task == "sequential_image":
         return SequenceClassifier(
@@ -39,26 +41,30 @@ def build_model(config: ExperimentConfig) -> LanguageModel | SequenceClassifier:
         )
     vocabulary = data.vocabulary_size(config.dataset, config.task)
     embedding = config.hidden_size if config.task == "word_lm" else None
-    return LanguageModel(vocabulary, *sizes, embedding_size=embedding, dropout=config.dropout, **settings)
+    return LanguageModel(vocabulary, *sizes, embedding_size=embedding, dropout=config.dropout,
+                         learned_state=not config.carry_state, **settings)  # fmt: skip
 
 
 def make_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam for the ``model`` of a ``config``; for words plain SGD.
 
-    There BC and TC scale the rate of the weight matrices by 2/a, a = 1/sqrt(d). Each group's ``scale`` is its factor on the learning rate of :func:`learning_rate`.
+    Two groups: the latent matrices and everything else. A group's ``scale`` is its factor on the learning rate of
+    :func:`learning_rate` (for words BC and TC scale the rate of the matrices by 2/a, a = 1/sqrt(d)); ``decays`` tells
+    whether its rate falls at all.
     """
-    if config.task != "word_lm":
-        return torch.optim.Adam(
-            [{"params": list(model.parameters()), "scale": 1.0}], lr=config.learning_rate, fused=True
-        )
-    matrices = {f"rnn.weight_{side}_l{k}" for side in ("ih", "hh") for k in range(config.num_layers)}
-    scale = 2 * math.sqrt(config.hidden_size) if config.quantizer in ("binary_connect", "ter_connect") else 1.0
+    words = config.task == "word_lm"
+    scale = (
+        2 * math.sqrt(config.hidden_size) if words and config.quantizer in ("binary_connect", "ter_connect") else 1.0
+    )
+    names = [f"weight_{side}_l{k}" for side in ("ih", "hh") for k in range(config.num_layers)]
+    latent = {f"rnn.{name}" for name in names if model.rnn.quantizes(name)}
     named = list(model.named_parameters())
     groups = [
-        {"params": [p for name, p in named if name in matrices], "scale": scale},
-        {"params": [p for name, p in named if name not in matrices], "scale": 1.0},
+        {"params": [p for name, p in named if name in latent], "scale": scale, "decays": True},
+        {"params": [p for name, p in named if name not in latent], "scale": 1.0, "decays": config.decay == "all"},
     ]
-    return torch.optim.SGD(groups, lr=config.learning_rate, fused=True)
+    kind = torch.optim.SGD if words else torch.optim.Adam
+    return kind([group for group in groups if group["params"]], lr=config.learning_rate, fused=True)
 
 
 def metric(task: str, loss: float, correct: float) -> float:
@@ -84,13 +90,13 @@ def learning_rate(config: ExperimentConfig, epoch: int, valid_losses: list[float
     """The rate of an epoch of a ``config``, counted from 1; ``valid_losses``: validation loss of each epoch before.
 
     Characters: lr * decay^max(0, epoch - 11), so the first decay is in epoch 12. Words: lr * decay^k, k of the epochs
-    before were not below the best before them. Images: lr * decay^((epoch - 1) / (epochs - 1)).
+    before were not below the best before them. Images: lr * decay^((epoch - 1) / epochs).
     """
     rate, decay = config.learning_rate, config.lr_decay
     if config.task == "char_lm":
         return rate * decay ** max(0, epoch - 11)
     if config.task == "sequential_image":
-        return rate * decay ** ((epoch - 1) / max(1, config.epochs - 1))
+        return rate * decay ** ((epoch - 1) / config.epochs)
     best, rises = math.inf, 0
     for loss in valid_losses:
         rises += not loss < best
@@ -99,18 +105,25 @@ def learning_rate(config: ExperimentConfig, epoch: int, valid_losses: list[float
 
 
 def update(
-    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, state, clip_norm: float
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    state,
+    clip_norm: float,
+    carry_state: bool = True,
 ):
     """One training step: the loss (nats, a tensor: nothing waits for its value) and the state to go on from.
 
     ``inputs``, ``targets``: a minibatch, as ``model`` takes it from ``state``; ``optimizer``: of the model's parameters, whose
-    gradients are first scaled down to at most ``clip_norm``.
+    gradients are first scaled down to at most ``clip_norm`` (0: they are not). Without ``carry_state`` the next minibatch starts anew.
     """
     logits, state = model(inputs, state)
     loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten())
     optimizer.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    if clip_norm:
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     # the loss-aware quantizers weigh by Adam's second moment
     model.rnn.set_second_moment(
@@ -120,7 +133,7 @@ def update(
             if "exp_avg_sq" in optimizer.state[p]
         }
     )
-    return loss.detach(), None if state is None else tuple(s.detach() for s in state)
+    return loss.detach(), tuple(s.detach() for s in state) if carry_state and state is not None else None
 
 
 WAITING = ("lat", "alternating")
@@ -133,7 +146,7 @@ def make_step(config: ExperimentConfig, model: nn.Module, optimizer: torch.optim
     Not for a quantizer or normalizer of one's own, which may wait for a value. ``report``: receives a line if there is no graph
     where there should be one.
     """
-    step = functools.partial(update, model, optimizer, clip_norm=config.clip_norm)
+    step = functools.partial(update, model, optimizer, clip_norm=config.clip_norm, carry_state=config.carry_state)
     recorder = make_recorder(next(model.parameters()).device)
     known = config.quantizer in QUANTIZERS and config.normalizer in NORMALIZERS
     if recorder is None or not known or config.quantizer in WAITING:
@@ -210,7 +223,7 @@ class _Run:
         with self._random():
             self._seed()
             for epoch in range(len(self.epochs), self.config.epochs + 1):
-                if self.diverged:
+                if self.diverged or self._spent(epoch):
                     break
                 self._epoch(epoch)
         diverged, started = self.diverged, time.monotonic()
@@ -237,7 +250,7 @@ class _Run:
             "seconds": round(self.seconds + time.monotonic() - started, 2),
             "epochs": [{k: v for k, v in epoch.items() if k not in TIMES} for epoch in self.epochs],
             "traces": self.traces,
-            "code": records.training_code(self.model.rnn.backend_used),
+            "recipe": recipe(self.config.as_dict()),
             "environment": records.environment(self.device, self.model.rnn.backend_used),
         }  # fmt: skip
         if self.directory is not None and not diverged:
@@ -262,9 +275,17 @@ class _Run:
         """The epoch of the lowest validation loss, the first of equals."""
         return min(range(1, len(self.epochs)), key=lambda e: self.epochs[e]["valid_loss"])
 
+    def _rate(self, epoch) -> float:
+        return learning_rate(self.config, epoch, [line["valid_loss"] for line in self.epochs[1:]])
+
+    def _spent(self, epoch) -> bool:
+        """Whether every parameter's learning rate would be below the least one in an epoch."""
+        falling = all(group["decays"] for group in self.optimizer.param_groups)
+        return falling and self._rate(epoch) < self.config.min_learning_rate
+
     def _epoch(self, epoch):
         started = time.monotonic()
-        rate = learning_rate(self.config, epoch, [line["valid_loss"] for line in self.epochs[1:]])
+        rate = self._rate(epoch)
         loss = self._train(rate)
         valid, valid_metric = self._evaluate("valid") if math.isfinite(loss) else (math.nan, None)
         seconds = time.monotonic() - started
@@ -284,11 +305,16 @@ class _Run:
 
     def _train(self, rate) -> float:
         """One pass over the training data; the mean loss (nats), or NaN as soon as it is not finite."""
+        if self.model.rnn.stochastic:  # in the release of SBN and STN Adam starts anew with each epoch
+            for state in self.optimizer.state.values():
+                for value in state.values():
+                    value.zero_()
         for group in self.optimizer.param_groups:
+            own = group["scale"] * (rate if group["decays"] else self.config.learning_rate)
             if isinstance(group["lr"], Tensor):  # which a graph reads
-                group["lr"].fill_(rate * group["scale"])
+                group["lr"].fill_(own)
             else:
-                group["lr"] = rate * group["scale"]
+                group["lr"] = own
         self.model.train()
         total, count, state = torch.zeros((), device=self.device, dtype=torch.float64), 0, None
         for number, (inputs, targets) in enumerate(self._minibatches("train")):
@@ -301,12 +327,13 @@ class _Run:
 
     @torch.no_grad()
     def _evaluate(self, split) -> tuple[float, float]:
-        """Mean loss (nats) and metric of a split; texts are read in 64 parallel streams with carried state."""
+        """Mean loss (nats) and metric of a split; texts are read in 64 parallel streams, with carried state if there is one."""
         self.model.eval()
         total, correct = torch.zeros(2, device=self.device, dtype=torch.float64).unbind()
         count, state = 0, None
         for inputs, targets in self._minibatches(split):
-            logits, state = self.model(inputs, state)
+            logits, last = self.model(inputs, state)
+            state = last if self.config.carry_state else None
             total += F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum").double()
             correct += (logits.argmax(-1) == targets).sum()
             count += targets.numel()
@@ -314,12 +341,14 @@ class _Run:
         return loss, metric(self.config.task, loss, correct.item() / count) if math.isfinite(loss) else None
 
     def _minibatches(self, split, *, shuffled: bool = True):
-        """Pairs (inputs, targets) of one pass: of a text in its order, of images shuffled in training."""
+        """Pairs (inputs, targets) of one pass: of a text in its order; of images and of sequences for themselves shuffled in training."""
         config, part, training = self.config, self.splits[split], split == "train"
         if config.task == "sequential_image":
             order = torch.randperm(_size(part)) if training and shuffled else None
             return data.image_minibatches(part, config.batch_size if training else 250, levels=self.dataset.levels,
                                           order=order, permuted=config.permuted, device=self.device)  # fmt: skip
+        if training and shuffled and not config.carry_state:
+            return data.shuffled_sequences(part, config.batch_size, config.steps, device=self.device)
         streams = config.batch_size if training else min(EVALUATION_STREAMS, len(part) // 2)
         return data.minibatches(part, streams, config.steps, device=self.device)
 
@@ -380,12 +409,12 @@ class _Run:
         checkpoints.save(checkpoint, self.directory / "checkpoint.pt")
 
     def _identity(self, backend):
-        """What a checkpoint made with a ``backend`` must agree in to be of this run: settings, text, code."""
-        return {"config": self.config.as_dict(), "sha256": self.dataset.sha256, "backend": backend,
-                "code": records.training_code(backend)}  # fmt: skip
+        """What a checkpoint made with a ``backend`` must agree in to be of this run: settings, text, recipe."""
+        config = self.config.as_dict()
+        return {"config": config, "sha256": self.dataset.sha256, "backend": backend, "recipe": recipe(config)}
 
     def _resume(self) -> bool:
-        """Take up the checkpoint of this very run (same settings, text and code), if there is one."""
+        """Take up the checkpoint of this very run (same settings, text and recipe), if there is one."""
         path = None if self.directory is None else self.directory / "checkpoint.pt"
         if path is None or not path.exists():
             return False
@@ -395,7 +424,7 @@ class _Run:
             self.report(f"{error}; starting anew")
             return False
         if checkpoint["identity"] != self._identity(checkpoint["identity"].get("backend")):
-            self.report(f"{path}: of other settings, text or code; starting anew")
+            self.report(f"{path}: of other settings, text or recipe; starting anew")
             return False
         self.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
