@@ -40,7 +40,7 @@ Layout = dict[str, tuple[str, tuple[int, ...]]]
 """Of each tensor of a file its type, a key of ``BYTES``, and its shape."""
 
 BYTES = {"F32": 4, "U8": 1}
-FROM_RECORD = ("run_id", "config", "data", "metric", "test_metric", "size_kb", "recipe")
+FROM_RECORD = ("run_id", "config", "data", "metric", "test_metric", "size_kb")
 ANEW = "take a good copy of the file, or save the model again"
 
 
@@ -232,7 +232,7 @@ def _card(model: nn.Module, settings: dict[str, Any], record: dict[str, Any] | N
         if config[key] != own[key]:
             raise ConfigError(f"the record is of another model: {key} {config[key]!r} instead of {own[key]!r}")
     card |= {key: config[key] for key in ("profile", "dataset", "seed")}
-    return card | {key: record[key] for key in FROM_RECORD}
+    return card | {key: record[key] for key in (*FROM_RECORD, "recipe") if key in record}
 
 
 # The file
