@@ -66,6 +66,10 @@ class PlainLSTM(nn.LSTM):
         state = None if state is None else tuple(part.contiguous() for part in state)  # cuDNN takes no others
         return super().forward(x if x.is_floating_point() else F.one_hot(x, self.input_size).float(), state)
 
+    def quantizes(self, name):
+        """No weight, whatever its ``name``."""
+        return False
+
     def set_second_moment(self, second_moment):
         """Nothing here is loss-aware and needs a ``second_moment``."""
 

@@ -157,7 +157,7 @@ def image_minibatches(
     permuted: bool = False,
     device: torch.device | str | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs (inputs, labels): (T, N, 1) float32 from 0 to 1, a pixel a time step; (N,) int64.
+    """Pairs (inputs, labels): (T, N, 1) from 0 to 1 in torch's default type, a pixel a time step; (N,) int64.
 
     ``split``: a part of an :class:`ImageDataset`, ``levels`` as there. ``order``: a permutation of the samples, (n,)
     int64 (training shuffles); None leaves them as they are. ``permuted``: the pixels of each image in the order of
@@ -176,7 +176,8 @@ def image_minibatches(
     pixels, labels = pixels.to(device), labels.to(device)
     columns = pixel_permutation(steps).to(device) if permuted else slice(None)
     rows = torch.arange(n, device=device) if order is None else order.to(device)
-    return ((pixels[chunk][:, columns].t().contiguous().float().div_(levels).unsqueeze(-1), labels[chunk])
+    dtype = torch.get_default_dtype()
+    return ((pixels[chunk][:, columns].t().contiguous().to(dtype).div_(levels).unsqueeze(-1), labels[chunk])
             for chunk in in_batches(rows, batch_size))  # fmt: skip
 
 

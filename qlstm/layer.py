@@ -106,7 +106,7 @@ class QuantLSTM(nn.Module):
             self.add_module(f"norm_c_l{k}", norm_c)
             if self.stochastic:  # and have one vector for the bias and the two betas of the products
                 for side in ("ih", "hh"):
-                    getattr(self, f"norm_{side}_l{k}").shift.requires_grad_(False)
+                    getattr(self, f"norm_{side}_l{k}").fix_shift()
         self.reset_parameters()
 
     def reset_parameters(self):

@@ -137,6 +137,11 @@ class BatchNorm(Normalizer):
         normalized = F.batch_norm(flat, mean, var, gain, shift, self.training, self.momentum, self.eps)
         return normalized.view_as(product)
 
+    def fix_shift(self):
+        """Let beta stay 0: a constant, no parameter, where something else has its place."""
+        del self.shift
+        self.register_buffer("shift", torch.zeros_like(self.gain))
+
     def running_statistics(self, steps: int) -> tuple[Tensor, Tensor]:
         """Running mean and variance of time steps 0 .. ``steps`` - 1, each (steps, *features)."""
         index = torch.arange(steps, device=self.running_mean.device).clamp(max=len(self.running_mean) - 1)

@@ -88,8 +88,13 @@ def load(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: no readable record ({error}); delete it and the run is repeated") from error
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema in range(1, SCHEMA):
+        raise RecordError(
+            f"{path}: of an older version of qlstm (schema {schema}, not {SCHEMA}); delete it to repeat the run"
+        )
     missing = [key for key in REQUIRED if not isinstance(record, dict) or key not in record]
-    if missing or record["schema"] != SCHEMA:
+    if missing or schema != SCHEMA:
         raise RecordError(f"{path}: not a record of schema {SCHEMA} (missing: {', '.join(missing) or 'nothing'})")
     if record["checksum"] != checksum(record):
         raise RecordError(

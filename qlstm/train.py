@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qlstm import checkpoints, data, records, traces
+from qlstm.errors import ConfigError
 from qlstm.experiments import METRICS, ExperimentConfig
 from qlstm.graphs import GraphedStep, make_recorder
 from qlstm.locks import exclusive
@@ -255,8 +256,11 @@ class _Run:
         }  # fmt: skip
         if self.directory is not None and not diverged:
             records.write_atomically(self.directory / "model.safetensors", safetensors_bytes(self.best))
-            if self.packable:
-                save_packed(self.model, self.directory / "packed.safetensors", record)
+            try:
+                if self.packable:
+                    save_packed(self.model, self.directory / "packed.safetensors", record)
+            except ConfigError as error:  # the record does not depend on it
+                self.report(f"{self.config.run_id}: no packed file: {error}")
         self.report(f"{self.config.run_id}: {_result(record)}")
         return record
 

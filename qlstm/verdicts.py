@@ -1,16 +1,27 @@
-"""The rule by which a result of ours is called the paper's or not; written before the first run was looked at.
+"""The rule by which a result of ours is called the paper's or not.
 
-1. Compared are results at the paper's own scale only (its data set and every setting of its appendix). All others
-   are marked ``reduced``.
-2. A row *fails* if a seed diverged, or if its mean is worse than that of full precision without normalization, on the
-   same data and in the same size, by more than :data:`FAILS` (a factor; for accuracy :data:`FAILS_POINTS` points). Paper
-   and reproduction are judged each by its own baseline. A row that fails in the paper has the verdict ``fails too`` or
-   ``does not fail`` (``no baseline`` where ours is not run yet), whatever the numbers: what a failed training ends at is
+1. Compared are results at the paper's own scale only (its data set and every setting of its
+   appendix). All others are marked ``reduced``.
+2. A row *fails* if a seed diverged, or if its mean is worse than that of full precision without
+   normalization, on the same data and in the same size, by more than :data:`FAILS` (a factor; for
+   accuracy :data:`FAILS_POINTS` points). Paper and reproduction are judged each by its own
+   baseline. A row that fails in the paper has the verdict ``fails too`` or ``does not fail`` (``no
+   baseline`` where ours is not run yet), whatever the numbers: what a failed training ends at is
    chance. One that fails only here: ``fails``.
-3. Otherwise the verdict is ``agrees`` if our mean over seeds is within the margin of the printed number, else ``better``
-   or ``worse``. The margin is the half-width of our 95 % t-interval (two seeds or more), but at least
-   :data:`TOLERANCE`, which stands for the paper's own single seed and rounding.
-4. With one seed ``(one seed)`` is added: it cannot speak for the others.
+3. Otherwise the difference of our mean over seeds from the printed number is judged. The margin is
+   :data:`TOLERANCE`, which stands for the paper's own single seed and rounding. The interval is
+   our 95 % t-interval over seeds. If all of it lies within the margin, the verdict is ``agrees``.
+   If all of it lies beyond, the verdict is ``worse`` or ``better``. If it crosses the margin, the
+   verdict is ``too uncertain``: more seeds have to tell.
+4. One seed has no interval and cannot speak for the others. Rule 3 then says only ``within the
+   margin, one seed`` or ``outside the margin, one seed``. To the words of rule 2 ``, one seed`` is
+   added.
+
+The rules were written before the first run was looked at. Rules 3 and 4 were changed on 2026-11-26,
+before any row at the paper's scale was looked at. Until then the margin was the half-width of our
+interval where that exceeded the tolerance. So noise earned agreement: of two seeds 0.1 BPC apart
+the half-width is 0.6, and a mean 0.6 from the printed number agreed. Now noise leaves a row
+uncertain.
 """
 
 import math
@@ -37,19 +48,36 @@ def fails(metric: str, value: float | None, baseline: float | None) -> bool | No
     return value < baseline - FAILS_POINTS if metric == "accuracy" else value > FAILS * baseline
 
 
-def verdict(metric: str, paper: float | None, ours: float | None, *, paper_baseline: float | None,
-            our_baseline: float | None, half_width: float = math.nan, seeds: int = 1, diverged: int = 0) -> str:  # fmt: skip
+def verdict(
+    metric: str,
+    paper: float | None,
+    ours: float | None,
+    *,
+    paper_baseline: float | None,
+    our_baseline: float | None,
+    half_width: float = math.nan,
+    seeds: int = 1,
+    diverged: int = 0,
+) -> str:
     """The verdict on one row's ``metric`` at the paper's scale (rules 2 to 4).
 
-    ``paper``: the printed number, None where it is not at hand; ``ours``: our mean; the baselines: full precision
-    without normalization. ``half_width``: of the 95 % t-interval, NaN for one seed; ``diverged``: how many of the ``seeds``.
+    ``paper``: the printed number, None where it is not at hand; ``ours``: our mean; the baselines:
+    full precision without normalization. ``half_width``: of the 95 % t-interval, NaN for one seed;
+    ``diverged``: how many of the ``seeds``.
 
-    >>> verdict("bpc", 1.74, 1.75, paper_baseline=1.72, our_baseline=1.73, half_width=0.01, seeds=3)
+    >>> baselines = {"paper_baseline": 1.72, "our_baseline": 1.73}
+    >>> verdict("bpc", 1.74, 1.75, **baselines, half_width=0.01, seeds=3)
     'agrees'
+    >>> verdict("bpc", 1.74, 1.75, **baselines, half_width=0.6, seeds=2)
+    'too uncertain'
+    >>> verdict("bpc", 1.74, 1.80, **baselines, half_width=0.01, seeds=3)
+    'worse'
+    >>> verdict("bpc", 1.74, 1.75, **baselines)
+    'within the margin, one seed'
     """
     if paper is None or math.isnan(paper):
         return NO_NUMBER
-    alone = " (one seed)" if seeds == 1 else ""
+    alone = ", one seed" if seeds == 1 else ""
     failed = fails(metric, None if diverged else ours, our_baseline)
     if fails(metric, paper, paper_baseline):
         if failed is None:
@@ -57,9 +85,12 @@ def verdict(metric: str, paper: float | None, ours: float | None, *, paper_basel
         return ("fails too" if failed else "does not fail") + alone
     if failed:
         return "fails" + alone
-    tolerance = TOLERANCE[metric] * (paper if metric == "ppl" else 1)
-    margin = max(tolerance, 0.0 if math.isnan(half_width) else half_width)
-    difference = (paper - ours) if metric == "accuracy" else (ours - paper)
-    if abs(difference) <= margin + 1e-9:
-        return "agrees" + alone
-    return ("worse" if difference > 0 else "better") + alone
+    margin = TOLERANCE[metric] * (paper if metric == "ppl" else 1) + 1e-9  # at the margin is within
+    difference = (paper - ours) if metric == "accuracy" else (ours - paper)  # positive: worse
+    if seeds == 1:
+        return ("within" if abs(difference) <= margin else "outside") + " the margin" + alone
+    if abs(difference) + half_width <= margin:
+        return "agrees"
+    if abs(difference) - half_width > margin:
+        return "worse" if difference > 0 else "better"
+    return "too uncertain"  # also without an interval: a NaN is neither within nor beyond

@@ -84,7 +84,6 @@ def test_the_plan_says_runs_data_and_hours(tmp_path, monkeypatch):
     configs = grid("paper", only=["figure_01", "figure_06"])
     done = made_up(configs[0]) | {
         "environment": {"device": "abacus", "threads": 1, "backend": "cpu"},
-        "code": records.training_code("cpu"),
     }
     done["data"]["sizes"] = dict(zip(("train", "valid", "test"), data.CATALOGUE["penn_char"].counts, strict=True))
     directory = records.run_directory(configs[0], tmp_path)

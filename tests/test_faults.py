@@ -153,7 +153,7 @@ def written(config, root, **more):
     """A finished run as a machine has it in its reports."""
     directory = records.run_directory(config, root)
     directory.mkdir(parents=True, exist_ok=True)
-    records.save(made_up(config) | {"code": records.training_code("cpu"), **more}, directory / "record.json")
+    records.save(made_up(config) | more, directory / "record.json")
     return directory / "record.json"
 
 
@@ -206,23 +206,23 @@ def test_ages_neither_repeat_nor_hide_work(tmp_path, report, monkeypatch, age):
     assert report()[1]["page"][1] == ["report", "explore", "page"]
 
 
-def test_a_run_is_repeated_only_for_its_settings_text_or_code_and_its_record_stays(
+def test_a_run_is_repeated_only_for_its_settings_text_or_recipe_and_its_record_stays(
     tmp_path, monkeypatch, report, capsys
 ):
     config = grid("smoke", only=["table_2"])[0]
     text = qlstm.load_dataset(config.dataset).sha256
-    record = made_up(config, sha256=text) | {"code": records.training_code("cpu")}
+    record = made_up(config, sha256=text)
     assert records.outdated(record, config.as_dict(), text) == ""
     assert records.outdated(record, config.as_dict(), None) == ""
     assert records.outdated(record, config.as_dict() | {"seed": 1}, "b") == "other settings, other text"
-    assert records.outdated(record | {"code": "0"}, config.as_dict(), text) == "other training code"
-    path = written(config, tmp_path / "merged", code="older")
+    assert records.outdated(record | {"recipe": 0}, config.as_dict(), text) == "other recipe"
+    path = written(config, tmp_path / "merged", recipe=0)
     monkeypatch.setattr(workflow, "engine", lambda *_, **__: 0)
     workflow.main(["--profile", "smoke", "--only", "table_2"])
     said = capsys.readouterr().out
-    assert "1 of them again, their records are of other text, other training code" in said
+    assert "1 of them again, their records are of other text, other recipe" in said
     assert not path.exists()
-    assert records.load(path.with_name("record.outdated.json"))["code"] == "older"
+    assert records.load(path.with_name("record.outdated.json"))["recipe"] == 0
 
 
 def test_a_page_is_made_from_records_of_the_future(tmp_path, monkeypatch):

@@ -333,7 +333,7 @@ def record_of(model, **config):
     own = {"quantizer": "twn", "normalizer": "layer", "hidden_size": 3, "num_layers": 1}
     return {
         "run_id": "a-run", "config": {"profile": "smoke", "dataset": "python_help", "seed": 3, **own, **config},
-        "data": {"sha256": "abc"}, "metric": "bpc", "test_metric": 2.5, "size_kb": 1.25, "code": "123", "traces": {},
+        "data": {"sha256": "abc"}, "metric": "bpc", "test_metric": 2.5, "size_kb": 1.25, "recipe": 1, "traces": {},
     }  # fmt: skip
 
 
@@ -356,12 +356,12 @@ def test_records_that_do_not_fit(tmp_path, damage):
     model = make("characters")
     record = record_of(model, **({"hidden_size": 4} if damage == "other model" else {}))
     if damage == "incomplete":
-        del record["code"]
+        del record["metric"]
     if damage == "not JSON":
         record["data"] = {"sha256": torch.zeros(1)}
     if damage == "NaN":
         record["test_metric"] = math.nan
-    word = {"other model": "hidden_size 4", "incomplete": "code", "not JSON": "JSON", "NaN": "JSON"}[damage]
+    word = {"other model": "hidden_size 4", "incomplete": "metric", "not JSON": "JSON", "NaN": "JSON"}[damage]
     with pytest.raises(ConfigError, match=word):
         save_packed(model, tmp_path / "a", record)
     assert list(tmp_path.iterdir()) == []

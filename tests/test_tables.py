@@ -9,6 +9,7 @@ import scipy
 
 from qlstm import ExperimentConfig, figures, records, report, tables
 from qlstm.experiments import ARTEFACTS, DEEP_ROWS, GRU_ROWS, METRICS, STATISTICS_EXPERIMENT, TABLE_ROWS
+from qlstm.recipe import recipe
 from qlstm.sizes import size_kb
 
 
@@ -53,7 +54,7 @@ def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, s
               "data": {"sha256": sha256, "reduced": not config.at_paper_scale, "sizes": {"train": 1, "valid": 1, "test": 1}},
               "metric": metric, "test_metric": None if diverged else test, "valid_metric": None if diverged else test,
               "best_epoch": None if diverged else len(gains) - 1, "diverged": diverged, "size_kb": size_kb(config),
-              "packed_bytes": packed, "seconds": seconds, "epochs": epochs, "code": "c",
+              "packed_bytes": packed, "seconds": seconds, "epochs": epochs, "recipe": recipe(config.as_dict()),
               "traces": {"gradient_norms": norm_lines, "propositions": propositions}, "environment": {"torch": "t", "backend": "cpu"}}  # fmt: skip
     return record | {"checksum": records.checksum(record)}
 
@@ -240,13 +241,38 @@ def test_verdicts_stand_beside_the_numbers_and_speak_of_the_papers_scale_only():
         if r.verdict != "not run"
     }
     assert told == {
-        ("full_precision", "none"): "agrees (one seed)", ("binary_connect", "none"): "fails too (one seed)",
-        ("binary_connect", "weight"): "worse (one seed)", ("ter_connect", "weight"): "fails (one seed)", ("bwn", "none"): "no number",
-    }  # fmt: skip
+        ("full_precision", "none"): "within the margin, one seed",
+        ("binary_connect", "none"): "fails too, one seed",
+        ("binary_connect", "weight"): "outside the margin, one seed",
+        ("ter_connect", "weight"): "fails, one seed",
+        ("bwn", "none"): "no number",
+    }
     wide = tables.wide(table)
-    assert wide.loc[("1", "BinaryConnect (BC)", "weight"), ("War and Peace", "verdict")] == "worse (one seed)"
+    shown = wide.loc[("1", "BinaryConnect (BC)", "weight"), ("War and Peace", "verdict")]
+    assert shown == "outside the margin, one seed"
     assert "verdict" not in [name for heading, name in wide.columns if "reduced" in heading]
     assert "verdict" not in [name for heading, name in wide.columns if heading == "Text8"]  # nothing run there
+
+
+@pytest.mark.parametrize(
+    ("tests", "answer"),
+    [
+        ((1.750, 1.755, 1.745), "agrees"),  # the paper: 1.74
+        ((1.75, 1.85), "too uncertain"),  # half-width 0.6
+        ((1.70, 1.75, 1.80), "too uncertain"),
+        ((1.800, 1.805, 1.810), "worse"),
+        ((1.690, 1.695, 1.700), "better"),
+        ((1.75, None), "fails"),
+        ((1.75, None, None), "fails"),
+    ],
+)
+def test_the_verdict_on_several_seeds_is_by_their_interval(tests, answer):
+    runs = [made_up(paper("war_and_peace"), 1.73)]
+    for seed, test in enumerate(tests):
+        config = paper("war_and_peace", "binary_connect", "weight", seed=seed)
+        runs.append(made_up(config, test or 2.0, diverged=test is None))
+    row = row_of(tables.results(runs, "table_2"), "War and Peace", "binary_connect", "weight")
+    assert row.verdict == answer
 
 
 def test_sizes_on_disk_stand_where_something_was_run():

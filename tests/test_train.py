@@ -179,7 +179,7 @@ def test_the_record(tmp_path):
     valid = {epoch["epoch"]: epoch["valid_loss"] for epoch in record["epochs"][1:]}
     assert record["best_epoch"] == min(valid, key=valid.get)
     assert record["valid_metric"] == pytest.approx(min(valid.values()) / math.log(2), rel=1e-12)
-    assert record["schema"] == 3
+    assert (record["schema"], record["recipe"]) == (4, 1)
     assert record["data"]["sizes"] == {"train": 1600, "valid": 200, "test": 200}
     assert record["packed_bytes"] < 2 * 1024 * record["size_kb"]
     for line in record["epochs"][1:]:
@@ -313,31 +313,6 @@ def test_a_damaged_or_edited_record_is_refused_by_name(tmp_path):
     assert records.load(path)["metric"] == "bpc"
 
 
-def test_what_the_codes_fingerprint_depends_on(tmp_path, monkeypatch):
-    package = tmp_path / "qlstm"
-    (package / "recurrence").mkdir(parents=True)
-    backends = [f"recurrence/{name}" for name in ("__init__", "naive", "cpu", "triton", "triton_kernels")]
-    for name in [*records.TRAINING_MODULES, "graphs", *backends]:
-        (package / f"{name}.py").write_text('"""Doc."""\n\n\ndef f():\n    """Doc."""\n    return 1\n')
-    (package / "recurrence" / "cpu.cpp").write_text("int f() { return 1; }")
-
-    def fingerprint(backend):
-        monkeypatch.setattr(records, "SOURCES", records._sources(package))
-        return records.training_code.__wrapped__(backend)
-
-    def changes(name, content):
-        before = [fingerprint(backend) for backend in ("naive", "cpu", "triton")]
-        (package / name).write_text(content)
-        return [fingerprint(b) != old for b, old in zip(("naive", "cpu", "triton"), before, strict=True)]
-
-    assert changes("cell.py", '"""Other\n\nwords."""\n# a comment\ndef f():\n    return 1\n') == [False] * 3
-    assert changes("cell.py", "def f():\n    return 2\n") == [True] * 3
-    assert changes("graphs.py", "def f():\n    return 2\n") == [True, False, True]
-    assert changes("recurrence/naive.py", "def f():\n    return 2\n") == [True] * 3
-    assert changes("recurrence/cpu.cpp", "int f() { return 2; }") == [False, True, False]
-    assert changes("recurrence/triton_kernels.py", "def f():\n    return 2\n") == [False, False, True]
-
-
 def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
     records.write_atomically(path, b"whole")
@@ -404,9 +379,11 @@ def test_characters_and_images_train_with_adam_at_one_rate(config):
     run = train._Run(dataclasses.replace(config, quantizer="binary_connect"), None, "cpu", "auto", quiet)
     run._train(0.125)
     assert type(run.optimizer) is torch.optim.Adam
-    (group,) = run.optimizer.param_groups
-    assert (group["lr"], group["betas"], group["eps"]) == (0.125, (0.9, 0.999), 1e-8)
-    assert len(group["params"]) == len(list(run.model.parameters()))
+    groups = run.optimizer.param_groups
+    for group in groups:
+        assert (group["lr"], group["betas"], group["eps"]) == (0.125, (0.9, 0.999), 1e-8)
+    own = sorted(id(parameter) for group in groups for parameter in group["params"])
+    assert own == sorted(map(id, run.model.parameters()))
 
 
 def test_the_models_that_are_built():
@@ -424,9 +401,10 @@ def test_the_models_that_are_built():
 def test_the_rate_of_images_falls_exponentially_to_its_half():
     config = ExperimentConfig(profile="paper", dataset="mnist")
     rates = [train.learning_rate(config, epoch, []) for epoch in range(1, 201)]
-    assert (rates[0], rates[-1]) == pytest.approx((0.002, 0.001), rel=1e-12)
+    # the release divides after each epoch, the last one included: 0.001 is what a 201st would have
+    assert (rates[0], rates[-1] * 0.5 ** (1 / 200)) == pytest.approx((0.002, 0.001), rel=1e-12)
     for a, b in itertools.pairwise(rates):
-        assert b / a == pytest.approx(0.5 ** (1 / 199), rel=1e-12)
+        assert b / a == pytest.approx(0.5 ** (1 / 200), rel=1e-12)
     assert train.learning_rate(dataclasses.replace(config, epochs=1), 1, []) == 0.002
 
 

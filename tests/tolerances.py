@@ -34,6 +34,9 @@ TOLERANCES = {
     # weights after steps of Adam with learning rate 1e-3 on two float32 recurrences: Adam divides a gradient by its
     # size, so where it is nearly 0 its rounding moves a weight by up to 1e-3 a step
     "trained": dict(rtol=1e-4, atol=1e-4),
+    # losses of small networks over some 30 updates in float64 on another machine, whose sums differ in the last bits: words
+    # with rate 20 amplify these to 2e-7 (measured without AVX, and with another backend)
+    "golden": dict(rtol=1e-5, atol=0.0),
     # central differences in float64 with step 1e-5: truncation 1e-10, cancellation 1e-16 / 1e-5
     "finite_differences": dict(rtol=1e-6, atol=1e-8),
 }
