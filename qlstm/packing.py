@@ -1,7 +1,7 @@
 """Packed models: a trained model in one file, its quantized weights at the 1 or 2 bits that they need.
 
 A safetensors file. Of each layer, ``codes_l{k}`` (uint8) holds the codes of its quantized matrices, input before
-recurrent, each flattened from (planes, gates, d, n): 1 bit for a code of {-1, +1} (0 is -1), 2 bits for one of
+recurrent, each flattened from (planes, gates, d, n): 1 bit for a code of {-1, +1} (a bit of 0 is -1), 2 bits for one of
 {-1, 0, +1} (code + 1), high bits first, the last byte filled up with zeros. ``scales_ih_l{k}`` and ``scales_hh_l{k}``
 hold the scales where the quantizer stores any. The rest is the model's state dict in float32, without latent weights
 and second moments. The metadata: format, version, the model's class and settings, a card of how it was made, and a
@@ -53,7 +53,8 @@ def save_packed(model: nn.Module, path: str | Path, record: dict[str, Any] | Non
 
     ``record``: of the run that made it (:func:`qlstm.load_model`), or the card of a loaded model; the file's card is
     taken from it. The same model and record give the same bytes. Raises ``ConfigError`` for a model that such a file
-    cannot hold: of another class, with quantizers or normalizers of your own, not in float32; ``OSError``.
+    cannot hold: of another class, with quantizers or normalizers of your own, not in float32, with binary codes of 0;
+    ``OSError``.
     """
     settings, name = _settings(model), type(model).__name__
     other = [name for name, value in model.state_dict().items() if value.dtype != torch.float32]
@@ -188,6 +189,13 @@ def _encode(model: nn.Module) -> dict[str, np.ndarray]:
                 codes = torch.cat([weight.codes.flatten() for weight in own.values()]).detach().cpu().numpy()
                 tensors[f"{prefix}codes_l{k}"] = torch.from_numpy(pack_codes(codes, _coding(rnn)[1]))
             weights |= own
+            for name, weight in own.items():
+                zeros = int((weight.codes == 0).sum())
+                if zeros and _coding(rnn)[1] == 1:
+                    raise ConfigError(
+                        f"cannot pack {name}: {zeros:,} of its {weight.codes.numel():,} codes are 0, and one bit holds -1 "
+                        "or +1 only. They are latent weights that are exactly 0, as before training: train the model first"
+                    )
     finally:
         rnn.training = training
     arrays = {name: np.ascontiguousarray(tensors[name].detach().cpu()) for name in _layout(model)}

@@ -326,6 +326,24 @@ def test_some_sizes_need_padding():
     assert difference(config) == 0.5  # 4 * 33 * (50 + 33) bits
 
 
+@pytest.mark.parametrize("quantizer", ["binary_connect", "bwn", "lab"])
+def test_binary_codes_of_zero_are_named(tmp_path, quantizer):
+    """Sequential MNIST starts with the identity for the candidate gate."""
+    model = SequenceClassifier(10, 4, quantizer=quantizer)
+    with pytest.raises(ConfigError, match=r"weight_hh_l0: 12 of its 64 codes are 0.*train the model first"):
+        save_packed(model, tmp_path / "untrained")
+    assert not (tmp_path / "untrained").exists()
+    with torch.no_grad():
+        model.rnn.weight_hh_l0 += 1e-6
+    save_packed(model, tmp_path / "trained")
+    assert torch.equal(load_packed(tmp_path / "trained")[0].rnn.quantized("weight_hh_l0").dense(),
+                       model.rnn.quantized("weight_hh_l0").dense())  # fmt: skip
+
+
+def test_two_codes_of_zero_have_room(tmp_path):
+    save_packed(SequenceClassifier(10, 4, quantizer="twn"), tmp_path / "untrained")
+
+
 # The card
 
 
