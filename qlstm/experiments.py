@@ -71,7 +71,7 @@ CELLS = ["lstm", "gru"]
 DECAYS = ["all", "latent"]
 SPECIAL = ["initial_gain", "state_noise", "permuted", "decay", "min_learning_rate", "biases", "carry_state"]
 """Settings that make an experiment of its own when they differ from the usual."""
-POSITIVE = ["hidden_size", "num_layers", "steps", "batch_size", "epochs"]
+POSITIVE = ["hidden_size", "num_layers", "steps", "batch_size", "epochs", "biases"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,7 @@ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as "module:n
             raise ConfigError(
                 f"quantizer '{self.quantizer}' is defined for LSTMs with normalizer 'batch_separate' only"
             )
-        if self.biases not in (1, 2):
+        if self.biases > 2:
             raise ConfigError(f"biases must be 1 or 2, got {self.biases!r}")
         if self.biases == 2 and (self.cell, self.quantizer, self.normalizer) != ("lstm", "full_precision", "none"):
             raise ConfigError("two biases are for full-precision LSTMs without normalization only")

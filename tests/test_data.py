@@ -868,6 +868,37 @@ def test_minibatches_predict_each_symbol_of_a_stream_once_in_order(batch_size, s
     assert sum(targets.numel() for _, targets in batches) == data.count_predicted(len(symbols), batch_size)
 
 
+@settings(deadline=None)
+@given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 60), st.integers(0, 99))
+def test_shuffled_sequences_are_read_each_for_itself(batch_size, steps, more, seed):
+    symbols = torch.arange(3 * steps + more, dtype=torch.uint8)
+    torch.manual_seed(seed)
+    batches = list(data.shuffled_sequences(symbols, batch_size, steps))
+    firsts = torch.cat([inputs[0] for inputs, _ in batches])
+    for inputs, targets in batches:
+        assert inputs.dtype == targets.dtype == torch.int64
+        assert inputs.shape == targets.shape
+        assert len(inputs) == steps
+        assert torch.equal(targets, inputs + 1)  # the symbols count up
+        assert torch.equal(inputs - inputs[0], torch.arange(steps)[:, None].expand_as(inputs))
+    sizes = [inputs.shape[1] for inputs, _ in batches]
+    assert set(sizes[:-1]) <= {batch_size}
+    assert sizes[-1] <= batch_size + 1
+    assert batch_size == 1 or len(firsts) == 1 or min(sizes) >= 2  # batch normalization needs two
+    ordered = firsts.sort().values
+    assert torch.equal(ordered, ordered[0] + steps * torch.arange(len(ordered)))  # each once, side by side
+    assert 0 <= ordered[0] < steps
+    assert len(symbols) - 1 - steps < ordered[-1] + steps <= len(symbols) - 1
+    torch.manual_seed(seed)
+    again = list(data.shuffled_sequences(symbols, batch_size, steps))
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(batches, again, strict=True))
+
+
+def test_shuffled_sequences_of_a_short_text():
+    with pytest.raises(DataError, match="a text of 30 symbols has not the 31 that three sequences of 10 take"):
+        data.shuffled_sequences(torch.zeros(30, dtype=torch.uint8), 2, 10)
+
+
 @pytest.mark.parametrize("sizes", [(0, 1, 5), (1, 1, 5), (127, 64, 5), (9, 0, 5), (9, 1, 0)])
 def test_minibatches_errors_come_at_once(sizes):
     n, batch_size, steps = sizes

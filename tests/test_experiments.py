@@ -7,6 +7,7 @@ import pytest
 from qlstm import ConfigError, DataError, ExperimentConfig, data, grid
 from qlstm.experiments import ARTEFACTS, FROM_ALL, PAPER_DATASETS, PROFILES, STAND_INS, TABLE_ROWS, VARIANTS
 from qlstm.paths import ROOT
+from qlstm.tables import label
 
 
 @pytest.mark.parametrize(
@@ -48,12 +49,55 @@ from qlstm.paths import ROOT
         ({"dataset": "penn_word", "task": "char_lm"}, "data set penn_word is for task 'word_lm', not 'char_lm'"),
         ({"dataset": "mnist", "task": "word_lm"}, "is for task 'sequential_image'"),
         ({"cell": "gru", "quantizer": "sbn", "normalizer": "batch_separate"}, "defined for LSTMs"),
+        ({"clip_norm": -1}, "clip_norm must be a number of 0"),
+        ({"min_learning_rate": -1}, "min_learning_rate must be a number of 0"),
+        ({"decay": "latend"}, "unknown decay 'latend': did you mean 'latent'?"),
+        ({"biases": 3}, "biases must be 1 or 2, got 3"),
+        ({"biases": True}, "biases must be a whole number"),
+        ({"biases": 2, "normalizer": "layer"}, "two biases are for full-precision LSTMs without normalization only"),
+        ({"biases": 2, "quantizer": "bwn"}, "two biases are for"),
+        ({"biases": 2, "cell": "gru"}, "two biases are for"),
+        ({"biases": 2, "dataset": "digits"}, "biases and carry_state are settings of texts"),
+        ({"carry_state": False, "dataset": "digits"}, "biases and carry_state are settings of texts"),
+        ({"carry_state": 0}, "carry_state must be True or False"),
     ],
 )
 def test_an_impossible_setting_is_one_clear_error(settings, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         ExperimentConfig(**settings)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("quantizer", ["sbn", "stn"])
+def test_stochastic_quantizers_follow_their_own_release(quantizer):
+    def own(dataset):
+        config = ExperimentConfig(profile="paper", dataset=dataset, quantizer=quantizer, normalizer="batch_separate")
+        assert config.at_paper_scale
+        return config
+
+    for dataset in ("war_and_peace", "penn_char", "text8"):
+        assert (own(dataset).clip_norm, own(dataset).carry_state) == (0.0, False)
+    assert (own("penn_word").clip_norm, own("penn_word").carry_state) == (0.25, True)
+    images = own("mnist")
+    assert (images.clip_norm, images.learning_rate, images.lr_decay) == (0.0, 0.004, 0.25)
+    assert (images.initial_gain, images.state_noise) == (0.1, 0.1)
+
+
+def test_settings_of_the_release_are_experiments_of_their_own():
+    plain = ExperimentConfig(profile="paper", dataset="penn_word")
+    panel = ARTEFACTS["table_3"][0]
+    assert (plain.decay, plain.biases, plain.min_learning_rate) == ("all", 1, 0.001)
+    assert plain.at_paper_scale
+    assert panel.suits(plain)
+    texts = set()
+    for settings in (dict(decay="latent"), dict(biases=2), dict(min_learning_rate=0.0)):
+        other = dataclasses.replace(plain, **settings)
+        ((name, value),) = settings.items()
+        assert other.run_id == f"{plain.run_id}-{name}={value}"
+        assert not panel.suits(other)
+        texts.add(label(other, ""))
+    assert texts == {f"Penn Treebank (words), d = 300, {what}"
+                     for what in ("decay of latent weights", "2 biases", "least rate 0")}  # fmt: skip
 
 
 def test_what_is_left_out_comes_from_the_profile():

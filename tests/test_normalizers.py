@@ -1,5 +1,6 @@
 """Normalizers against their formulas, spelled out in float64."""
 
+import copy
 import math
 
 import pytest
@@ -169,10 +170,13 @@ def test_batch_formula_in_evaluation(name, features):
     assert all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
 
 
+@pytest.mark.parametrize(("momentum", "biased"), [(0.1, False), (0.05, True)])
 @pytest.mark.parametrize("name", ["batch_shared", "batch_separate"])
-def test_batch_running_statistics(name):
-    """r <- 0.9 r + 0.1 of the batch, the variance unbiased; a step past the last counts as the last."""
+def test_batch_running_statistics(name, momentum, biased):
+    """r <- 0.9 r + 0.1 of the batch, the variance unbiased; a step past the last counts as the last. SBN, STN: 0.05, biased."""
     norm = make(name)
+    norm.momentum, norm.biased = momentum, biased
+    n, all_at_once = N if biased else N - 1, copy.deepcopy(norm)
     means, variances = list(norm.running_mean.clone()), list(norm.running_var.clone())
     assert len(means) == (1 if name == "batch_shared" else STEPS)
     for t in (0, 1, 2, 0, 1, 2, 3, 7):
@@ -180,10 +184,18 @@ def test_batch_running_statistics(name):
         norm(y, t)
         _, mean, var = batch_formula(y, 1.0, 0.0)
         step = 0 if name == "batch_shared" else min(t, STEPS - 1)
-        means[step] = 0.9 * means[step] + 0.1 * mean
-        variances[step] = 0.9 * variances[step] + 0.1 * var * N / (N - 1)
+        means[step] = (1 - momentum) * means[step] + momentum * mean
+        variances[step] = (1 - momentum) * variances[step] + momentum * var * N / n
         assert_close(norm.running_mean, torch.stack(means), "float64")
         assert_close(norm.running_var, torch.stack(variances), "float64")
+    for steps in ((0, 1, 2), (0, 1, 2, 3)):
+        norm = copy.deepcopy(all_at_once)
+        found = [batch_formula(randn(N, 4, d, seed=t), 1.0, 0.0)[1:] for t in steps]
+        for t in steps:
+            norm(randn(N, 4, d, seed=t), t)
+        all_at_once.update(*(torch.stack(parts).flatten(1) for parts in zip(*found, strict=True)), N)
+        assert_close(all_at_once.running_mean, norm.running_mean, "float64")
+        assert_close(all_at_once.running_var, norm.running_var, "float64")
 
 
 def test_batch_training_needs_two_samples():

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+from tolerances import assert_close
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
@@ -384,6 +385,125 @@ def test_characters_and_images_train_with_adam_at_one_rate(config):
         assert (group["lr"], group["betas"], group["eps"]) == (0.125, (0.9, 0.999), 1e-8)
     own = sorted(id(parameter) for group in groups for parameter in group["params"])
     assert own == sorted(map(id, run.model.parameters()))
+
+
+@pytest.mark.parametrize("config", [TINY, WORDS])
+def test_whose_rate_falls(config):
+    def rates(**settings):
+        run = train._Run(dataclasses.replace(config, **settings), None, "cpu", "auto", quiet)
+        run._train(0.125)
+        names = {id(parameter): name for name, parameter in run.model.named_parameters()}
+        return {names[id(p)]: group["lr"] for group in run.optimizer.param_groups for p in group["params"]}
+
+    latent = {"rnn.weight_ih_l0", "rnn.weight_hh_l0"}
+    assert set(rates(decay="all", quantizer="bwn").values()) == {0.125}
+    found = rates(decay="latent", quantizer="bwn")
+    assert {name for name, rate in found.items() if rate == 0.125} == latent
+    assert {rate for name, rate in found.items() if name not in latent} == {config.learning_rate}
+    # in full precision nothing is latent
+    assert set(rates(decay="latent").values()) == {config.learning_rate}
+
+
+def test_words_end_when_their_rate_is_spent():
+    config = dataclasses.replace(WORDS, epochs=40, max_train=400, learning_rate=20.0)
+    record = qlstm.run(dataclasses.replace(config, min_learning_rate=5.0), report=quiet)
+    whole = qlstm.run(config, report=quiet)
+    rates = [line["learning_rate"] for line in whole["epochs"][1:]]
+    spent = sum(rate >= 5 for rate in rates)
+    assert 1 < spent < 40
+    assert len(record["epochs"]) - 1 == spent
+    assert record["epochs"] == whole["epochs"][: spent + 1]
+    assert record["best_epoch"] <= spent
+    # rates that do not fall are never spent
+    latent = dataclasses.replace(config, epochs=spent + 1, min_learning_rate=5.0, decay="latent")
+    assert len(qlstm.run(latent, report=quiet)["epochs"]) == spent + 2
+
+
+def test_two_biases_train_as_those_of_torch():
+    torch.manual_seed(0)
+    ours, theirs = QuantLSTM(3, 4, biases=2), torch.nn.LSTM(3, 4)
+    theirs.load_state_dict({name.replace("bias_l0", "bias_ih_l0"): value for name, value in ours.state_dict().items()})
+    for _ in range(3):
+        x, gradients = torch.randn(5, 2, 3), []
+        for lstm in (ours, theirs):
+            optimizer = torch.optim.SGD(lstm.parameters(), lr=0.5)
+            optimizer.zero_grad()
+            lstm(x)[0].square().sum().backward()
+            gradients.append(torch.nn.utils.clip_grad_norm_(lstm.parameters(), 0.1))
+            optimizer.step()
+        assert_close(*gradients, "float32")
+    for name, value in ours.named_parameters():
+        assert_close(value, theirs.get_parameter(name.replace("bias_l0", "bias_ih_l0")), "float32")
+    assert not torch.equal(ours.bias_l0, ours.bias_hh_l0)
+    assert torch.equal(ours.bias(0), ours.bias_l0 + ours.bias_hh_l0)
+    config = dataclasses.replace(WORDS, biases=2)
+    assert qlstm.size_kb(config) - qlstm.size_kb(WORDS) == 4 * 8 * 4 / 1024
+
+
+def test_sequences_that_carry_no_state():
+    config = dataclasses.replace(TINY, carry_state=False)
+    run = train._Run(config, None, "cpu", "auto", quiet)
+    assert run.model.initial_state.shape == (2, 1, 8)
+    inputs, targets = next(iter(run._minibatches("train")))
+    _, state = run.step(inputs, targets, None)
+    assert state is None
+    with torch.no_grad():
+        run.model.initial_state.fill_(0.5)  # it is where every minibatch starts
+    given = tuple(torch.full((1, inputs.shape[1], 8), 0.5) for _ in range(2))
+    assert torch.equal(run.model(inputs)[0], run.model(inputs, given)[0])
+    # evaluation starts each minibatch anew, too
+    run.model.eval()
+    logits = torch.cat([run.model(x)[0].flatten(0, -2) for x, _ in run._minibatches("valid")])
+    correct = torch.cat([y.flatten() for _, y in run._minibatches("valid")])
+    assert run._evaluate("valid")[0] == pytest.approx(F.cross_entropy(logits, correct).item(), rel=1e-5)
+    before = run.model.initial_state.clone()
+    run._train(0.01)
+    assert (run.model.initial_state != before).all()
+
+
+def assert_orthogonal(matrix):
+    flat = matrix if matrix.shape[0] < matrix.shape[1] else matrix.T
+    assert_close(flat @ flat.T, torch.eye(len(flat)), "float32")
+
+
+def test_stochastic_networks_start_as_in_their_release():
+    def build(config):
+        own = dataclasses.replace(config, quantizer="stn", normalizer="batch_separate", hidden_size=9)
+        return train.build_model(own)
+
+    characters, words, images = build(dataclasses.replace(TINY, carry_state=False)), build(WORDS), build(IMAGES)
+    for model, forget in ((characters, 1), (words, 0), (images, 1)):
+        assert model.rnn.bias_l0.tolist() == [0] * 9 + [forget] * 9 + [0] * 18
+        assert not model.decoder.bias.any()
+        assert_orthogonal(model.decoder.weight)
+        for side in ("ih", "hh", "c"):
+            norm = getattr(model.rnn, f"norm_{side}_l0")
+            assert (norm.momentum, norm.biased) == (0.05, True)
+            assert (norm.gain == 0.1).all()
+            assert isinstance(norm.shift, torch.nn.Parameter) == (side == "c")
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        assert_orthogonal(getattr(characters.rnn, name))
+        assert getattr(words.rnn, name).abs().max() <= 0.1
+        bound = math.sqrt(6 / (getattr(images.rnn, name).shape[1] + 36))
+        assert 0.9 * bound < getattr(images.rnn, name).abs().max() <= bound
+    assert images.rnn.quantizes("weight_ih_l0")
+    # noise on h_0 alone: with gates that are shut against the input, c_1 = sig(f) c_0 has none
+    states = []
+    images.rnn.register_forward_pre_hook(lambda _, arguments: states.append(arguments[1]))
+    images(torch.zeros(3, 5, 1))
+    (h, c) = states[0]
+    assert h.std() > 0.03
+    assert not c.any()
+
+
+def test_adam_starts_anew_with_each_epoch_of_a_stochastic_network():
+    config = dataclasses.replace(TINY, quantizer="sbn", normalizer="batch_separate", carry_state=False, clip_norm=0.0)
+    for quantizer, updates in (("sbn", 1), ("bwn", 2)):
+        run = train._Run(dataclasses.replace(config, quantizer=quantizer), None, "cpu", "auto", quiet)
+        run._train(0.01)
+        steps = run.optimizer.state[run.model.decoder.bias]["step"].item()
+        run._train(0.01)
+        assert run.optimizer.state[run.model.decoder.bias]["step"].item() in (steps * updates, steps * updates - 1)
 
 
 def test_the_models_that_are_built():
