@@ -295,7 +295,11 @@ def defaults(
         settings["state_noise"] = 0.1 if normalizer in ("layer", "batch_shared", "batch_separate") else 0.0
     if quantizer in STOCHASTIC and task != "word_lm":  # by their own release
         settings["clip_norm"] = 0.0
-        settings |= {"carry_state": False} if task == "char_lm" else {"learning_rate": 0.004, "lr_decay": 0.25}
+        if task == "sequential_image":
+            settings |= {"learning_rate": 0.004, "lr_decay": 0.25}
+        else:  # the rate stays, but on War and Peace halves over the 200 epochs
+            decay = 0.5 ** (1 / 200) if settings["dataset"] == "war_and_peace" else 1.0
+            settings |= {"carry_state": False, "lr_decay": decay}
     return settings
 
 

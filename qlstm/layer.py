@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from qlstm.errors import ConfigError
 from qlstm.linear import linear
-from qlstm.normalizers import BatchNorm, Normalizer, make_normalizer
+from qlstm.normalizers import Normalizer, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer, straight_through
 from qlstm.recurrence import check_backend, choose_backend, naive
 
@@ -30,8 +30,8 @@ class QuantLSTM(nn.Module):
     or ``generator``); or a module of one matrix, which defines its own gradient and trains with the layer.
     ``normalizer``: a name of ``qlstm.normalizers.NORMALIZERS``, a function or a module, see
     :func:`qlstm.normalizers.make_normalizer`. ``max_steps``: time steps with statistics of their own
-    (batch_separate). ``biases``: bias vectors of a layer; torch has 2, whose sum alone matters to the output, but which
-    train twice as fast. ``dropout``: between layers, in training. ``quantize_input``: whether the first layer's W_x is
+    (batch_separate). ``biases``: bias vectors of a layer; torch has 2, of which the sum alone matters, but which moves
+    twice as fast in training. ``dropout``: between layers, in training. ``quantize_input``: whether the first layer's W_x is
     quantized too (not in sequential MNIST, where it is one column). ``backend``: see :mod:`qlstm.recurrence`.
 
     The weights that train are the latent ones (``weight_ih_l0``, ...). Loss-aware quantizers read buffers
@@ -105,8 +105,11 @@ class QuantLSTM(nn.Module):
             norm_c = make_normalizer(normalizer if self.stochastic else "none", (d,), d, max_steps)
             self.add_module(f"norm_c_l{k}", norm_c)
             if self.stochastic:  # and have one vector for the bias and the two betas of the products
-                for side in ("ih", "hh"):
-                    getattr(self, f"norm_{side}_l{k}").fix_shift()
+                norms = [getattr(self, f"norm_{side}_l{k}") for side in ("ih", "hh")]
+                for norm in norms:
+                    norm.fix_shift()
+                for norm in (*norms, norm_c):
+                    norm.momentum, norm.biased = 0.05, True
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -117,9 +120,8 @@ class QuantLSTM(nn.Module):
         for module in self.modules():
             if isinstance(module, Normalizer):
                 module.reset_parameters()
-            if isinstance(module, BatchNorm) and self.stochastic:
-                module.momentum, module.biased = 0.05, True
-                nn.init.constant_(module.gain, 0.1)
+                if self.stochastic:
+                    nn.init.constant_(module.gain, 0.1)
 
     @classmethod
     def from_torch(cls, lstm: nn.LSTM, **settings) -> "QuantLSTM":
@@ -315,12 +317,9 @@ class QuantGRU(QuantLSTM):
     def __init__(self, *sizes, backend: str = "auto", **settings):
         if backend not in ("auto", "naive"):
             raise ConfigError(f"a GRU runs on backend 'naive' only, not {backend!r}")
-        quantizer = settings.get("quantizer")
-        if getattr(
-            QUANTIZERS.get(quantizer, quantizer) if isinstance(quantizer, str) else quantizer, "stochastic", False
-        ):
-            raise ConfigError("quantizers 'sbn' and 'stn' normalize the cell state, which a GRU does not have")
         super().__init__(*sizes, backend=backend, **settings)
+        if self.stochastic:
+            raise ConfigError("quantizers 'sbn' and 'stn' normalize the cell state, which a GRU does not have")
 
     @classmethod
     def from_torch(cls, gru: nn.GRU, **settings) -> "QuantGRU":

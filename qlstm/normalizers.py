@@ -107,7 +107,8 @@ class BatchNorm(Normalizer):
         BN(y) = g (y - mu) / sqrt(var + 10^{-5}) + beta
 
     At test time running statistics are used (``momentum`` 0.1 and an unbiased variance, as torch's own; SBN and STN: 0.05 and
-    a ``biased`` one). They are *shared* by all time steps, or *separate* for each of ``max_steps``; a step past the last uses the last. g and
+    a ``biased`` one). They are *shared* by all time steps, or *separate* for each of ``max_steps``; a step past the last
+    uses the last. g and
     beta are shared over time in both. In training a minibatch needs at least two samples.
     Ioffe, Szegedy, ICML 2015; Cooijmans et al., ICLR 2017; paper, eq. 6. Initial g: U(0, 1), beta = 0.
     """

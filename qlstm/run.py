@@ -5,7 +5,7 @@ process each, for at most ``--minutes``; the same command goes on from there. Wi
 torch, numpy and safetensors. A command, not to be imported: the function is :func:`qlstm.run`.
 
 Inside, ``options`` are those of the command line, ``settings`` the fields of a run's configuration, ``run_id`` and
-``directory`` its name and folder, ``profile`` that of its grid, ``text`` and ``code`` the fingerprints it must agree in.
+``directory`` its name and folder, ``profile`` that of its grid, ``text`` the sha256 of its data.
 """
 
 import argparse

@@ -462,7 +462,8 @@ def _progress_line(line, epoch, config) -> str:
     if line.get("diverged"):
         return f"epoch {epoch}/{config.epochs}  the loss is not finite: diverged"
     return (f"epoch {epoch}/{config.epochs}  loss {line['train_loss']:.4f}  validation {METRICS[config.task]} "
-            f"{line['valid_metric']:.3f}  {line['per_second']} {UNITS[config.task]}/s  {minutes}:{seconds:02d} left")  # fmt: skip
+            f"{line['valid_metric']:.3f}  {line['per_second']} {UNITS[config.task]}/s  "
+            f"{'at most ' if config.min_learning_rate else ''}{minutes}:{seconds:02d} left")  # fmt: skip
 
 
 def _result(record) -> str:

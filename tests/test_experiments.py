@@ -8,6 +8,7 @@ from qlstm import ConfigError, DataError, ExperimentConfig, data, grid
 from qlstm.experiments import ARTEFACTS, FROM_ALL, PAPER_DATASETS, PROFILES, STAND_INS, TABLE_ROWS, VARIANTS
 from qlstm.paths import ROOT
 from qlstm.tables import label
+from qlstm.train import learning_rate
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,8 @@ def test_stochastic_quantizers_follow_their_own_release(quantizer):
 
     for dataset in ("war_and_peace", "penn_char", "text8"):
         assert (own(dataset).clip_norm, own(dataset).carry_state) == (0.0, False)
+        rates = [learning_rate(own(dataset), epoch, []) for epoch in (1, 200)]
+        assert rates[1] / rates[0] == pytest.approx(0.5 if dataset == "war_and_peace" else 1, rel=0.05)
     assert (own("penn_word").clip_norm, own("penn_word").carry_state) == (0.25, True)
     images = own("mnist")
     assert (images.clip_norm, images.learning_rate, images.lr_decay) == (0.0, 0.004, 0.25)
