@@ -97,7 +97,7 @@ def straight_through(weight: Tensor, quantized: Tensor) -> Tensor:
 
 
 def sign(x: Tensor) -> Tensor:
-    """+1, -1, or 0 where ``x`` is exactly 0, in training as in the paper's release.
+    """+1, -1, or 0 where ``x`` is exactly 0, in training as in the paper's release; it passes no gradient.
 
     Such weights are there before training only: in sequential MNIST W_ha starts as the identity, whose d (d - 1) zeros would
     otherwise become a matrix of ones, of norm d in place of 1. One bit cannot hold them (:mod:`qlstm.packing`).
@@ -105,7 +105,7 @@ def sign(x: Tensor) -> Tensor:
     >>> sign(torch.tensor([-0.5, 0.0, 2.0]))
     tensor([-1.,  0.,  1.])
     """
-    return torch.sign(x)
+    return torch.sign(x.detach())
 
 
 def _signs(positive: Tensor, dtype: torch.dtype) -> Tensor:

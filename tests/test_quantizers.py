@@ -215,6 +215,10 @@ def test_a_scaled_identity_stays_one(name):
     assert scales.item() == pytest.approx({"bwn": 1 / 5, "lab": 1 / 5}.get(name, 1.0))
 
 
+def test_the_sign_passes_no_gradient():
+    assert not QUANTIZERS["binary_connect"](torch.ones(2, 2, requires_grad=True)).dense().requires_grad
+
+
 def test_the_smallest_numbers_are_no_zeros():
     w = np.array([[5e-324, -5e-324, 0.0, -0.0]])
     assert quantize("binary_connect", w).dense().tolist() == [[1.0, -1.0, 0.0, 0.0]]
