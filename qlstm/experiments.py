@@ -67,6 +67,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 IMAGES = "mnist and digits"
 STOCHASTIC = [name for name, function in QUANTIZERS.items() if function.stochastic]
+"""SBN and STN, which follow the recipe of their own release."""
 CELLS = ["lstm", "gru"]
 DECAYS = ["all", "latent"]
 SPECIAL = ["initial_gain", "state_noise", "permuted", "decay", "min_learning_rate", "biases", "carry_state"]

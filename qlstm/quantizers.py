@@ -314,7 +314,7 @@ def alternating(weight: Tensor, bits: int = 2) -> Quantized:
     """
     residual, planes, scales = weight, [], []
     for _ in range(bits):
-        planes.append(_signs(residual >= 0, weight.dtype))
+        planes.append(_signs(residual >= 0, weight.dtype))  # no zeros: two levels a plane
         scales.append(residual.abs().mean(-1, keepdim=True))
         residual = residual - scales[-1] * planes[-1]
     codes = torch.stack(planes, -1)  # (..., d, n, k)

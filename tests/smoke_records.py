@@ -1,7 +1,7 @@
 """Records for the report notebooks' test: every run of the smoke profile, trained in this process (half a minute).
 
 ``python tests/smoke_records.py FOLDER`` writes ``FOLDER/quick/runs``, where the notebooks look by default, and a record
-of the benchmark. Runs that are there and of this very code are not trained again.
+of the benchmark. Runs that are there and of today's recipe are not trained again.
 """
 
 import os

@@ -116,9 +116,16 @@ def test_a_recorded_step_trains_as_one_that_is_not(task, quantizer, normalizer):
     torch.testing.assert_close(recorded_parameters, parameters, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("config", [CHARACTERS, WORDS, IMAGES], ids=lambda config: config.task)
+# of its own release: sequences, no state that is carried, an Adam that starts anew, and rates of which some fall
+SBN = dataclasses.replace(
+    CHARACTERS, quantizer="sbn", normalizer="batch_separate", carry_state=False, clip_norm=0.0, decay="latent"
+)
+
+
+@pytest.mark.parametrize("config", [CHARACTERS, WORDS, IMAGES, SBN], ids=["characters", "words", "images", "sbn"])
 def test_a_whole_run_and_a_resumed_one(tmp_path, monkeypatch, config):
-    config = dataclasses.replace(config, quantizer="lab", normalizer="batch_separate")
+    if config is not SBN:
+        config = dataclasses.replace(config, quantizer="lab", normalizer="batch_separate")
     plain = qlstm.run(config, tmp_path / "plain", report=lambda line: None, device="cpu", backend="naive")
     monkeypatch.setattr(train, "make_recorder", lambda device: Tape())
     kept, epoch = train._Run._keep_epoch, []

@@ -5,8 +5,11 @@ it touches, then ``python tests/test_recipe.py`` stores the new ones. It refuses
 """
 
 import contextlib
+import hashlib
 import inspect
+import itertools
 import json
+import math
 import platform
 import sys
 import tempfile
@@ -16,8 +19,9 @@ import pytest
 import torch
 from tolerances import TOLERANCES
 
-from qlstm import ExperimentConfig, records, run, train
+from qlstm import ExperimentConfig, run, train
 from qlstm.recipe import CHANGES, recipe
+from qlstm.recurrence import cpu
 
 STORED = Path(__file__).with_name("golden.json")
 TEXT = dict(hidden_size=12, steps=10, batch_size=4, epochs=13, max_train=124)
@@ -61,9 +65,14 @@ def name_of(case) -> str:
 
 def machine() -> dict[str, str]:
     """What the last bits of a sum depend on."""
-    device = records.environment(torch.device("cpu"), "naive")["device"]
-    capability = torch.backends.cpu.get_cpu_capability()
-    return {"device": device, "instructions": capability, "torch": torch.__version__, "system": platform.system()}
+    processor = hashlib.sha256(cpu.processor().encode()).hexdigest()[:16]
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return {
+        "processor": processor,
+        "instructions": instructions,
+        "torch": torch.__version__,
+        "system": platform.system(),
+    }
 
 
 def configuration(case, folder: Path) -> ExperimentConfig:
@@ -98,7 +107,10 @@ def exactly():
 
 
 def losses(case, folder: Path, *, stop_after: int | None = None, backend: str = "naive") -> list[float]:
-    """Training and validation loss of each epoch and the test metric; broken off after an epoch and taken up again."""
+    """Training and validation loss of each epoch and the test metric; broken off after an epoch and taken up again.
+
+    Infinite where training diverged.
+    """
     config = configuration(case, folder)
 
     def report(line):
@@ -110,21 +122,22 @@ def losses(case, folder: Path, *, stop_after: int | None = None, backend: str = 
             with pytest.raises(Stopped):
                 run(config, folder / "run", device="cpu", backend=backend, report=report)
         record = run(config, folder / "run", device="cpu", backend=backend, report=lambda line: None)
-    per_epoch = [line[name] for line in record["epochs"][1:] for name in ("train_loss", "valid_loss")]
-    return [*per_epoch, record["test_metric"]]
+    names = ("train_loss", "valid_loss")
+    per_epoch = [line.get(name, math.inf) for line in record["epochs"][1:] for name in names]
+    return [*per_epoch, math.inf if record["diverged"] else record["test_metric"]]
 
 
 def moved(name: str, found: list[float], stored: dict, *, exact: bool) -> str:
     """What to say and do if the losses of a case are not the stored ones; empty if they are."""
     expected = stored["cases"][name]["losses"]
     tolerance = 0.0 if exact else TOLERANCES["golden"]["rtol"]
-    pairs = enumerate(zip(found, expected, strict=True)) if len(found) == len(expected) else [(0, (0, 1))]
-    wrong = [(k, a, b) for k, (a, b) in pairs if not abs(a - b) <= tolerance * abs(b)]
+    pairs = enumerate(itertools.zip_longest(found, expected))
+    wrong = [(k, a, b) for k, (a, b) in pairs if None in (a, b) or not abs(a - b) <= tolerance * abs(b)]
     if not wrong:
         return ""
-    epoch, (a, b) = wrong[0][0] // 2 + 1, wrong[0][1:]
+    k, a, b = wrong[0]
     return (
-        f"{name}: training gives other numbers than before, first in epoch {epoch}: {a!r} in place of {b!r}. "
+        f"{name}: training gives other numbers than before, first in epoch {k // 2 + 1}: {a!r} in place of {b!r}. "
         "If that is a mistake, mend it. If it is meant, append to CHANGES in qlstm/recipe.py what is other and which "
         "runs it touches (their records are outdated by it), then store the new numbers: python tests/test_recipe.py"
     )

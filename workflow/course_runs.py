@@ -3,7 +3,7 @@
 Trains on War and Peace (``QLSTM_MIRROR`` or a download) with one thread, a quarter of an hour, and writes the packed
 models and records into ``notebooks/learn/models`` and ``notebooks/learn/records``; beside the models ``text.json``, the
 symbols that they know and the beginning of the test text. A run that is finished in FOLDER
-(default ``reports/course/runs``), by this very code, is not trained again.
+(default ``reports/course/runs``), by today's recipe, is not trained again.
 """
 
 import json

@@ -171,7 +171,7 @@ def library() -> ctypes.CDLL | str:
     compiler = next(filter(None, map(shutil.which, [os.environ.get("CXX", ""), "c++", "g++", "clang++"])), None)
     if compiler is None:
         return "there is no C++ compiler (c++, g++, clang++ or $CXX)"
-    described = "\n".join([SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, platform.platform(), _processor()])
+    described = "\n".join([SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, platform.platform(), processor()])
     name = f"recurrence-{hashlib.sha256(described.encode()).hexdigest()[:16]}.so"
     cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qlstm" / name
     try:
@@ -196,8 +196,8 @@ def _compile(compiler: str, target: Path):
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
 
 
-def _processor() -> str:
-    """What -march=native depends on."""
+def processor() -> str:
+    """The processor's name and what it can do: what -march=native depends on, and the last bits of a sum."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
