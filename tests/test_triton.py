@@ -20,7 +20,7 @@ SHARED_MEMORY = {90: 227 << 10, 80: 163 << 10}
 """Bytes a program can have, by compute capability."""
 FUSION = {"TRITON_DEFAULT_FP_FUSION": "1"}  # as ever; 3.9 warns that this will change
 KERNELS = ["forward_columns", "forward_rows", "backward_product", "backward_columns", "backward_rows",
-           "layer_gradients", "weight_gradient"]  # fmt: skip
+           "layer_gradients"]  # fmt: skip
 
 
 @needs_triton

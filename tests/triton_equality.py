@@ -35,12 +35,11 @@ def poisoned(monkeypatch):
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(params=["a kernel a step", "product apart"])
-def kernels(request, monkeypatch):
-    """The ways to cut a step into kernels that so small sizes would not choose."""
+@pytest.fixture
+def a_kernel_a_step(monkeypatch):
+    """Kernels that so small sizes, or a GPU on which all programs run at once, would not choose."""
     monkeypatch.setattr(backend, "PERSISTENT_UNITS", 0)
-    monkeypatch.setattr(backend, "FUSED_GRADIENTS", 1 << 30 if request.param == "a kernel a step" else 0)
-    return request.param
+    monkeypatch.setattr(backend, "TOGETHER", False)
 
 
 def layers(n, d, num_layers=1, training=True, **settings):
@@ -127,7 +126,8 @@ def test_every_combination_equals_naive(quantizer, normalizer):
 
 @pytest.mark.parametrize("normalizer", ["none", "layer", "batch_separate"])
 @pytest.mark.parametrize("quantizer", ["full_precision", "ter_connect"])
-def test_so_do_all_kernels(quantizer, normalizer, kernels):
+@pytest.mark.usefixtures("a_kernel_a_step")
+def test_so_do_all_kernels(quantizer, normalizer):
     check(4, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=3)
 
 

@@ -45,12 +45,15 @@ MAX_SAMPLES = 256
 """Samples of a minibatch that batch normalization can have: a program holds all of them."""
 PERSISTENT_UNITS = 128
 """Hidden units up to which W_h stays in a program: 4 x 128 x 128 codes are 128 KB, half the registers of a core."""
-FUSED_GRADIENTS = 1 << 14
-"""N d up to which a backward step is one kernel, each program of which reads all 4 N d gradients of the step after."""
 PROGRAMS = 128
 """About one for each multiprocessor (an A100 has 108, an H100 132)."""
 GRADIENT_SEGMENTS = 4
 """Parts of the time axis of which the gradients of the recurrent products are held at once."""
+PIECE = 64
+"""Length of a piece of a sum."""
+TOGETHER = os.environ.get("QLSTM_TOGETHER", "1") == "1"
+"""Whether programs may wait for each other, in a cooperative launch."""
+TUNED: dict = {}
 
 
 def _kind(norm) -> str | None:
@@ -145,64 +148,71 @@ def _power(n: int, least: int, most: int) -> int:
 
 
 class Blocks:
-    """Tiles and grids for a shape. Chosen by counting bytes and registers, not tuned: no GPU was at hand.
+    """Tiles and grids for a shape, on a GPU of so many ``multiprocessors`` (0: not all programs run at once).
 
-    Tensor cores take 16 rows and 8 columns at least. Up to 128 samples a tile; few units, so that the programs fill a
+    Tensor cores take 16 rows and 8 columns at least. Few units, so that the programs fill a
     GPU; 4 units are a sector of 16 of 32 bytes, so kernels without a product take 8.
     """
 
-    def __init__(self, samples: int, d: int, kind: str, coded: bool):
-        self.persistent = coded and d <= PERSISTENT_UNITS and kind in ("none", "layer")
-        self.fused = samples * d <= FUSED_GRADIENTS and kind != "layer"
-        most = MAX_SAMPLES if kind == "batch" else 64
+    def __init__(self, samples: int, d: int, kind: str, coded: bool, multiprocessors: int = 0):
+        self.persistent = coded and d <= PERSISTENT_UNITS and kind == "layer"
+        most = MAX_SAMPLES if kind == "batch" else TUNED.get("BN", 64)
         self.samples = _power(samples, 16, most)
         blocks = _ceil(samples, self.samples)
 
-        def units(least):
-            return next((u for u in (4, 8) if u >= least and _ceil(d, u) * blocks <= PROGRAMS), 16)
+        def units(name):
+            if name in TUNED:
+                return TUNED[name]
+            return next((u for u in (4, 8) if _ceil(d, u) * blocks <= PROGRAMS), 16)
 
-        self.forward_units = units(4)
-        self.backward_units = units(4 if self.fused else 8)
+        self.forward_units = units("forward_units")
+        self.backward_units = units("backward_units")
         self.forward_grid = _ceil(d, self.forward_units), blocks
         self.backward_grid = _ceil(d, self.backward_units), blocks
-        self.forward_warps = 8 if self.samples >= 128 else 4
-        self.backward_warps = 8 if self.samples >= 128 else 4
+        self.forward_together = kind != "layer" and self.forward_grid[0] * blocks <= multiprocessors
+        self.backward_together = kind != "layer" and self.backward_grid[0] * blocks <= multiprocessors
+        self.forward_warps = TUNED.get("forward_warps", 8 if self.samples >= 128 else 4)
+        self.backward_warps = TUNED.get("backward_warps", 8 if self.samples >= 128 else 4)
+        self.stages = TUNED.get("stages", 3)
+        self.piece = TUNED.get("piece", PIECE)
+        self.back_piece = TUNED.get("back_piece", PIECE)
         # whole rows: 8 samples where W_h stays (16 spill twice as many registers), else one
-        self.row_samples = 8 if self.persistent else 1
+        self.row_samples = TUNED.get("row_samples", 8) if self.persistent else 1
         self.row_units = _power(d, 16, 1 << 30)
         self.row_grid = (_ceil(samples, self.row_samples),)
-        self.row_warps = 16 if self.persistent else _power(self.row_units // 64, 4, 16)
+        self.row_warps = TUNED.get("row_warps", 16 if self.persistent else _power(self.row_units // 64, 4, 16))
         # W_h' times the gradients of products: cut along the sum so that the programs fill a GPU
         self.product_samples, self.product_units = _power(samples, 16, 128), _power(d, 16, 64)
         tiles = _ceil(d, self.product_units), _ceil(samples, self.product_samples)
         self.product_length = _ceil(_ceil(4 * d, min(16, max(1, PROGRAMS // (tiles[0] * tiles[1])))), 64) * 64
         self.splits = _ceil(4 * d, self.product_length)
         self.product_grid = *tiles, self.splits
-        # gradient of W_h
-        self.weight = dict(BQ=128, BJ=128, BK=32, num_warps=8) if d >= 1024 else dict(BQ=64, BJ=64, BK=32, num_warps=4)
-        self.weight_tiles = _ceil(4 * d, self.weight["BQ"]), _ceil(d, self.weight["BJ"])
-        self.weight_splits = min(16, max(1, PROGRAMS // (self.weight_tiles[0] * self.weight_tiles[1])))
-
-    def weight_length(self, rows: int) -> int:
-        """Rows of the gradient of W_h that one program sums, of ``rows`` in all."""
-        return _ceil(_ceil(rows, self.weight_splits), 64) * 64
 
 
 def _planes(w_h: Tensor, coded: bool) -> tuple[Tensor, Tensor | None]:
-    """W_h as bfloat16 (1, 4d, d') and the magnitudes of its rows (4d), or without codes as the sum of (3, 4d, d').
+    """W_h as bfloat16 (1, rows, ld) and the magnitudes of its rows (4d), or without codes as the sum of (3, rows, ld).
 
-    d': d with zeros up to a multiple of 16, for aligned rows.
+    Zeros make up ``ld``, a multiple of 128, and as many rows, with as many more as a tile may have beyond the last one.
     """
     rows, d = w_h.shape
-    planes = w_h.new_zeros(1 if coded else 3, rows, _ceil(d, 16) * 16, dtype=torch.bfloat16)
+    planes = w_h.new_zeros(1 if coded else 3, _ceil(rows + 64, 128) * 128, _ceil(d, 128) * 128, dtype=torch.bfloat16)
     if coded:
-        planes[0, :, :d] = w_h.sign()
+        planes[0, :rows, :d] = w_h.sign()
         return planes, w_h.abs().amax(1)
-    rest = w_h
-    for plane in planes[:, :, :d]:
-        plane.copy_(rest)
-        rest = rest - plane
+    _split(w_h, planes[:, :rows, :d])
     return planes, None
+
+
+def _split(matrix: Tensor, planes: Tensor):
+    """Fill three ``planes`` of bfloat16, whose sum is the ``matrix``."""
+    for plane in planes:
+        plane.copy_(matrix)
+        matrix = matrix - plane
+
+
+def _multiprocessors(x: Tensor) -> int:
+    """How many programs run at once for sure; 0 in the interpreter."""
+    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda and TOGETHER else 0
 
 
 class _Recurrence(torch.autograd.Function):
@@ -215,29 +225,36 @@ class _Recurrence(torch.autograd.Function):
         planes, magnitude = _planes(w_h, setting.coded)
         output, cells = x.new_empty(steps, samples, d), x.new_empty(steps, samples, d)
         saved = torch.empty_like(x) if setting.keep else x.new_empty(1, samples, 4 * d)
-        blocks = Blocks(samples, d, setting.kind, setting.coded)
+        blocks = Blocks(samples, d, setting.kind, setting.coded, _multiprocessors(x))
         norm, cell = (getattr(kernels, kind.upper()).value for kind in (setting.kind, setting.kind_c))
         inputs = x, planes, magnitude, offset, gain_x, gain_h
-        sizes = samples, d, planes.shape[-1], x[0].numel() if setting.keep else 0
+        h_planes = planes.new_zeros(2, 3, blocks.samples * blocks.forward_grid[1], planes.shape[-1])
+        _split(h_0, h_planes[0, :, :samples, :d])
+        arrived = x.new_zeros(1, dtype=torch.int32)
+        sizes = samples, d, planes.shape[-1]
+        saved_step = x[0].numel() if setting.keep else 0
 
-        def columns(t):
+        def columns(t, count):
             kernels.forward_columns[blocks.forward_grid](
-                *inputs, gain_c, shift_c, h_0, c_0, output, cells, saved, statistics, statistics_c, t, *sizes, norm, cell,
-                len(planes), blocks.samples, blocks.forward_units, BK=64, num_warps=blocks.forward_warps,
+                *inputs, gain_c, shift_c, h_planes, c_0, output, cells, saved, statistics, statistics_c, arrived, t, count,
+                *sizes, h_planes.stride(1), planes.stride(0), saved_step, norm, cell, len(planes), blocks.samples,
+                blocks.forward_units, BK=blocks.piece, num_warps=blocks.forward_warps, num_stages=blocks.stages,
+                launch_cooperative_grid=count > 1,
             )  # fmt: skip
 
         def rows(t, count, kept):
             kernels.forward_rows[blocks.row_grid](
-                *inputs, h_0, c_0, output, cells, saved, statistics, t, count, *sizes, norm, kept, blocks.row_samples,
-                blocks.row_units, num_warps=blocks.row_warps, num_stages=1,
+                *inputs, h_0, h_planes, c_0, output, cells, saved, statistics, t, count, *sizes, h_planes.stride(1), saved_step,
+                norm, kept, blocks.row_samples, blocks.row_units, num_warps=blocks.row_warps, num_stages=1,
             )  # fmt: skip
 
         with torch.cuda.device_of(x):
             if blocks.persistent:
                 rows(0, steps, True)
             else:
-                for t in range(steps):
-                    columns(t)
+                together = steps if blocks.forward_together else 1
+                for t in range(0, steps, together):
+                    columns(t, together)
                     if setting.kind == "layer":
                         rows(t, 1, False)
         if setting.keep:
@@ -256,7 +273,7 @@ class _Recurrence(torch.autograd.Function):
          cells, saved) = ctx.saved_tensors  # fmt: skip
         setting = ctx.setting
         steps, samples, d = output.shape
-        blocks = Blocks(samples, d, setting.kind, setting.coded)
+        blocks = Blocks(samples, d, setting.kind, setting.coded, _multiprocessors(saved))
         norm, cell = (getattr(kernels, kind.upper()).value for kind in (setting.kind, setting.kind_c))
         grad_output = grad_output.contiguous()
         grad_x = torch.empty_like(saved)
@@ -268,27 +285,30 @@ class _Recurrence(torch.autograd.Function):
             torch.empty_like(c_0),
         )
         grad_c, grad_c_before = grad_c_n.clone(memory_format=torch.contiguous_format), torch.empty_like(c_0)
-        length = blocks.weight_length(slots * samples)
-        grad_w = saved.new_empty(_ceil(slots * samples, length), 4 * d, d)
+        grad_w = saved.new_zeros(4 * d, d)
         sums, sums_c = (
             saved.new_empty(blocks.backward_grid[1], 3, 4 * d),
             saved.new_empty(blocks.backward_grid[1], 2, d),
         )
         inputs = x, planes, magnitude, offset, gain_x, gain_h
         sizes = samples, d, planes.shape[-1]
+        g_planes = None
+        if setting.kind != "layer":
+            g_planes = planes.new_zeros(2, 3, blocks.samples * blocks.backward_grid[1], _ceil(4 * d, 128) * 128)
 
         def product(slot):
             kernels.backward_product[blocks.product_grid](
-                grad_product, planes, magnitude, partial, slot, blocks.product_length, *sizes, len(planes),
+                grad_product, planes, magnitude, partial, slot, blocks.product_length, *sizes, planes.stride(0), len(planes),
                 blocks.product_samples, blocks.product_units, BQ=64, num_warps=4 if blocks.product_samples < 128 else 8,
             )  # fmt: skip
 
-        def columns(t):
+        def columns(t, count):
             kernels.backward_columns[blocks.backward_grid](
-                *inputs, gain_c, shift_c, c_0, cells, saved, statistics, statistics_c, grad_output, partial, grad_c,
-                grad_c_before, grad_x, grad_product, sums, sums_c, t, steps, slots, blocks.splits if t < steps - 1 else 0,
-                *sizes, norm, cell, len(planes) if blocks.fused else 0, blocks.samples, blocks.backward_units, BQ=64,
-                num_warps=blocks.backward_warps,
+                *inputs, gain_c, shift_c, c_0, cells, saved, statistics, statistics_c, grad_output, g_planes, grad_c,
+                grad_c_before, grad_x, grad_product, sums, sums_c, torch.zeros_like(arrived), t, count, steps, slots, *sizes,
+                g_planes.shape[-1], g_planes.stride(1), planes.stride(0), norm, cell, len(planes), blocks.samples,
+                blocks.backward_units, BQ=blocks.back_piece, num_warps=blocks.backward_warps, num_stages=blocks.stages,
+                launch_cooperative_grid=count > 1,
             )  # fmt: skip
 
         def rows(t, count, kept, splits):
@@ -299,13 +319,18 @@ class _Recurrence(torch.autograd.Function):
             )  # fmt: skip
 
         def weight(first):
-            last = min(first + slots, steps)
-            kernels.weight_gradient[(*blocks.weight_tiles, len(grad_w))](
-                grad_product, h_0, output, grad_w, first * samples, last * samples, length, first * samples,
-                int(last < steps), samples, d, **blocks.weight,
-            )  # fmt: skip
+            count = min(slots, steps - first)
+            own = grad_product[:count].view(count, samples, 4 * d)
+            if first == 0:
+                grad_w.addmm_(own[0].t(), h_0)
+                own, before = own[1:], output[: count - 1]
+            else:
+                before = output[first - 1 : first - 1 + count]
+            if len(own):
+                grad_w.addmm_(own.flatten(0, 1).t(), before.flatten(0, 1))
 
         with torch.cuda.device_of(saved):
+            arrived = torch.zeros(1, dtype=torch.int32, device=saved.device)
             if blocks.persistent:
                 for first in reversed(range(0, steps, slots)):
                     count = min(slots, steps - first)
@@ -314,20 +339,27 @@ class _Recurrence(torch.autograd.Function):
                     partial, other_partial = other_partial, partial
                     weight(first)
                 grad_h_0 = partial.view_as(c_0)
-            else:
+            elif setting.kind == "layer":
                 for t in reversed(range(steps)):
-                    if t < steps - 1 and not blocks.fused:
+                    if t < steps - 1:
                         product((t + 1) % slots)
-                    if setting.kind == "layer":
-                        rows(t, 1, False, blocks.splits if t < steps - 1 else 0)
-                    else:
-                        columns(t)
+                    rows(t, 1, False, blocks.splits if t < steps - 1 else 0)
                     grad_c, grad_c_before = grad_c_before, grad_c
                     if t % slots == 0:
                         weight(t)
+            else:
+                for first in reversed(range(0, steps, slots)):
+                    count = min(slots, steps - first)
+                    together = count if blocks.backward_together else 1
+                    for t in reversed(range(first, first + count, together)):
+                        columns(t + together - 1, together)
+                        grad_c, grad_c_before = grad_c_before, grad_c
+                    weight(first)
+            if not blocks.persistent:
+                grad_h_0 = None
                 if ctx.needs_input_grad[3]:
                     product(0)
-                grad_h_0 = partial.sum(0)
+                    grad_h_0 = partial.sum(0)
             if setting.kind == "layer":
                 count, tile = steps * samples, max(1, 2048 // blocks.row_units)
                 rows_each = _ceil(_ceil(count, PROGRAMS), tile) * tile
@@ -340,5 +372,5 @@ class _Recurrence(torch.autograd.Function):
         else:
             grad_offset, grad_gain_x, grad_gain_h = sums.sum(0)
         grad_shift_c, grad_gain_c = (None, None) if setting.kind_c == "none" else sums_c.sum(0)
-        return (grad_x, grad_w.sum(0), grad_offset, grad_h_0, grad_c, grad_gain_x, grad_gain_h, grad_gain_c,
+        return (grad_x, grad_w, grad_offset, grad_h_0, grad_c, grad_gain_x, grad_gain_h, grad_gain_c,
                 grad_shift_c, None, None, None)  # fmt: skip

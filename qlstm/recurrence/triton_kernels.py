@@ -18,14 +18,34 @@ TERMS = tl.constexpr(3)
 
 
 @triton.jit
+def _dot(a, b, acc):
+    """acc + a b for bfloat16 ``a`` and ``b``: each product is exact."""
+    exact = tl.float32 if INTERPRETED else tl.bfloat16  # the interpreter's products of bfloat16 are wrong
+    return tl.dot(a.to(exact), b.to(exact), acc)
+
+
+@triton.jit
+def _split(a):
+    """Float32 ``a`` as the sum of three bfloat16 numbers, the largest first."""
+    first = a.to(tl.bfloat16)
+    a -= first.to(tl.float32)
+    second = a.to(tl.bfloat16)
+    a -= second.to(tl.float32)
+    return first, second, a.to(tl.bfloat16)
+
+
+@triton.jit
 def _split_dot(a, b, acc, TERMS: tl.constexpr):
-    """acc + a b for float32 ``a`` and bfloat16 ``b``: a is the sum of TERMS bfloat16 numbers, each product is exact."""
-    for _ in tl.static_range(TERMS):
-        term = a.to(tl.bfloat16)
-        exact = tl.float32 if INTERPRETED else tl.bfloat16  # the interpreter's products of bfloat16 are wrong
-        acc = tl.dot(term.to(exact), b.to(exact), acc)
-        a -= term.to(tl.float32)
-    return acc
+    """acc + a b for float32 ``a``, its first TERMS bfloat16 numbers, and bfloat16 ``b``.
+
+    The smallest first: tensor cores cut off what they add to ``acc``, so it should be small for long.
+    """
+    first, second, third = _split(a)
+    if TERMS > 2:
+        acc = _dot(third, b, acc)
+    if TERMS > 1:
+        acc = _dot(second, b, acc)
+    return _dot(first, b, acc)
 
 
 @triton.jit
@@ -36,9 +56,38 @@ def _matrix_dot(a, w, plane, mask, acc, PLANES: tl.constexpr):
     A sum of its own: tensor cores cut off what they add to ``acc``, while an addition outside them rounds.
     """
     part = tl.zeros_like(acc)
-    for p in tl.static_range(PLANES):
+    for p in tl.static_range(PLANES - 1, -1, -1):
         part = _split_dot(a, tl.load(w + p * plane, mask=mask, other=0.0), part, TERMS - p)
     return acc + part
+
+
+@triton.jit
+def _planes_dot(a, plane_a, w, plane_w, acc, PLANES: tl.constexpr):
+    """The same for a matrix of three bfloat16 tiles at ``a``, ``a + plane_a``, ...; nothing is masked."""
+    part = tl.zeros_like(acc)
+    for p in tl.static_range(PLANES - 1, -1, -1):
+        w_p = tl.load(w + p * plane_w)
+        for q in tl.static_range(TERMS - 1 - p, -1, -1):
+            part = _dot(tl.load(a + q * plane_a, cache_modifier=".cg"), w_p, part)
+    return acc + part
+
+
+@triton.jit
+def _store_planes(pointer, plane, value, mask):
+    first, second, third = _split(value)
+    tl.store(pointer, first, mask=mask)
+    tl.store(pointer + plane, second, mask=mask)
+    tl.store(pointer + 2 * plane, third, mask=mask)
+
+
+@triton.jit
+def _wait_for_all(counter, expected):
+    """Until all programs of a cooperative launch have come here; what they have written before can be read after."""
+    tl.debug_barrier()
+    tl.atomic_add(counter, 1, sem="release", scope="gpu")
+    while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < expected:
+        pass
+    tl.debug_barrier()
 
 
 @triton.jit
@@ -142,11 +191,14 @@ def _accumulate(pointer, value, mask, first):
         tl.store(pointer, value + tl.load(pointer, mask=mask, other=0.0), mask=mask)
 
 
-@triton.jit(do_not_specialize=["t"])
-def forward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, h_0, c_0, output, cells, saved,
-                    statistics, statistics_c, t, N, d, ld, saved_step, NORM: tl.constexpr, CELL: tl.constexpr,
-                    PLANES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
-    """A step for BJ units of BN samples (with BATCH: of all). With LAYER only the product, the rest needs whole rows."""
+@triton.jit(do_not_specialize=["t", "steps"])
+def forward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, h_planes, c_0, output, cells, saved,
+                    statistics, statistics_c, arrived, t, steps, N, d, ld, plane_h, plane_w, saved_step, NORM: tl.constexpr,
+                    CELL: tl.constexpr, PLANES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+    """Steps t, t + 1, ... for BJ units of BN samples (with BATCH: of all). With LAYER only the product of one step.
+
+    ``h_planes``: (2, 3, N', ld), h_{t-1} as the sum of three at t modulo 2. Several steps need a cooperative launch.
+    """
     unit = tl.program_id(0) * BJ + tl.arange(0, BJ)
     stacked = tl.arange(0, 4 * BJ)
     j = tl.program_id(0) * BJ + stacked // 4
@@ -157,49 +209,62 @@ def forward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, h_
     at = n[:, None] * (4 * d) + column[None, :]
     at_c = n[:, None] * d + unit[None, :]
     if t == 0:
-        h, c = h_0, c_0
+        c_before = c_0
     else:
-        h, c = output + (t - 1) * N * d, cells + (t - 1) * N * d
+        c_before = cells + (t - 1) * N * d
+    c = tl.zeros((BN, BJ), tl.float32)
     if NORM != LAYER:
-        y = tl.load(x + t * N * 4 * d + at, mask=valid, other=0.0)
-        c_before = tl.load(c + at_c, mask=valid_c, other=0.0)
-        gates_offset = tl.load(offset + column, mask=j < d, other=0.0)
-    # W_h h_{t-1}
-    product = tl.zeros((BN, 4 * BJ), tl.float32)
-    for first in range(0, d, BK):
-        k = first + tl.arange(0, BK)
-        h_k = tl.load(h + n[:, None] * d + k[None, :], mask=(n < N)[:, None] & (k < d)[None, :], other=0.0)
-        w_k = w + column[None, :] * ld + k[:, None]
-        product = _matrix_dot(h_k, w_k, 4 * d * ld, (j < d)[None, :] & (k < d)[:, None], product, PLANES)
-    if PLANES == 1:
-        product *= tl.load(magnitude + column, mask=j < d, other=0.0)[None, :]
-    if NORM == LAYER:
-        tl.store(saved + t * saved_step + at, product, mask=valid)
-    else:
-        if NORM == NONE:
-            gates = y + product + gates_offset[None, :]
-            tl.store(saved + t * saved_step + at, gates, mask=valid)
-        else:
+        c = tl.load(c_before + at_c, mask=valid_c, other=0.0)
+    programs = tl.num_programs(0) * tl.num_programs(1)
+    for step in range(steps):
+        y = tl.zeros((BN, 4 * BJ), tl.float32)
+        if NORM != LAYER:
+            y = tl.load(x + t * N * 4 * d + at, mask=valid, other=0.0)
+        # W_h h_{t-1}
+        h = h_planes + t % 2 * 3 * plane_h + n[:, None] * ld
+        product = tl.zeros((BN, 4 * BJ), tl.float32)
+        for first in range(0, ld, BK):
+            k = first + tl.arange(0, BK)
+            w_k = w + column[None, :] * ld + k[:, None]
+            product = _planes_dot(h + k[None, :], plane_h, w_k, plane_w, product, PLANES)
+        if PLANES == 1:
+            product *= tl.load(magnitude + column, mask=j < d, other=0.0)[None, :]
+        product = tl.where(valid, product, 0.0)
+        if NORM == LAYER:
             tl.store(saved + t * saved_step + at, product, mask=valid)
-            statistics += t * 16 * d
-            y = _column_standardize(y, valid, statistics, column, j < d, 4 * d, N, NORM)
-            r = _column_standardize(product, valid, statistics + 8 * d, column, j < d, 4 * d, N, NORM)
-            y *= tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
-            gates = y + r * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :] + gates_offset[None, :]
-        c_t, o = _cell(gates, c_before, BN, BJ)
-        tl.store(cells + t * N * d + at_c, c_t, mask=valid_c)
-        if CELL != NONE:
-            c_t = tl.where(valid_c, c_t, 0.0)
-            c_t = _column_standardize(c_t, valid_c, statistics_c + t * 2 * d, unit, unit < d, d, N, CELL)
-            c_t *= tl.load(gain_c + unit, mask=unit < d, other=0.0)[None, :]
-            c_t += tl.load(shift_c + unit, mask=unit < d, other=0.0)[None, :]
-        # h_t = sig(o~) * tanh(N(c_t))
-        tl.store(output + t * N * d + at_c, o * _tanh(c_t), mask=valid_c)
+        else:
+            gates_offset = tl.load(offset + column, mask=j < d, other=0.0)
+            if NORM == NONE:
+                gates = y + product + gates_offset[None, :]
+                tl.store(saved + t * saved_step + at, gates, mask=valid)
+            else:
+                tl.store(saved + t * saved_step + at, product, mask=valid)
+                moments = statistics + t * 16 * d
+                y = _column_standardize(y, valid, moments, column, j < d, 4 * d, N, NORM)
+                r = _column_standardize(product, valid, moments + 8 * d, column, j < d, 4 * d, N, NORM)
+                y *= tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
+                gates = y + r * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :] + gates_offset[None, :]
+            c, o = _cell(gates, c, BN, BJ)
+            tl.store(cells + t * N * d + at_c, c, mask=valid_c)
+            opened = c
+            if CELL != NONE:
+                opened = tl.where(valid_c, c, 0.0)
+                opened = _column_standardize(opened, valid_c, statistics_c + t * 2 * d, unit, unit < d, d, N, CELL)
+                opened *= tl.load(gain_c + unit, mask=unit < d, other=0.0)[None, :]
+                opened += tl.load(shift_c + unit, mask=unit < d, other=0.0)[None, :]
+            # h_t = sig(o~) * tanh(N(c_t))
+            h_t = o * _tanh(opened)
+            tl.store(output + t * N * d + at_c, h_t, mask=valid_c)
+            after = h_planes + (t + 1) % 2 * 3 * plane_h + n[:, None] * ld + unit[None, :]
+            _store_planes(after, plane_h, h_t, valid_c)
+            if step < steps - 1:
+                _wait_for_all(arrived, (step + 1) * programs)
+        t += 1
 
 
 @triton.jit(do_not_specialize=["t", "steps"])
-def forward_rows(x, w, magnitude, offset, gain_x, gain_h, h_0, c_0, output, cells, saved, statistics, t, steps, N, d,
-                 ld, saved_step, NORM: tl.constexpr, KEPT: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr):  # fmt: skip
+def forward_rows(x, w, magnitude, offset, gain_x, gain_h, h_0, h_planes, c_0, output, cells, saved, statistics, t, steps,
+                 N, d, ld, plane_h, saved_step, NORM: tl.constexpr, KEPT: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr):  # fmt: skip
     """Steps t, t + 1, ... for all units (BJ >= d) of BN samples, W_h, its codes, kept; if not KEPT the product is read."""
     unit = tl.arange(0, BJ)
     stacked = tl.arange(0, 4 * BJ)
@@ -246,11 +311,14 @@ def forward_rows(x, w, magnitude, offset, gain_x, gain_h, h_0, c_0, output, cell
         # h_t = sig(o~) * tanh(c_t)
         h = tl.where(valid_c, o * _tanh(c), 0.0)
         tl.store(output + t * N * d + at_c, h, mask=valid_c)
+        if not KEPT:
+            after = h_planes + (t + 1) % 2 * 3 * plane_h + n[:, None] * ld + unit[None, :]
+            _store_planes(after, plane_h, h, valid_c)
         t += 1
 
 
 @triton.jit(do_not_specialize=["slot", "length"])
-def backward_product(grad_product, w, magnitude, partial, slot, length, N, d, ld, PLANES: tl.constexpr,
+def backward_product(grad_product, w, magnitude, partial, slot, length, N, d, ld, plane_w, PLANES: tl.constexpr,
                      BN: tl.constexpr, BJ: tl.constexpr, BQ: tl.constexpr):  # fmt: skip
     """The gradient of h_{t-1}, W_h' times that of the product W_h h_{t-1}; a program sums over ``length`` rows of W_h."""
     unit = tl.program_id(0) * BJ + tl.arange(0, BJ)
@@ -266,19 +334,19 @@ def backward_product(grad_product, w, magnitude, partial, slot, length, N, d, ld
         if PLANES == 1:
             grad *= tl.load(magnitude + q, mask=q < 4 * d, other=0.0)[None, :]
         w_q = w + q[:, None] * ld + unit[None, :]
-        acc = _matrix_dot(grad, w_q, 4 * d * ld, (q < 4 * d)[:, None] & (unit < d)[None, :], acc, PLANES)
+        acc = _matrix_dot(grad, w_q, plane_w, (q < 4 * d)[:, None] & (unit < d)[None, :], acc, PLANES)
     tl.store(partial + tl.program_id(2) * N * d + n[:, None] * d + unit[None, :], acc, mask=valid)
 
 
-@triton.jit(do_not_specialize=["t", "T", "slots", "splits"])
+@triton.jit(do_not_specialize=["t", "steps", "T", "slots"])
 def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c_0, cells, saved, statistics,
-                     statistics_c, grad_output, partial, grad_c, grad_c_before, grad_x, grad_product, sums, sums_c, t, T,
-                     slots, splits, N, d, ld, NORM: tl.constexpr, CELL: tl.constexpr, PLANES: tl.constexpr, BN: tl.constexpr,
-                     BJ: tl.constexpr, BQ: tl.constexpr):  # fmt: skip
-    """A step back for BJ units of BN samples (with BATCH: of all).
+                     statistics_c, grad_output, g_planes, grad_c, grad_c_before, grad_x, grad_product, sums, sums_c, arrived,
+                     t, steps, T, slots, N, d, ld, lq, plane_g, plane_w, NORM: tl.constexpr, CELL: tl.constexpr,
+                     PLANES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BQ: tl.constexpr):  # fmt: skip
+    """Steps t, t - 1, ... back for BJ units of BN samples (with BATCH: of all); several need a cooperative launch.
 
-    The gradient of h_t through step t + 1 is the sum of ``splits`` parts that :func:`backward_product` left, or, with
-    PLANES > 0, the product taken here. ``grad_product`` holds the last ``slots`` steps.
+    ``g_planes``: (2, 3, N', lq), the gradient of the recurrent product of step t + 1, times the rows' magnitudes, as
+    the sum of three at (t + 1) modulo 2. ``grad_product`` holds the last ``slots`` steps.
     ``sums``: (programs over samples, 3, 4d), sums over samples and steps of the gradient of the pre-activations, of
     it times the standardized input product, and of it times the standardized recurrent product.
     """
@@ -291,77 +359,95 @@ def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c
     valid_c = (n < N)[:, None] & (unit < d)[None, :]
     at = n[:, None] * (4 * d) + column[None, :]
     at_c = n[:, None] * d + unit[None, :]
-    last = t == T - 1
-    grad_h = tl.zeros((BN, BJ), tl.float32)
-    if PLANES > 0:
-        following = grad_product + (t + 1) % slots * N * 4 * d
-        for first in range(0, tl.where(last, 0, 4 * d), BQ):
-            q = first + tl.arange(0, BQ)
-            grad = tl.load(following + n[:, None] * (4 * d) + q[None, :],
-                           mask=(n < N)[:, None] & (q < 4 * d)[None, :], other=0.0)  # fmt: skip
-            if PLANES == 1:
-                grad *= tl.load(magnitude + q, mask=q < 4 * d, other=0.0)[None, :]
-            w_q = w + q[:, None] * ld + unit[None, :]
-            grad_h = _matrix_dot(grad, w_q, 4 * d * ld, (q < 4 * d)[:, None] & (unit < d)[None, :], grad_h, PLANES)
-    else:
-        for s in range(splits):
-            grad_h += tl.load(partial + s * N * d + at_c, mask=valid_c, other=0.0)
-    grad_h += tl.load(grad_output + t * N * d + at_c, mask=valid_c, other=0.0)
-    # the step once more
-    gates = tl.load(saved + t * N * 4 * d + at, mask=valid, other=0.0)
-    if NORM != NONE:
-        statistics += t * 16 * d
-        y = tl.load(x + t * N * 4 * d + at, mask=valid, other=0.0)
-        sigma_x = tl.sqrt(tl.load(statistics + 4 * d + column, mask=j < d, other=1.0) + EPS)[None, :]
-        sigma_h = tl.sqrt(tl.load(statistics + 12 * d + column, mask=j < d, other=1.0) + EPS)[None, :]
-        mean_x = tl.load(statistics + column, mask=j < d, other=0.0)[None, :]
-        mean_h = tl.load(statistics + 8 * d + column, mask=j < d, other=0.0)[None, :]
-        y = tl.where(valid, (y - mean_x) / sigma_x, 0.0)
-        r = tl.where(valid, (gates - mean_h) / sigma_h, 0.0)
-        gain_x = tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
-        gain_h = tl.load(gain_h + column, mask=j < d, other=0.0)[None, :]
-        gates = y * gain_x + r * gain_h + tl.load(offset + column, mask=j < d, other=0.0)[None, :]
-    before = c_0 if t == 0 else cells + (t - 1) * N * d
-    c_before = tl.load(before + at_c, mask=valid_c, other=0.0)
+    newest = t == T - 1
+    programs = tl.num_programs(0) * tl.num_programs(1)
+    grad_c_t = tl.load(grad_c + at_c, mask=valid_c, other=0.0)
     c = tl.load(cells + t * N * d + at_c, mask=valid_c, other=0.0)
-    _, _, _, o = _unstack(gates, BN, BJ)
-    o = _sigmoid(o)
-    if CELL != NONE:
-        statistics_c += t * 2 * d
-        mean_c = tl.load(statistics_c + unit, mask=unit < d, other=0.0)[None, :]
-        sigma_c = tl.sqrt(tl.load(statistics_c + d + unit, mask=unit < d, other=1.0) + EPS)[None, :]
-        standard = tl.where(valid_c, (c - mean_c) / sigma_c, 0.0)
-        gain = tl.load(gain_c + unit, mask=unit < d, other=0.0)[None, :]
-        tanh_c = _tanh(standard * gain + tl.load(shift_c + unit, mask=unit < d, other=0.0)[None, :])
-        grad = grad_h * o * (1.0 - tanh_c * tanh_c)
-        total, total_gain = tl.sum(grad, 0), tl.sum(grad * standard, 0)
-        if CELL == BATCH:
-            grad = grad - (total[None, :] + standard * total_gain[None, :]) / N
-        grad = grad * gain / sigma_c
-        sums_c += tl.program_id(1) * 2 * d + unit
-        _accumulate(sums_c, total, unit < d, last)
-        _accumulate(sums_c + d, total_gain, unit < d, last)
-    else:
-        tanh_c = _tanh(c)
-        grad = grad_h * o * (1.0 - tanh_c * tanh_c)
-    grad += tl.load(grad_c + at_c, mask=valid_c, other=0.0)
-    grad, grad_c_t = _cell_backward(gates, c_before, tanh_c, grad_h, grad, BN, BJ)
+    total, total_x, total_h = (tl.zeros((4 * BJ,), tl.float32), tl.zeros((4 * BJ,), tl.float32),
+                               tl.zeros((4 * BJ,), tl.float32))  # fmt: skip
+    total_c, total_gain = tl.zeros((BJ,), tl.float32), tl.zeros((BJ,), tl.float32)
+    for step in range(steps):
+        grad_h = tl.zeros((BN, BJ), tl.float32)
+        following = g_planes + (t + 1) % 2 * 3 * plane_g + n[:, None] * lq
+        for first in range(0, tl.where(t == T - 1, 0, lq), BQ):
+            q = first + tl.arange(0, BQ)
+            w_q = w + q[:, None] * ld + unit[None, :]
+            grad_h = _planes_dot(following + q[None, :], plane_g, w_q, plane_w, grad_h, PLANES)
+        grad_h += tl.load(grad_output + t * N * d + at_c, mask=valid_c, other=0.0)
+        # the step once more
+        gates = tl.load(saved + t * N * 4 * d + at, mask=valid, other=0.0)
+        y = tl.zeros((BN, 4 * BJ), tl.float32)
+        r = tl.zeros((BN, 4 * BJ), tl.float32)
+        slope_x = tl.zeros((1, 4 * BJ), tl.float32)
+        slope_h = tl.zeros((1, 4 * BJ), tl.float32)
+        if NORM != NONE:
+            moments = statistics + t * 16 * d + column
+            y = tl.load(x + t * N * 4 * d + at, mask=valid, other=0.0)
+            sigma_x = tl.sqrt(tl.load(moments + 4 * d, mask=j < d, other=1.0) + EPS)[None, :]
+            sigma_h = tl.sqrt(tl.load(moments + 12 * d, mask=j < d, other=1.0) + EPS)[None, :]
+            mean_x = tl.load(moments, mask=j < d, other=0.0)[None, :]
+            mean_h = tl.load(moments + 8 * d, mask=j < d, other=0.0)[None, :]
+            y = tl.where(valid, (y - mean_x) / sigma_x, 0.0)
+            r = tl.where(valid, (gates - mean_h) / sigma_h, 0.0)
+            g_x = tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
+            g_h = tl.load(gain_h + column, mask=j < d, other=0.0)[None, :]
+            gates = y * g_x + r * g_h + tl.load(offset + column, mask=j < d, other=0.0)[None, :]
+            slope_x, slope_h = g_x / sigma_x, g_h / sigma_h
+        before = c_0 if t == 0 else cells + (t - 1) * N * d
+        c_before = tl.load(before + at_c, mask=valid_c, other=0.0)
+        _, _, _, o = _unstack(gates, BN, BJ)
+        o = _sigmoid(o)
+        if CELL != NONE:
+            moments_c = statistics_c + t * 2 * d + unit
+            mean_c = tl.load(moments_c, mask=unit < d, other=0.0)[None, :]
+            sigma_c = tl.sqrt(tl.load(moments_c + d, mask=unit < d, other=1.0) + EPS)[None, :]
+            standard = tl.where(valid_c, (c - mean_c) / sigma_c, 0.0)
+            gain = tl.load(gain_c + unit, mask=unit < d, other=0.0)[None, :]
+            tanh_c = _tanh(standard * gain + tl.load(shift_c + unit, mask=unit < d, other=0.0)[None, :])
+            grad = grad_h * o * (1.0 - tanh_c * tanh_c)
+            sum_c, sum_gain = tl.sum(grad, 0), tl.sum(grad * standard, 0)
+            if CELL == BATCH:
+                grad = grad - (sum_c[None, :] + standard * sum_gain[None, :]) / N
+            grad = grad * gain / sigma_c
+            total_c += sum_c
+            total_gain += sum_gain
+        else:
+            tanh_c = _tanh(c)
+            grad = grad_h * o * (1.0 - tanh_c * tanh_c)
+        grad, grad_c_t = _cell_backward(gates, c_before, tanh_c, grad_h, grad + grad_c_t, BN, BJ)
+        if NORM == NONE:
+            tl.store(grad_x + t * N * 4 * d + at, grad, mask=valid)
+        else:
+            grad = tl.where(valid, grad, 0.0)
+            sum_t, sum_x, sum_h = tl.sum(grad, 0), tl.sum(grad * y, 0), tl.sum(grad * r, 0)
+            total += sum_t
+            total_x += sum_x
+            total_h += sum_h
+            grad_y = grad
+            if NORM == BATCH:
+                grad_y = grad - (sum_t[None, :] + y * sum_x[None, :]) / N
+                grad = grad - (sum_t[None, :] + r * sum_h[None, :]) / N
+            tl.store(grad_x + t * N * 4 * d + at, grad_y * slope_x, mask=valid)
+            grad *= slope_h
+            tl.store(grad_product + t % slots * N * 4 * d + at, grad, mask=valid)
+        if PLANES == 1:
+            grad *= tl.load(magnitude + column, mask=j < d, other=0.0)[None, :]
+        own = g_planes + t % 2 * 3 * plane_g + n[:, None] * lq + column[None, :]
+        _store_planes(own, plane_g, grad, valid)
+        if step < steps - 1:
+            _wait_for_all(arrived, (step + 1) * programs)
+        c = c_before
+        t -= 1
     tl.store(grad_c_before + at_c, grad_c_t, mask=valid_c)
-    if NORM == NONE:
-        tl.store(grad_x + t * N * 4 * d + at, grad, mask=valid)
-    else:
-        grad = tl.where(valid, grad, 0.0)
-        total, total_x, total_h = tl.sum(grad, 0), tl.sum(grad * y, 0), tl.sum(grad * r, 0)
-        grad_y = grad
-        if NORM == BATCH:
-            grad_y = grad - (total[None, :] + y * total_x[None, :]) / N
-            grad = grad - (total[None, :] + r * total_h[None, :]) / N
-        tl.store(grad_x + t * N * 4 * d + at, grad_y * gain_x / sigma_x, mask=valid)
-        tl.store(grad_product + t % slots * N * 4 * d + at, grad * gain_h / sigma_h, mask=valid)
+    if NORM != NONE:
         sums += tl.program_id(1) * 12 * d + column
-        _accumulate(sums, total, j < d, last)
-        _accumulate(sums + 4 * d, total_x, j < d, last)
-        _accumulate(sums + 8 * d, total_h, j < d, last)
+        _accumulate(sums, total, j < d, newest)
+        _accumulate(sums + 4 * d, total_x, j < d, newest)
+        _accumulate(sums + 8 * d, total_h, j < d, newest)
+    if CELL != NONE:
+        sums_c += tl.program_id(1) * 2 * d + unit
+        _accumulate(sums_c, total_c, unit < d, newest)
+        _accumulate(sums_c + d, total_gain, unit < d, newest)
 
 
 @triton.jit(do_not_specialize=["t", "steps", "slots", "splits"])
@@ -465,35 +551,3 @@ def layer_gradients(x, saved, statistics, gain_x, grad_gates, sums, rows, length
     tl.store(sums, tl.sum(total, 0), mask=unit < d)
     tl.store(sums + 4 * d, tl.sum(total_x, 0), mask=unit < d)
     tl.store(sums + 8 * d, tl.sum(total_h, 0), mask=unit < d)
-
-
-@triton.jit(do_not_specialize=["first", "stop", "length", "skipped", "more"])
-def weight_gradient(grad_product, h_0, output, grad_w, first, stop, length, skipped, more, N, d, BQ: tl.constexpr,
-                    BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
-    """Part of the gradient of W_h: gradients of products times h_{t-1}, over rows t N + n from ``first`` to ``stop``.
-
-    A program sums over ``length`` of them; ``grad_w``: (programs over rows, 4d, d), added to if ``more``.
-    ``skipped``: the row of ``grad_product``'s first element.
-    """
-    q = tl.program_id(0) * BQ + tl.arange(0, BQ)
-    unit = tl.program_id(1) * BJ + tl.arange(0, BJ)
-    start = first + tl.program_id(2) * length
-    acc = tl.zeros((BQ, BJ), tl.float32)
-    for begin in range(start, start + length, BK):
-        row = begin + tl.arange(0, BK)
-        some = row < stop
-        grad = tl.load(grad_product + (row - skipped)[None, :] * (4 * d) + q[:, None],
-                       mask=some[None, :] & (q < 4 * d)[:, None], other=0.0)  # fmt: skip
-        h = tl.where(row < N, h_0 + row * d, output + (row - N) * d)
-        h = tl.load(h[:, None] + unit[None, :], mask=some[:, None] & (unit < d)[None, :], other=0.0)
-        part = tl.zeros_like(acc)  # as in _matrix_dot
-        for p in tl.static_range(TERMS):
-            term = h.to(tl.bfloat16)
-            part = _split_dot(grad, term, part, TERMS - p)
-            h -= term.to(tl.float32)
-        acc += part
-    at = tl.program_id(2) * 4 * d * d + q[:, None] * d + unit[None, :]
-    valid = (q < 4 * d)[:, None] & (unit < d)[None, :]
-    if more:
-        acc += tl.load(grad_w + at, mask=valid, other=0.0)
-    tl.store(grad_w + at, acc, mask=valid)
