@@ -1,6 +1,6 @@
 """The recurrence as fused kernels for NVIDIA GPUs (Triton), with an explicit backward pass.
 
-Float32 in and out, at float32's accuracy on tensor cores whatever ``torch.backends`` allows: a float32 number is the
+Float32 in and out, at float32's accuracy on tensor cores: a float32 number is the
 sum of three bfloat16 numbers, and a product of two bfloat16 numbers, summed in float32, is exact. Codes {-1, 0, +1}
 are bfloat16 numbers themselves, so h times codes is three products; the magnitude of a row of W_h is multiplied
 afterwards. Other matrices are split too: six products, those below 2^-24 of the largest left out.
@@ -11,16 +11,19 @@ Normalizer, quantizer and size decide how a step is cut into kernels (:mod:`~qls
                                    launches a step,
                                    forward, backward because
 ================================== ================= =========================================================
-none, weight, layer; codes;        0       0         a program has all units of 8 samples, keeps the codes of
-d <= 128                                             W_h in registers and loops over time
-none, weight, batch                1       1         a program has a few units of all samples: statistics and
-                                                     cell are its own, only h_{t-1} comes from the others
-same, N d > 2^14                   1       2         W_h' times gradients is cut into more programs than units
+none, weight, batch                0       0         a program has a few units of all samples: statistics and
+                                                     cell are its own, only h_{t-1} comes from the others, for
+                                                     which it waits; the GPU runs all programs at once
+same, N d > 2^14                   0       2         W_h' times gradients is cut into more programs than units
+same, more programs than the GPU   1       1 or 2
+layer; codes; d <= 128             0       0         a program has all units of 8 samples, keeps the codes of
+                                                     W_h in registers and loops over time
 layer                              2       2         a product; then whole rows, as statistics go over all units
 ================================== ================= =========================================================
 
+What a product reads, h or gradients, lies in memory as three bfloat16 numbers, split once by who wrote it.
 Kept for the backward pass: the states, and the pre-activations, or with layer and batch normalization the products and
-their statistics; the rest is computed again. After the loop the gradient of W_h is one matrix product (with layer and
+their statistics; the rest is computed again. After the loop the gradient of W_h is one product of torch's (with layer and
 batch normalization four, each over a quarter of the steps, so that no more than a quarter of the gradients of the
 recurrent products is ever held). Nothing synchronizes, depends on values or is allocated outside torch, so that a
 whole training step can be recorded as a CUDA graph (:mod:`qlstm.graphs`), after a first one has compiled the kernels. Without one
@@ -49,11 +52,10 @@ PROGRAMS = 128
 """About one for each multiprocessor (an A100 has 108, an H100 132)."""
 GRADIENT_SEGMENTS = 4
 """Parts of the time axis of which the gradients of the recurrent products are held at once."""
-PIECE = 64
-"""Length of a piece of a sum."""
-TOGETHER = os.environ.get("QLSTM_TOGETHER", "1") == "1"
-"""Whether programs may wait for each other, in a cooperative launch."""
-TUNED: dict = {}
+FUSED_GRADIENTS = 1 << 14
+"""N d up to which a backward step is one kernel, each program of which reads all 4 N d gradients of the step after."""
+TOGETHER = True
+"""Whether a launch may take several steps, whose programs wait for each other, where the GPU runs all of them at once."""
 
 
 def _kind(norm) -> str | None:
@@ -148,39 +150,33 @@ def _power(n: int, least: int, most: int) -> int:
 
 
 class Blocks:
-    """Tiles and grids for a shape, on a GPU of so many ``multiprocessors`` (0: not all programs run at once).
+    """Tiles and grids for a shape, on a GPU of so many ``multiprocessors`` (0: programs cannot wait for each other).
 
-    Tensor cores take 16 rows and 8 columns at least. Few units, so that the programs fill a
-    GPU; 4 units are a sector of 16 of 32 bytes, so kernels without a product take 8.
+    Tensor cores take 16 rows and 8 columns at least. Measured on an H200: tiles of 32 samples, and of as few units as let all
+    programs run at once, but 4 at least.
     """
 
     def __init__(self, samples: int, d: int, kind: str, coded: bool, multiprocessors: int = 0):
         self.persistent = coded and d <= PERSISTENT_UNITS and kind == "layer"
-        most = MAX_SAMPLES if kind == "batch" else TUNED.get("BN", 64)
-        self.samples = _power(samples, 16, most)
+        self.fused = samples * d <= FUSED_GRADIENTS and kind != "layer"
+        self.samples = _power(samples, 16, MAX_SAMPLES if kind == "batch" else 32)
         blocks = _ceil(samples, self.samples)
 
-        def units(name):
-            if name in TUNED:
-                return TUNED[name]
-            return next((u for u in (4, 8) if _ceil(d, u) * blocks <= PROGRAMS), 16)
+        def units(least):
+            return next((u for u in (4, 8) if u >= least and _ceil(d, u) * blocks <= PROGRAMS), 16)
 
-        self.forward_units = units("forward_units")
-        self.backward_units = units("backward_units")
+        # 4 units are a sector of 16 of 32 bytes, so a kernel without a product takes 8
+        self.forward_units, self.backward_units = units(4), units(4 if self.fused else 8)
         self.forward_grid = _ceil(d, self.forward_units), blocks
         self.backward_grid = _ceil(d, self.backward_units), blocks
         self.forward_together = kind != "layer" and self.forward_grid[0] * blocks <= multiprocessors
-        self.backward_together = kind != "layer" and self.backward_grid[0] * blocks <= multiprocessors
-        self.forward_warps = TUNED.get("forward_warps", 8 if self.samples >= 128 else 4)
-        self.backward_warps = TUNED.get("backward_warps", 8 if self.samples >= 128 else 4)
-        self.stages = TUNED.get("stages", 3)
-        self.piece = TUNED.get("piece", PIECE)
-        self.back_piece = TUNED.get("back_piece", PIECE)
+        self.backward_together = self.fused and self.backward_grid[0] * blocks <= multiprocessors
+        self.warps = 8 if self.samples >= 128 else 4
         # whole rows: 8 samples where W_h stays (16 spill twice as many registers), else one
-        self.row_samples = TUNED.get("row_samples", 8) if self.persistent else 1
+        self.row_samples = 8 if self.persistent else 1
         self.row_units = _power(d, 16, 1 << 30)
         self.row_grid = (_ceil(samples, self.row_samples),)
-        self.row_warps = TUNED.get("row_warps", 16 if self.persistent else _power(self.row_units // 64, 4, 16))
+        self.row_warps = 16 if self.persistent else _power(self.row_units // 64, 4, 16)
         # W_h' times the gradients of products: cut along the sum so that the programs fill a GPU
         self.product_samples, self.product_units = _power(samples, 16, 128), _power(d, 16, 64)
         tiles = _ceil(d, self.product_units), _ceil(samples, self.product_samples)
@@ -238,8 +234,7 @@ class _Recurrence(torch.autograd.Function):
             kernels.forward_columns[blocks.forward_grid](
                 *inputs, gain_c, shift_c, h_planes, c_0, output, cells, saved, statistics, statistics_c, arrived, t, count,
                 *sizes, h_planes.stride(1), planes.stride(0), saved_step, norm, cell, len(planes), blocks.samples,
-                blocks.forward_units, BK=blocks.piece, num_warps=blocks.forward_warps, num_stages=blocks.stages,
-                launch_cooperative_grid=count > 1,
+                blocks.forward_units, BK=64, num_warps=blocks.warps, launch_cooperative_grid=count > 1,
             )  # fmt: skip
 
         def rows(t, count, kept):
@@ -292,9 +287,10 @@ class _Recurrence(torch.autograd.Function):
         )
         inputs = x, planes, magnitude, offset, gain_x, gain_h
         sizes = samples, d, planes.shape[-1]
-        g_planes = None
-        if setting.kind != "layer":
+        g_planes, strides = None, (0, 0, 0)
+        if blocks.fused:
             g_planes = planes.new_zeros(2, 3, blocks.samples * blocks.backward_grid[1], _ceil(4 * d, 128) * 128)
+            strides = g_planes.shape[-1], g_planes.stride(1), planes.stride(0)
 
         def product(slot):
             kernels.backward_product[blocks.product_grid](
@@ -304,11 +300,10 @@ class _Recurrence(torch.autograd.Function):
 
         def columns(t, count):
             kernels.backward_columns[blocks.backward_grid](
-                *inputs, gain_c, shift_c, c_0, cells, saved, statistics, statistics_c, grad_output, g_planes, grad_c,
-                grad_c_before, grad_x, grad_product, sums, sums_c, torch.zeros_like(arrived), t, count, steps, slots, *sizes,
-                g_planes.shape[-1], g_planes.stride(1), planes.stride(0), norm, cell, len(planes), blocks.samples,
-                blocks.backward_units, BQ=blocks.back_piece, num_warps=blocks.backward_warps, num_stages=blocks.stages,
-                launch_cooperative_grid=count > 1,
+                *inputs, gain_c, shift_c, c_0, cells, saved, statistics, statistics_c, grad_output, g_planes, partial, grad_c,
+                grad_c_before, grad_x, grad_product, sums, sums_c, torch.zeros_like(arrived), t, count, steps, slots,
+                blocks.splits if t < steps - 1 else 0, *sizes, *strides, norm, cell, len(planes) if blocks.fused else 0, blocks.samples,
+                blocks.backward_units, BQ=64, num_warps=blocks.warps, launch_cooperative_grid=count > 1,
             )  # fmt: skip
 
         def rows(t, count, kept, splits):
@@ -352,6 +347,8 @@ class _Recurrence(torch.autograd.Function):
                     count = min(slots, steps - first)
                     together = count if blocks.backward_together else 1
                     for t in reversed(range(first, first + count, together)):
+                        if t < steps - 1 and not blocks.fused:
+                            product((t + 1) % slots)
                         columns(t + together - 1, together)
                         grad_c, grad_c_before = grad_c_before, grad_c
                     weight(first)

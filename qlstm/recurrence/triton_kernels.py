@@ -208,10 +208,7 @@ def forward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, h_
     valid_c = (n < N)[:, None] & (unit < d)[None, :]
     at = n[:, None] * (4 * d) + column[None, :]
     at_c = n[:, None] * d + unit[None, :]
-    if t == 0:
-        c_before = c_0
-    else:
-        c_before = cells + (t - 1) * N * d
+    c_before = c_0 if t == 0 else cells + (t - 1) * N * d
     c = tl.zeros((BN, BJ), tl.float32)
     if NORM != LAYER:
         c = tl.load(c_before + at_c, mask=valid_c, other=0.0)
@@ -338,15 +335,16 @@ def backward_product(grad_product, w, magnitude, partial, slot, length, N, d, ld
     tl.store(partial + tl.program_id(2) * N * d + n[:, None] * d + unit[None, :], acc, mask=valid)
 
 
-@triton.jit(do_not_specialize=["t", "steps", "T", "slots"])
+@triton.jit(do_not_specialize=["t", "steps", "T", "slots", "splits"])
 def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c_0, cells, saved, statistics,
-                     statistics_c, grad_output, g_planes, grad_c, grad_c_before, grad_x, grad_product, sums, sums_c, arrived,
-                     t, steps, T, slots, N, d, ld, lq, plane_g, plane_w, NORM: tl.constexpr, CELL: tl.constexpr,
+                     statistics_c, grad_output, g_planes, partial, grad_c, grad_c_before, grad_x, grad_product, sums,
+                     sums_c, arrived, t, steps, T, slots, splits, N, d, ld, lq, plane_g, plane_w, NORM: tl.constexpr, CELL: tl.constexpr,
                      PLANES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BQ: tl.constexpr):  # fmt: skip
     """Steps t, t - 1, ... back for BJ units of BN samples (with BATCH: of all); several need a cooperative launch.
 
     ``g_planes``: (2, 3, N', lq), the gradient of the recurrent product of step t + 1, times the rows' magnitudes, as
-    the sum of three at (t + 1) modulo 2. ``grad_product`` holds the last ``slots`` steps.
+    the sum of three at (t + 1) modulo 2. With PLANES = 0 there are none, and the gradient of h_t through step t + 1 is the
+    sum of ``splits`` parts that :func:`backward_product` left. ``grad_product`` holds the last ``slots`` steps.
     ``sums``: (programs over samples, 3, 4d), sums over samples and steps of the gradient of the pre-activations, of
     it times the standardized input product, and of it times the standardized recurrent product.
     """
@@ -368,11 +366,15 @@ def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c
     total_c, total_gain = tl.zeros((BJ,), tl.float32), tl.zeros((BJ,), tl.float32)
     for step in range(steps):
         grad_h = tl.zeros((BN, BJ), tl.float32)
-        following = g_planes + (t + 1) % 2 * 3 * plane_g + n[:, None] * lq
-        for first in range(0, tl.where(t == T - 1, 0, lq), BQ):
-            q = first + tl.arange(0, BQ)
-            w_q = w + q[:, None] * ld + unit[None, :]
-            grad_h = _planes_dot(following + q[None, :], plane_g, w_q, plane_w, grad_h, PLANES)
+        if PLANES > 0:
+            following = g_planes + (t + 1) % 2 * 3 * plane_g + n[:, None] * lq
+            for first in range(0, tl.where(t == T - 1, 0, lq), BQ):
+                q = first + tl.arange(0, BQ)
+                w_q = w + q[:, None] * ld + unit[None, :]
+                grad_h = _planes_dot(following + q[None, :], plane_g, w_q, plane_w, grad_h, PLANES)
+        else:
+            for s in range(splits):
+                grad_h += tl.load(partial + s * N * d + at_c, mask=valid_c, other=0.0)
         grad_h += tl.load(grad_output + t * N * d + at_c, mask=valid_c, other=0.0)
         # the step once more
         gates = tl.load(saved + t * N * 4 * d + at, mask=valid, other=0.0)
@@ -432,8 +434,9 @@ def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c
             tl.store(grad_product + t % slots * N * 4 * d + at, grad, mask=valid)
         if PLANES == 1:
             grad *= tl.load(magnitude + column, mask=j < d, other=0.0)[None, :]
-        own = g_planes + t % 2 * 3 * plane_g + n[:, None] * lq + column[None, :]
-        _store_planes(own, plane_g, grad, valid)
+        if PLANES > 0:
+            own = g_planes + t % 2 * 3 * plane_g + n[:, None] * lq + column[None, :]
+            _store_planes(own, plane_g, grad, valid)
         if step < steps - 1:
             _wait_for_all(arrived, (step + 1) * programs)
         c = c_before
