@@ -23,7 +23,7 @@ PY    := .venv/bin/python
 READY := .venv/ready
 endif
 
-REPRODUCE = $(PY) workflow/reproduce.py --profile "$(PROFILE)" --only "$(ONLY)" --datasets "$(DATASETS)" \
+SELECTION = --profile "$(PROFILE)" --only "$(ONLY)" --datasets "$(DATASETS)" \
             --seeds "$(SEEDS)" --epochs "$(EPOCHS)" --jobs "$(JOBS)" --cluster "$(CLUSTER)"
 
 .PHONY: help setup lab learn data plan reproduce status report site course test test-slurm soak lint bench clean
@@ -67,27 +67,18 @@ lab: $(READY)
 learn: course
 	@$(PY) -m jupyterlab $(or $(QLSTM_REPORTS),reports)/course/exercises
 
-data: $(READY)
-	@$(REPRODUCE) data
-
-plan: $(READY)
-	@$(REPRODUCE) plan
-
-reproduce: $(READY)
-	@$(REPRODUCE)
-
-report: $(READY)
-	@$(REPRODUCE) report
+data plan reproduce report: $(READY)
+	@$(PY) -m qlstm $@ $(SELECTION)
 
 status: $(READY)
-	@$(PY) workflow/progress.py "$(PROFILE)"
+	@$(PY) -m qlstm status "$(PROFILE)"
 
 # all profiles with results, or the one that was asked for
 site: $(READY)
-	@$(PY) -m qlstm.site $(if $(filter file,$(origin PROFILE)),,$(PROFILE))
+	@$(PY) -m qlstm site $(if $(filter file,$(origin PROFILE)),,$(PROFILE))
 
 course: $(READY)
-	@$(PY) -m qlstm.course write
+	@$(PY) -m qlstm course write
 
 test: $(READY)
 	@$(PY) -m pytest
@@ -103,11 +94,11 @@ soak: $(READY)
 	@$(PY) tests/soak.py
 
 lint: $(READY)
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
 bench: $(READY)
-	@$(PY) -m qlstm.bench
-	@$(PY) -m qlstm.notebooks notebooks/report/bench.ipynb $(or $(QLSTM_REPORTS),reports)/bench/bench.ipynb
+	@$(PY) -m qlstm bench
+	@$(PY) -m qlstm notebook notebooks/report/bench.ipynb $(or $(QLSTM_REPORTS),reports)/bench/bench.ipynb
 
 clean:
 	@echo "removing reports of smoke and quick, the site, caches; .venv, data/raw and reports/paper stay"

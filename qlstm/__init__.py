@@ -4,9 +4,9 @@ Symbols, as in the paper: T time steps, N samples of a minibatch, D (or n) input
 i (input), f (forget), a (candidate), o (output), always stacked in one tensor; W_x, W_h input and recurrent matrices;
 alpha the scale of a quantized matrix; g, beta gain and shift of a normalizer, mu, sigma its statistics; a tilde (the
 name ``gates``) marks pre-activations; xi_m the loss of time step m. Reading order: :mod:`~qlstm.quantizers`,
-:mod:`~qlstm.normalizers`, :mod:`~qlstm.cell`, :mod:`qlstm.recurrence.naive`, :mod:`~qlstm.layer`,
-:mod:`~qlstm.models`, :mod:`~qlstm.data`, :mod:`~qlstm.experiments`, :mod:`~qlstm.train`, :mod:`~qlstm.records`,
-:mod:`~qlstm.theory`, :mod:`~qlstm.packing`, :mod:`~qlstm.tables`, :mod:`~qlstm.figures`, :mod:`~qlstm.scorecard`.
+:mod:`~qlstm.normalizers`, :mod:`~qlstm.recurrence.cell`, :mod:`qlstm.recurrence.naive`, :mod:`~qlstm.layer`,
+:mod:`~qlstm.models`, :mod:`~qlstm.data`, :mod:`~qlstm.study.config`, :mod:`~qlstm.study.training`, :mod:`~qlstm.study.records`,
+:mod:`~qlstm.study.theory.propositions`, :mod:`~qlstm.packing`, :mod:`~qlstm.report.tables`, :mod:`~qlstm.report.figures`, :mod:`~qlstm.report.scorecard`.
 """
 
 import os
@@ -18,24 +18,24 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOME = {
     "ConfigError": "errors",
-    "DataError": "files",
-    "ExperimentConfig": "experiments",
+    "DataError": "data.files",
+    "ExperimentConfig": "study.config",
     "LanguageModel": "models",
     "PackedError": "packing",
     "QuantGRU": "layer",
     "QuantLSTM": "layer",
     "Quantized": "quantizers",
-    "RecordError": "records",
-    "grid": "experiments",
-    "load_dataset": "data",
+    "RecordError": "study.records",
+    "grid": "study.grid",
+    "load_dataset": "data.catalogue",
     "SequenceClassifier": "models",
-    "load_model": "train",
+    "load_model": "study.training",
     "load_packed": "packing",
     "packed_bytes": "packing",
-    "round_half_up": "sizes",
-    "run": "train",
+    "round_half_up": "study.sizes",
+    "run": "study.training",
     "save_packed": "packing",
-    "size_kb": "sizes",
+    "size_kb": "study.sizes",
     "straight_through": "quantizers",
 }
 __version__ = "0.1.0"

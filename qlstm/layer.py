@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from qlstm.errors import ConfigError
-from qlstm.linear import linear
 from qlstm.normalizers import Normalizer, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer, straight_through
 from qlstm.recurrence import check_backend, choose_backend, naive
+from qlstm.recurrence.linear import linear
 
 State = tuple[Tensor, ...]
 
@@ -303,7 +303,7 @@ class QuantGRU(QuantLSTM):
     """The same with a gated recurrent unit: gates r, z, n, six matrices, one bias vector of 3d, a state of h alone.
 
     ``output, (h_n,) = gru(x, (h_0,))``; everything else as :class:`QuantLSTM` has it. The equations are those of
-    ``torch.nn.GRU`` with b_hn = 0 (:func:`qlstm.cell.gru_step`). Only the naive backend has it. ``sizes``: input_size,
+    ``torch.nn.GRU`` with b_hn = 0 (:func:`qlstm.recurrence.cell.gru_step`). Only the naive backend has it. ``sizes``: input_size,
     hidden_size and num_layers; ``settings``: the keywords of :class:`QuantLSTM`.
 
     >>> gru = QuantGRU(10, 20, quantizer="binary_connect", normalizer="layer")

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from qlstm.errors import ConfigError, unknown
 from qlstm.layer import QuantGRU, QuantLSTM, State
-from qlstm.linear import Linear
 from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
 from qlstm.quantizers import stochastic_level
+from qlstm.recurrence.linear import Linear
 
 CELLS = {"lstm": QuantLSTM, "gru": QuantGRU}
 """The layer by the name of its cell."""

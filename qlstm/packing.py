@@ -25,12 +25,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from qlstm.data.storage import write_atomically
 from qlstm.errors import ConfigError
 from qlstm.layer import QuantGRU, QuantLSTM
 from qlstm.models import CELLS, LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS, Quantized
-from qlstm.records import write_atomically
 
 FORMAT, VERSION = "qlstm-packed", "1"
 MODELS = {model.__name__: model for model in (QuantLSTM, QuantGRU, LanguageModel, SequenceClassifier)}

@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from qlstm import grid, records
-from qlstm.paths import ROOT
+from qlstm import grid
+from qlstm.study import records
 
 SELECTION = dict(only=["figure_04"], seeds=2, epochs=40)
 NAME = platform.node()
@@ -103,7 +103,7 @@ def slurm(folder):
 @contextlib.contextmanager
 def head(reports):
     """`make reproduce CLUSTER=slurm`, in a process group of its own that does not outlive the context."""
-    command = [sys.executable, str(ROOT / "workflow" / "reproduce.py"), "--profile", "smoke", "--cluster", "slurm"]
+    command = [sys.executable, "-m", "qlstm", "reproduce", "--profile", "smoke", "--cluster", "slurm"]
     command += ["--only", ",".join(SELECTION["only"])]
     command += ["--seeds", str(SELECTION["seeds"]), "--epochs", str(SELECTION["epochs"])]
     process = subprocess.Popen(command, env=os.environ | {"QLSTM_REPORTS": str(reports)}, start_new_session=True)
@@ -130,7 +130,7 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="qlstm-slurm"))
     print(f"in {folder}, which stays if something fails", flush=True)
     unbroken, broken = folder / "unbroken", folder / "broken"
-    command = [sys.executable, "-m", "qlstm.run", "--profile", "smoke", "--no-notebook", "--jobs", "2", "--only", "figure_04",
+    command = [sys.executable, "-m", "qlstm", "run", "--profile", "smoke", "--no-notebook", "--jobs", "2", "--only", "figure_04",
                "--seeds", str(SELECTION["seeds"]), "--epochs", str(SELECTION["epochs"])]  # fmt: skip
     subprocess.run(command, env=os.environ | {"QLSTM_REPORTS": str(unbroken)}, check=True, stdout=subprocess.DEVNULL)
     say(f"unbroken: {len(configs)} runs of {SELECTION['epochs']} epochs")

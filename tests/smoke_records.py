@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
-from qlstm import RecordError, bench, grid, records, run
+from qlstm import RecordError, grid, run
+from qlstm.study import records
+from qlstm.workflow import bench
 
 torch.set_num_threads(1)
 for config in grid("smoke"):

@@ -1,7 +1,7 @@
 """``make soak``: a table of a profile, killed 20 times at random moments, against an unbroken run of it.
 
 Three ways in turn: ``kill -9`` of all processes of `make reproduce` at once; of its head alone, while its runs go on until
-the next kill; of all processes of ``python -m qlstm.run --no-notebook``. At the end every record must be equal to that of
+the next kill; of all processes of ``python -m qlstm run --no-notebook``. At the end every record must be equal to that of
 the unbroken run.
 ``python tests/soak.py [--kills 20] [--only table_3] [--profile smoke] [--epochs 600] [--seconds 16] [--seed 0]``
 """
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from qlstm import grid, records
-from qlstm.paths import ROOT
+from qlstm import grid
+from qlstm.study import records
 
 BUSY = 75  # the engine of a head that was killed alone still works
 
@@ -27,7 +27,10 @@ BUSY = 75  # the engine of a head that was killed alone still works
 def start(way, options, reports):
     """The command of a way, in a process group of its own."""
     selection = ["--profile", options.profile, "--only", options.only, "--epochs", str(options.epochs), "--jobs", "2"]
-    commands = {"reproduce": [str(ROOT / "workflow" / "reproduce.py")], "command": ["-m", "qlstm.run", "--no-notebook"]}
+    commands = {
+        "reproduce": ["-m", "qlstm", "reproduce"],
+        "command": ["-m", "qlstm", "run", "--no-notebook"],
+    }
     return subprocess.Popen([sys.executable, *commands[way], *selection], env=os.environ | {"QLSTM_REPORTS": str(reports)},
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from qlstm import ExperimentConfig, RecordError, bench, figures, grid, tables
+from qlstm import ExperimentConfig, RecordError, grid
+from qlstm.report import figures, tables
+from qlstm.workflow import bench
 
 
 def rows_of(rows):

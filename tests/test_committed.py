@@ -5,8 +5,9 @@ import subprocess
 
 import pytest
 
-from qlstm import records, tables
-from qlstm.paths import ROOT
+from qlstm.data.storage import ROOT
+from qlstm.report import tables
+from qlstm.study import records
 
 REPORTS = ROOT / "reports"
 

@@ -4,7 +4,9 @@ import json
 import pytest
 from test_tables import made_up, paper
 
-from qlstm import costs, data, files, grid, records
+from qlstm import data, grid
+from qlstm.data import files
+from qlstm.study import costs, records
 
 H100 = "NVIDIA H100, authors' code"
 

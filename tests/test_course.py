@@ -8,16 +8,17 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from qlstm import course, quantizers
+from qlstm import quantizers
+from qlstm.course import handouts
+from qlstm.course.exercises import EXERCISES, NotYet, check
+from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
-from qlstm.exercises import EXERCISES, NotYet, check
-from qlstm.paths import ROOT
 
-LESSONS = {path.stem: nbformat.read(path, as_version=4) for path in course.lessons()}
+LESSONS = {path.stem: nbformat.read(path, as_version=4) for path in handouts.lessons()}
 
 
 def of(lesson, tag):
-    return [cell for cell in lesson.cells if course.tagged(cell, tag)]
+    return [cell for cell in lesson.cells if handouts.tagged(cell, tag)]
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -46,7 +47,7 @@ def test_a_lesson_has_what_each_lesson_has(name):
     defined = [c for c in lesson.cells if c.cell_type == "code" and re.search(r"^\s*(def|class) ", c.source, re.M)]
     assert all(cell.source in stubs for cell in defined), "only exercises define functions"
     links = re.findall(r"\]\((\d\d_\w+\.ipynb)\)", text)
-    assert all((course.LEARN / link).exists() for link in links), links
+    assert all((handouts.LEARN / link).exists() for link in links), links
 
 
 def test_every_exercise_has_one_check_and_every_check_an_exercise():
@@ -62,29 +63,29 @@ NEEDED = {"01": "^import ", "02": "^import |^steps = ", "03": "^import |^d = |lo
 @pytest.mark.parametrize("name", LESSONS)
 def test_checks_fail_usefully_before_the_solution_and_pass_after_it(name, monkeypatch, capsys):
     """In this process, one version's exercises after the other's, as a student would run them."""
-    monkeypatch.chdir(course.LEARN)
+    monkeypatch.chdir(handouts.LEARN)
     threads, lesson, namespace = torch.get_num_threads(), LESSONS[name], {}
-    first = next(i for i, cell in enumerate(lesson.cells) if course.tagged(cell, "exercise"))
+    first = next(i for i, cell in enumerate(lesson.cells) if handouts.tagged(cell, "exercise"))
     for cell in lesson.cells[:first]:
         if cell.cell_type == "code" and re.search(NEEDED[name[:2]], cell.source, re.M):
             exec(cell.source, namespace)
-    for version, solved in ((course.handout, False), (course.solution, True)):
+    for version, solved in ((handouts.handout, False), (handouts.solution, True)):
         cells = version(lesson).cells
-        begin = next(i for i, cell in enumerate(cells) if course.tagged(cell, "exercise"))
+        begin = next(i for i, cell in enumerate(cells) if handouts.tagged(cell, "exercise"))
         for cell in [cell for cell in cells[begin:] if cell.cell_type == "code"]:
             capsys.readouterr()
-            if solved or not course.tagged(cell, "check"):
+            if solved or not handouts.tagged(cell, "check"):
                 exec(cell.source, namespace)
             else:
                 with pytest.raises(NotYet, match=rf"^Exercise {cell.metadata['exercise']}: .*`\w+"):
                     exec(cell.source, namespace)
-            if solved and course.tagged(cell, "check"):
+            if solved and handouts.tagged(cell, "check"):
                 assert capsys.readouterr().out.startswith(f"Exercise {cell.metadata['exercise']}: right. ")
     torch.set_num_threads(threads)
 
 
 def test_a_notebook_shows_one_line_and_no_stack():
-    source = "from qlstm import exercises\nexercises.check('1.2', steps=...)"
+    source = "from qlstm.course import exercises\nexercises.check('1.2', steps=...)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     NotebookClient(notebook, timeout=120, allow_errors=True).execute()
     (error,) = notebook.cells[0].outputs
@@ -138,7 +139,7 @@ def test_hand_outs_have_no_solution_and_no_output_and_leave_other_files_alone(tm
     own = tmp_path / "exercises" / "my.ipynb"
     own.parent.mkdir()
     own.write_text("mine")
-    course.write(tmp_path)
+    handouts.write(tmp_path)
     for name, lesson in LESSONS.items():
         student = nbformat.read(tmp_path / "exercises" / f"{name}.ipynb", as_version=4)
         teacher = nbformat.read(tmp_path / "solutions" / f"{name}.ipynb", as_version=4)
@@ -156,12 +157,12 @@ def test_hand_outs_have_no_solution_and_no_output_and_leave_other_files_alone(tm
 
 
 def test_a_hand_out_that_was_worked_in_is_kept(tmp_path, capsys):
-    assert course.write(tmp_path) == []
-    assert course.write(tmp_path) == []  # nobody worked in it
+    assert handouts.write(tmp_path) == []
+    assert handouts.write(tmp_path) == []  # nobody worked in it
     path = tmp_path / "exercises" / "01_quantizers.ipynb"
     worked = path.read_text().replace("steps = ...", "steps = 25")
     path.write_text(worked)
-    assert course.main(["write", str(tmp_path)]) == 0
+    assert handouts.main(["write", str(tmp_path)]) == 0
     assert f"kept, as worked in: {path.name} " in capsys.readouterr().out
     assert path.read_text() == worked
 
@@ -169,19 +170,19 @@ def test_a_hand_out_that_was_worked_in_is_kept(tmp_path, capsys):
 def test_grading_runs_the_students_notebook_with_the_lessons_checks(tmp_path):
     """Lesson 2, where 2.1 is right, 2.2 raises, 2.3 is wrong with its check removed, and 2.4 is not there."""
     (lesson,) = [lesson for name, lesson in LESSONS.items() if name.startswith("02")]
-    student = course.handout(lesson)
+    student = handouts.handout(lesson)
     student.cells = [c for c in student.cells if c.cell_type == "code" and c.id != "check-2-4"]
     answers = {"parameters": "parameters = 1153024", "def step": "def step(gates, c):\n    return nonsense",
                "steps_to_half": "steps_to_half = 6"}  # fmt: skip
     for cell in student.cells:
         for start, answer in answers.items():
-            if course.tagged(cell, "stub") and cell.source.startswith(start):
+            if handouts.tagged(cell, "stub") and cell.source.startswith(start):
                 cell.source = answer
         if cell.id == "check-2-3":
             cell.source = "print('Exercise 2.3: right.')"
     path = tmp_path / "02_the_lstm-ada.ipynb"
     nbformat.write(student, path)
-    found = course.grade(path)
+    found = handouts.grade(path)
     assert found["2.1"] == "right"
     assert "`step` raised" in found["2.2"]
     assert "more than half" in found["2.3"]
@@ -190,7 +191,7 @@ def test_grading_runs_the_students_notebook_with_the_lessons_checks(tmp_path):
 
 def test_grading_names_a_file_of_no_lesson(tmp_path, capsys):
     (tmp_path / "homework.ipynb").write_text("{}")
-    assert course.main(["grade", str(tmp_path / "homework.ipynb")]) == 1
+    assert handouts.main(["grade", str(tmp_path / "homework.ipynb")]) == 1
     error = capsys.readouterr().err
     assert "begins with none of 01_quantizers" in error
     assert len(error.strip().splitlines()) == 1

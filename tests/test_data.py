@@ -22,8 +22,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qlstm import data, images, paths
-from qlstm.data import CATALOGUE, DataError, Entry, File, load_dataset
+from qlstm import data
+from qlstm.data import CATALOGUE, DataError, Entry, File, images, load_dataset, storage
+from qlstm.data import text as texts
+from qlstm.study import records
 
 TEXT = b"\xef\xbb\xbfPrince Vasili,\r\n\xc3\xa9 " * 60  # a byte order mark, CR LF, a letter of two bytes
 MIRROR = os.environ.get("QLSTM_MIRROR")
@@ -74,7 +76,7 @@ def entry(monkeypatch):
     def enter(*urls, content=TEXT, **changes):
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         file = File("novel.txt", len(content), digest, "novels", urls)
-        read = partial(data._bytes_as_symbols, train=0.8, valid=0.1)
+        read = partial(texts.bytes_as_symbols, train=0.8, valid=0.1)
         monkeypatch.setitem(CATALOGUE, "novel", Entry("A Novel", (replace(file, **changes),), read))
 
     return enter
@@ -131,11 +133,11 @@ def test_bytes_are_symbols_and_nothing_is_translated(entry, raw):
 
 def test_words_become_characters():
     lines = b" no it was n't \n the <unk> N \n"
-    assert data._words_to_characters([lines]) == ["no_it_was_n't\nthe_<unk>_N\n"]
+    assert texts.words_to_characters([lines]) == ["no_it_was_n't\nthe_<unk>_N\n"]
 
 
 def test_words_are_what_white_space_separates():
-    assert data._words([b" no it was n't \n the\t<unk>  N \n", b"\nend"]) == [
+    assert texts.words_prepared([b" no it was n't \n the\t<unk>  N \n", b"\nend"]) == [
         "no it was n't <eos> the <unk> N <eos>",
         "<eos> end",
     ]
@@ -155,13 +157,13 @@ def test_words_are_what_white_space_separates():
     ],
 )
 def test_tokens(text, words):
-    assert data._tokens(text) == words.split()
+    assert texts.tokens(text) == words.split()
 
 
 def test_rare_words_are_counted_in_the_training_part_only():
     words = ["twice", "once", *["a"] * 13, "twice", "once", "new", "new", "twice"]  # 16 / 2 / 2
     train = " ".join(["twice", "<unk>", *["a"] * 13, "twice"])
-    assert data._rare_words_replaced(words) == [train, "<unk> <unk>", "<unk> twice"]
+    assert texts.rare_words_replaced(words) == [train, "<unk> <unk>", "<unk> twice"]
 
 
 def test_counts_that_differ_from_the_catalogue(entry, raw, monkeypatch):
@@ -176,7 +178,7 @@ def test_counts_that_differ_from_the_catalogue(entry, raw, monkeypatch):
 @settings(deadline=None)
 @given(st.text(min_size=1), st.data())
 def test_encode_decode(text, draw):
-    dataset = data._dataset("t", data._cut(text, 0.8, 0.1), "utf-8", True, "")
+    dataset = texts.text_dataset("t", texts.cut(text, 0.8, 0.1), "utf-8", True, "")
     some = draw.draw(st.text(st.sampled_from(text)))
     assert dataset.decode(dataset.encode(some)) == some
     assert dataset.encode(some).dtype == dataset.train.dtype
@@ -187,7 +189,7 @@ def test_encode_more_than_256_symbols():
     # the last has more ids than there are code points below the surrogates
     for n, dtype in ((256, torch.uint8), (257, torch.int32), (0x10000, torch.int32)):
         text = "".join(map(chr, range(0xE000, 0xE000 + n)))
-        ids = data._encode(text, tuple(text))
+        ids = texts.encode(text, tuple(text))
         assert torch.equal(ids, torch.arange(len(text), dtype=dtype))
 
 
@@ -202,9 +204,9 @@ WORDS = st.lists(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=
 @settings(deadline=None)
 @given(WORDS, st.data())
 def test_encode_decode_words(words, draw):
-    parts = [" ".join(part) for part in data._cut(words, 0.8, 0.1) if part]
+    parts = [" ".join(part) for part in texts.cut(words, 0.8, 0.1) if part]
     parts += [""] * (3 - len(parts))
-    dataset = data._dataset("t", parts, "utf-8", True, "", "word")
+    dataset = texts.text_dataset("t", parts, "utf-8", True, "", "word")
     assert dataset.vocabulary == tuple(sorted(set(words)))
     some = draw.draw(st.lists(st.sampled_from(words)))
     assert dataset.decode(dataset.encode(" ".join(some))) == " ".join(some)
@@ -213,19 +215,19 @@ def test_encode_decode_words(words, draw):
 
 
 def test_encode_unknown_word():
-    dataset = data._dataset("t", ["a b a", "b", "a"], "utf-8", True, "", "word")
+    dataset = texts.text_dataset("t", ["a b a", "b", "a"], "utf-8", True, "", "word")
     assert dataset.encode("\n b\u2003a  b\r\n").tolist() == [1, 0, 1]
     assert len(dataset.encode("")) == 0
     with pytest.raises(DataError, match="'B' is not among the 2 symbols"):
         dataset.encode("a B")
-    dataset = data._dataset("t", ["! <unk>", "b", "a"], "utf-8", True, "", "word")
+    dataset = texts.text_dataset("t", ["! <unk>", "b", "a"], "utf-8", True, "", "word")
     assert dataset.decode(dataset.encode("! B b C")) == "! <unk> b <unk>"
     assert dataset.sha256 == hashlib.sha256(b"! <unk> b a").hexdigest()
 
 
 def test_characters_spell_unknown():
     """Only words may be unknown: "<unk>" in a text of characters is five symbols."""
-    dataset = data._dataset("t", ["<unk>", "a", "b"], "utf-8", True, "")
+    dataset = texts.text_dataset("t", ["<unk>", "a", "b"], "utf-8", True, "")
     with pytest.raises(DataError, match="'x' is not among the 7 symbols"):
         dataset.encode("ax")
 
@@ -324,7 +326,7 @@ def test_penn_word(monkeypatch):
     assert (text.vocabulary_size, text.unit, text.reduced) == (10_000, "word", False)
     assert text.decode(text.train[:3]) == "aer banknote berlitz"
     assert text.sha256 == "d3191392a220cc2926697b73b529521299578d580ba18763fc725cf314c89b7b"  # by awk
-    assert text.decode(text.encode("the Wall street")) == "the <unk> street"
+    assert text.decode(texts.encode("the Wall street")) == "the <unk> street"
 
 
 @real_data
@@ -570,11 +572,11 @@ def test_unknown_name():
 
 def test_text_of_ones_own(tmp_path):
     text = "\ufeffWie schön leuchtet der Morgenstern\r\n" * 100
-    path = put(tmp_path / "hymn.txt", text.encode())
+    path = put(tmp_path / "hymn.txt", texts.encode())
     hymn = load_dataset(str(path))
     assert (hymn.name, data.title(str(path)), hymn.reduced) == (str(path), "hymn.txt", True)
     assert hymn.decode(torch.cat([hymn.train, hymn.valid, hymn.test])) == text
-    assert hymn.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert hymn.sha256 == hashlib.sha256(texts.encode()).hexdigest()
     assert len(hymn.train) == int(0.8 * len(text))
     assert data.vocabulary_size(str(path)) == len(set(text))
 
@@ -606,10 +608,10 @@ def test_not_a_text(tmp_path, content, reason):
 
 def test_words_of_ones_own(tmp_path):
     text = "The Knight - \r\n\r\nerrant once!\n" * 200 + "singular\n" + "the dragon\n" * 200
-    path = str(put(tmp_path / "tale.txt", text.encode()))
+    path = str(put(tmp_path / "tale.txt", texts.encode()))
     tale = load_dataset(path, task="word_lm")
     assert (tale.name, tale.reduced, tale.unit, tale.source) == (path, True, "word", path)
-    words = data._tokens(text)
+    words = texts.tokens(text)
     n = len(words)
     assert [len(tale.train), len(tale.valid), len(tale.test)] == [int(0.8 * n), int(0.1 * n), n - int(0.9 * n)]
     assert tale.vocabulary == ("!", "-", "<eos>", "<unk>", "dragon", "errant", "knight", "once", "the")
@@ -618,7 +620,7 @@ def test_words_of_ones_own(tmp_path):
     assert tale.sha256 == hashlib.sha256(together.encode()).hexdigest()
     assert data.vocabulary_size(path, task="word_lm") == 9
     assert (
-        load_dataset(path, "char_lm").sha256 == load_dataset(path).sha256 == hashlib.sha256(text.encode()).hexdigest()
+        load_dataset(path, "char_lm").sha256 == load_dataset(path).sha256 == hashlib.sha256(texts.encode()).hexdigest()
     )
     inputs, targets = next(data.minibatches(tale.train, 4, 10))
     assert inputs.dtype == targets.dtype == torch.int64
@@ -909,7 +911,7 @@ def test_minibatches_errors_come_at_once(sizes):
 def test_folders(monkeypatch, tmp_path):
     monkeypatch.delenv("QLSTM_DATA")
     monkeypatch.delenv("QLSTM_REPORTS", raising=False)
-    assert (paths.raw_data(), paths.reports()) == (paths.ROOT / "data" / "raw", paths.ROOT / "reports")
+    assert (storage.raw_data(), records.reports()) == (storage.ROOT / "data" / "raw", storage.ROOT / "reports")
     monkeypatch.setenv("QLSTM_DATA", str(tmp_path))
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
-    assert paths.raw_data() == paths.reports() == tmp_path
+    assert storage.raw_data() == records.reports() == tmp_path

@@ -9,8 +9,8 @@ import warnings
 import pytest
 import torch
 
-from qlstm import reference
-from qlstm.paths import ROOT
+from qlstm.data.storage import ROOT
+from qlstm.report import api_reference
 
 # the kernels are called by triton.py alone, and their many arguments explained once, in its comments
 SOURCES = sorted(path for path in (ROOT / "qlstm").rglob("*.py") if path.stem != "triton_kernels")
@@ -95,7 +95,7 @@ def test_examples_come_out_as_written(path):
     ],
 )
 def test_a_formula_in_plain_text_as_latex(formula, tex):
-    assert reference.tex(formula).split() == tex.split()
+    assert api_reference.tex(formula).split() == tex.split()
 
 
 def test_a_docstring_on_the_site():
@@ -109,7 +109,7 @@ def test_a_docstring_on_the_site():
     >>> 1 + 1
     2
     """
-    shown = reference.docstring(text, "qlstm.quantizers", {"qlstm.quantizers.bwn": "q.html#bwn"})
+    shown = api_reference.docstring(text, "qlstm.quantizers", {"qlstm.quantizers.bwn": "q.html#bwn"})
     assert '<p>Codes of <code>weight</code>; see <a href="q.html#bwn"><code>bwn</code></a>, <em>once</em>.</p>' in shown
     assert re.search(r'<math[^>]* display="block"[^>]*>\s*<mover', shown)
     assert "<ol><li>First | second.</li><li>Third.</li></ol>" in shown
@@ -117,10 +117,10 @@ def test_a_docstring_on_the_site():
 
 
 def test_no_formula_is_left_as_it_was_written():
-    for module in reference.modules():
+    for module in api_reference.modules():
         members = [member for entry in module.entries for member in entry.members]
         for text in [module.text, *(entry.text for entry in [*module.entries, *members] if entry.text)]:
-            shown = reference.docstring(text, module.name, {}) if text else ""
+            shown = api_reference.docstring(text, module.name, {}) if text else ""
             assert 'class="formula-error"' not in shown
             assert not re.search(r"<math(?:(?!</math>).)*[:`]{2}", shown, re.S), (
                 f"{module.name}: text taken for a formula"

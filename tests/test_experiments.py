@@ -5,10 +5,11 @@ import nbformat
 import pytest
 
 from qlstm import ConfigError, DataError, ExperimentConfig, data, grid
-from qlstm.experiments import ARTEFACTS, FROM_ALL, PAPER_DATASETS, PROFILES, STAND_INS, TABLE_ROWS, VARIANTS
-from qlstm.paths import ROOT
-from qlstm.tables import label
-from qlstm.train import learning_rate
+from qlstm.data.storage import ROOT
+from qlstm.report.tables import label
+from qlstm.study.config import PAPER_DATASETS, PROFILES, VARIANTS
+from qlstm.study.grid import ARTEFACTS, FROM_ALL, STAND_INS, TABLE_ROWS
+from qlstm.study.training import learning_rate
 
 
 @pytest.mark.parametrize(

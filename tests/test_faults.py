@@ -13,11 +13,9 @@ from test_tables import made_up
 from test_train import TINY, comparable, quiet
 
 import qlstm
-from qlstm import grid, records, train
-from qlstm.paths import ROOT
-
-sys.path.insert(0, str(ROOT / "workflow"))
-import reproduce as workflow
+from qlstm import grid
+from qlstm.study import records, training
+from qlstm.workflow import reproduce as workflow
 
 KILLED_WHILE_WRITING = """
 import functools, os, signal
@@ -94,7 +92,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_named_and_with_room_the_run_goes_on(small_disk, tmp_path):
     disk, enlarge = small_disk
     run_id = "python_help-ter_connect-none-seed0"
-    command = [sys.executable, "-m", "qlstm.run", "--profile", "smoke", "--no-notebook", run_id]
+    command = [sys.executable, "-m", "qlstm", "run", "--profile", "smoke", "--no-notebook", run_id]
     full = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"QLSTM_REPORTS": str(disk)})
     assert full.returncode == 1
     assert full.stderr.startswith(f"error: {run_id}: ")
@@ -109,7 +107,7 @@ def test_a_full_disk_is_named_and_with_room_the_run_goes_on(small_disk, tmp_path
 
 
 def test_a_gpu_out_of_memory_says_the_way_out_and_keeps_the_epochs(tmp_path, monkeypatch):
-    plain = train._Run._train
+    plain = training._Run._train
 
     def too_large(self, *arguments):
         if len(self.epochs) == 3:
@@ -119,7 +117,7 @@ def test_a_gpu_out_of_memory_says_the_way_out_and_keeps_the_epochs(tmp_path, mon
         return plain(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train._Run, "_train", too_large)
+        patch.setattr(training._Run, "_train", too_large)
         with pytest.raises(
             MemoryError, match=rf"^{TINY.run_id}: CUDA out of memory\. .*JOBS=1.*goes on after"
         ) as error:

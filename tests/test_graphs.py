@@ -9,9 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import qlstm
-from qlstm import ExperimentConfig, graphs, train
+from qlstm import ExperimentConfig
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS
+from qlstm.study import cuda_graphs, training
 
 SMALL = dict(profile="smoke", hidden_size=6, batch_size=4, epochs=3)
 CHARACTERS = ExperimentConfig(**SMALL, steps=5, max_train=400)
@@ -71,13 +72,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:This instance was constructed wi
 def losses_and_parameters(config, recorder=None, report=pytest.fail):
     """Of ten updates: with a new start, another learning rate and a shorter minibatch in between."""
     torch.manual_seed(1)
-    model = train.build_model(config).double().train()  # where rounding is no matter
+    model = training.build_model(config).double().train()  # where rounding is no matter
     model.rnn.backend = "naive"
-    optimizer = train.make_optimizer(config, model)
+    optimizer = training.make_optimizer(config, model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_recorder", lambda device: recorder)
-        step = train.make_step(config, model, optimizer, report)
-    assert isinstance(step, graphs.GraphedStep) == (recorder is not None)
+        patch.setattr(training, "make_recorder", lambda device: recorder)
+        step = training.make_step(config, model, optimizer, report)
+    assert isinstance(step, cuda_graphs.GraphedStep) == (recorder is not None)
     state, losses, given = None, [], []
     for number in range(10):
         steps = config.steps - (number == 7)
@@ -101,7 +102,7 @@ def losses_and_parameters(config, recorder=None, report=pytest.fail):
     return losses, model.state_dict()
 
 
-RECORDED = sorted({*itertools.product([CHARACTERS.task], set(QUANTIZERS) - {"sbn", "stn", *train.WAITING}, ["layer"]),
+RECORDED = sorted({*itertools.product([CHARACTERS.task], set(QUANTIZERS) - {"sbn", "stn", *training.WAITING}, ["layer"]),
                    *itertools.product([WORDS.task, IMAGES.task], ["binary_connect"], NORMALIZERS),
                    (CHARACTERS.task, "sbn", "batch_separate"), (CHARACTERS.task, "stn", "batch_separate")})  # fmt: skip
 
@@ -127,8 +128,8 @@ def test_a_whole_run_and_a_resumed_one(tmp_path, monkeypatch, config):
     if config is not SBN:
         config = dataclasses.replace(config, quantizer="lab", normalizer="batch_separate")
     plain = qlstm.run(config, tmp_path / "plain", report=lambda line: None, device="cpu", backend="naive")
-    monkeypatch.setattr(train, "make_recorder", lambda device: Tape())
-    kept, epoch = train._Run._keep_epoch, []
+    monkeypatch.setattr(training, "make_recorder", lambda device: Tape())
+    kept, epoch = training._Run._keep_epoch, []
 
     def killed(self, number, line):
         kept(self, number, line)
@@ -136,7 +137,7 @@ def test_a_whole_run_and_a_resumed_one(tmp_path, monkeypatch, config):
         if epoch == [0, 1]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train._Run, "_keep_epoch", killed)
+    monkeypatch.setattr(training._Run, "_keep_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
         qlstm.run(config, tmp_path / "recorded", report=lambda line: None, device="cpu", backend="naive")
     recorded = qlstm.run(config, tmp_path / "recorded", report=lambda line: None, device="cpu", backend="naive")
@@ -164,10 +165,12 @@ def test_a_step_that_cannot_be_recorded_goes_on_as_it_is():
 
 @pytest.mark.parametrize("own", [dict(quantizer="lat"), dict(quantizer="alternating"), dict(quantizer="torch:sign")])
 def test_a_step_that_waits_for_a_value_is_not_recorded(monkeypatch, own):
-    monkeypatch.setattr(train, "make_recorder", lambda device: pytest.fail)
+    monkeypatch.setattr(training, "make_recorder", lambda device: pytest.fail)
     config = dataclasses.replace(CHARACTERS, **own)
-    model = train.build_model(config)
-    assert not isinstance(train.make_step(config, model, train.make_optimizer(config, model)), graphs.GraphedStep)
+    model = training.build_model(config)
+    assert not isinstance(
+        training.make_step(config, model, training.make_optimizer(config, model)), cuda_graphs.GraphedStep
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
@@ -181,7 +184,7 @@ def test_a_graph_on_a_gpu_trains_as_its_steps_do(monkeypatch, config, normalizer
     config, lines = dataclasses.replace(config, quantizer="bwn", normalizer=normalizer), []
     recorded = qlstm.run(config, report=lines.append, backend=backend, device="cuda")
     assert not any("cannot be recorded" in line for line in lines)
-    monkeypatch.setattr(train, "make_recorder", lambda device: None)
+    monkeypatch.setattr(training, "make_recorder", lambda device: None)
     plain = qlstm.run(config, report=lines.append, backend=backend, device="cuda")
     assert recorded["environment"]["backend"] == backend
     assert recorded["test_metric"] == pytest.approx(plain["test_metric"], rel=1e-3)
@@ -195,6 +198,6 @@ def test_random_numbers_after_a_recording_that_failed():
     expected = torch.rand(4, device=device)
     torch.cuda.set_rng_state(state)
     with pytest.raises(RuntimeError):
-        graphs.CudaGraph(device).record(lambda: torch.rand(4, device=device).sum().item())
+        cuda_graphs.CudaGraph(device).record(lambda: torch.rand(4, device=device).sum().item())
     assert torch.equal(torch.rand(4, device=device), expected)
     assert not torch.equal(numbers, expected)

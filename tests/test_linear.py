@@ -1,10 +1,10 @@
-"""qlstm.linear against torch's own product."""
+"""qlstm.recurrence.linear against torch's own product."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from qlstm import linear
+from qlstm.recurrence import linear
 
 
 def derivatives(product, x, weight, bias):

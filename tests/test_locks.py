@@ -11,13 +11,11 @@ import time
 import filelock
 import pytest
 
-from qlstm import gpus, locks
+from qlstm.study import locks, machine
 
 
 def test_held_as_long_as_the_process_lives(tmp_path):
-    script = (
-        f"import pathlib, sys, time\nfrom qlstm import locks\nwith locks.exclusive(pathlib.Path({str(tmp_path)!r})):\n"
-    )
+    script = f"import pathlib, sys, time\nfrom qlstm.study import locks\nwith locks.exclusive(pathlib.Path({str(tmp_path)!r})):\n"
     script += "    print('in', flush=True)\n    time.sleep(60)"
     assert not locks.held(tmp_path)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -61,7 +59,7 @@ def test_the_holder_makes_itself_heard(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def machine(tmp_path, monkeypatch):
+def three_gpus(tmp_path, monkeypatch):
     """A machine with three GPUs: its nvidia-smi."""
     (tmp_path / "bin").mkdir()
     smi = tmp_path / "bin" / "nvidia-smi"
@@ -77,7 +75,7 @@ def machine(tmp_path, monkeypatch):
 
 def hold():
     """Another process that takes a GPU; its name."""
-    script = "import os, time\nfrom qlstm import gpus\nwith gpus.one_gpu():\n"
+    script = "import os, time\nfrom qlstm.study import machine\nwith machine.one_gpu():\n"
     script += "    print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n    time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     return process, process.stdout.readline().strip()
@@ -89,22 +87,22 @@ def end(process):
     process.stdout.close()
 
 
-@pytest.mark.usefixtures("machine")
+@pytest.mark.usefixtures("three_gpus")
 def test_a_run_takes_the_gpu_that_the_fewest_use(monkeypatch):
-    assert gpus.visible() == ["0", "1", "2"]
-    assert gpus.side_by_side() == 3 * gpus.GPU_SLOTS
+    assert machine.visible() == ["0", "1", "2"]
+    assert machine.side_by_side() == 3 * machine.GPU_SLOTS
     holders = [hold() for _ in range(5)]
     try:
         assert [name for _, name in holders] == ["0", "1", "2", "0", "1"]
-        with gpus.one_gpu() as name:
+        with machine.one_gpu() as name:
             assert name == os.environ["CUDA_VISIBLE_DEVICES"] == "2"
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
         end(holders[1][0])  # kill -9 frees its slot
         end(holders[4][0])
-        with gpus.one_gpu() as name:
+        with machine.one_gpu() as name:
             assert name == "1"
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
-        with gpus.one_gpu() as name:
+        with machine.one_gpu() as name:
             assert name == "2"
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,2"
     finally:
@@ -114,30 +112,30 @@ def test_a_run_takes_the_gpu_that_the_fewest_use(monkeypatch):
 
 @pytest.mark.parametrize(
     ("device", "rates", "slots"),
-    [("Fast GPU", {1: 10, 2: 17, 4: 19, 8: 18}, 4), ("Fast GPU", {1: 10, 2: 9}, 1), ("Fast GPU", {}, gpus.GPU_SLOTS),
-     ("Other", {1: 10, 2: 9}, gpus.GPU_SLOTS)],
+    [("Fast GPU", {1: 10, 2: 17, 4: 19, 8: 18}, 4), ("Fast GPU", {1: 10, 2: 9}, 1), ("Fast GPU", {}, machine.GPU_SLOTS),
+     ("Other", {1: 10, 2: 9}, machine.GPU_SLOTS)],
 )  # fmt: skip
-@pytest.mark.usefixtures("machine")
+@pytest.mark.usefixtures("three_gpus")
 def test_as_many_runs_share_a_gpu_as_the_benchmark_found(tmp_path, monkeypatch, device, rates, slots):
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
     (tmp_path / "bench").mkdir()
     found = [{"shape": "character", "processes": count, "steps_per_s": rate} for count, rate in rates.items()]
     record = {"environment": {"device": device}, "rows": [], "side_by_side": found}
     (tmp_path / "bench" / "machine.json").write_text(json.dumps(record))
-    assert gpus.side_by_side() == 3 * slots
+    assert machine.side_by_side() == 3 * slots
 
 
 @pytest.mark.parametrize(
     ("visible", "names"),
     [("", []), ("-1", []), ("3", ["3"]), ("0, 5", ["0", "5"]), ("GPU-a,MIG-b", ["GPU-a", "MIG-b"])],
 )
-@pytest.mark.usefixtures("machine")
+@pytest.mark.usefixtures("three_gpus")
 def test_what_the_environment_allows_counts(monkeypatch, visible, names):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus.visible() == names
-    assert gpus.side_by_side() == len(names) * gpus.GPU_SLOTS or min(gpus.cores(), 8)
+    assert machine.visible() == names
+    assert machine.side_by_side() == len(names) * machine.GPU_SLOTS or min(machine.cores(), 8)
     if len(names) < 2:
-        with gpus.one_gpu() as name:
+        with machine.one_gpu() as name:
             assert name is None
             assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 

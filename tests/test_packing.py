@@ -15,13 +15,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from qlstm import ConfigError, ExperimentConfig, packing, quantizers, size_kb, train
-from qlstm.experiments import TABLE_ROWS
+from qlstm import ConfigError, ExperimentConfig, packing, quantizers, size_kb
 from qlstm.layer import QuantGRU, QuantLSTM
 from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
 from qlstm.packing import PackedError, load_packed, pack_codes, packed_bytes, save_packed, unpack_codes
 from qlstm.quantizers import QUANTIZERS, Quantized
+from qlstm.study import training
+from qlstm.study.grid import TABLE_ROWS
 
 examples = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 STEPS, SAMPLES = 4, 3
@@ -293,7 +294,7 @@ def test_a_binary_file_is_some_32_times_smaller(tmp_path):
 def difference(config):
     """Bytes of the file over those of the formula; of the model no value is needed."""
     with torch.device("meta"):
-        model = train.build_model(config)
+        model = training.build_model(config)
     return packed_bytes(model) - 1024 * size_kb(config)
 
 

@@ -1,6 +1,6 @@
 """The golden test: small networks of every kind, trained, give the numbers that were stored.
 
-After a change that means to give other numbers: append an entry to ``CHANGES`` of ``qlstm/recipe.py`` that names the runs
+After a change that means to give other numbers: append an entry to ``CHANGES`` of ``qlstm/study/recipe.py`` that names the runs
 it touches, then ``python tests/test_recipe.py`` stores the new ones. It refuses numbers that move without a new recipe.
 """
 
@@ -19,9 +19,10 @@ import pytest
 import torch
 from tolerances import TOLERANCES
 
-from qlstm import ExperimentConfig, run, train
-from qlstm.recipe import CHANGES, recipe
+from qlstm import ExperimentConfig, run
 from qlstm.recurrence import cpu
+from qlstm.study import training
+from qlstm.study.recipe import CHANGES, recipe
 
 STORED = Path(__file__).with_name("golden.json")
 TEXT = dict(hidden_size=12, steps=10, batch_size=4, epochs=13, max_train=124)
@@ -138,7 +139,7 @@ def moved(name: str, found: list[float], stored: dict, *, exact: bool) -> str:
     k, a, b = wrong[0]
     return (
         f"{name}: training gives other numbers than before, first in epoch {k // 2 + 1}: {a!r} in place of {b!r}. "
-        "If that is a mistake, mend it. If it is meant, append to CHANGES in qlstm/recipe.py what is other and which "
+        "If that is a mistake, mend it. If it is meant, append to CHANGES in qlstm/study/recipe.py what is other and which "
         "runs it touches (their records are outdated by it), then store the new numbers: python tests/test_recipe.py"
     )
 
@@ -179,14 +180,14 @@ SHOWING = [
 
 
 def changed(monkeypatch, *replacements, before=""):
-    """Put ``qlstm.train.update`` in the place of itself, its source changed, as of another file."""
-    source = inspect.getsource(train.update)
+    """Put ``qlstm.study.training.update`` in the place of itself, its source changed, as of another file."""
+    source = inspect.getsource(training.update)
     for old, new in replacements:
         assert old in source
         source = source.replace(old, new)
-    namespace = dict(vars(train))
+    namespace = dict(vars(training))
     exec(compile(before + source, "elsewhere.py", "exec"), namespace)
-    monkeypatch.setattr(train, "update", namespace["update"])
+    monkeypatch.setattr(training, "update", namespace["update"])
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)

@@ -17,8 +17,9 @@ import torch
 from tolerances import assert_close
 from torch.nn import functional as F
 
-from qlstm import ExperimentConfig, SequenceClassifier, load_dataset, train
-from qlstm.images import image_minibatches
+from qlstm import ExperimentConfig, SequenceClassifier, load_dataset
+from qlstm.data.images import image_minibatches
+from qlstm.study import training
 
 STOCHASTIC = ("sbn", "stn")
 NORMALIZERS = ("none", "weight", "layer", "batch_separate", "batch_shared")
@@ -287,9 +288,9 @@ def assert_same_training(config, recipe, rate, minibatch):
 
     ``rate``: the port's, of an epoch and the number of epochs; ``minibatch`` draws a minibatch.
     """
-    model = train.build_model(config).double()
+    model = training.build_model(config).double()
     model.rnn.backend = "naive"
-    optimizer = train.make_optimizer(config, model)
+    optimizer = training.make_optimizer(config, model)
     port = Port(recipe, values_of(model))
     seeds = itertools.count()
 
@@ -303,7 +304,7 @@ def assert_same_training(config, recipe, rate, minibatch):
         expected = port.update(numbers, targets, rate(epoch, config.epochs))
         torch.manual_seed(seed)
         clip_norm, carry_state = config.clip_norm, config.carry_state
-        loss, state = train.update(model, optimizer, inputs, targets, state, clip_norm, carry_state)
+        loss, state = training.update(model, optimizer, inputs, targets, state, clip_norm, carry_state)
         assert_close(loss.item(), expected, "float64_trained")
         return loss, state
 
@@ -321,7 +322,7 @@ def assert_same_training(config, recipe, rate, minibatch):
     for epoch in range(1, config.epochs + 1):
         if recipe.quantizer in STOCHASTIC:
             port.reset_adam()
-        train._Run._train(run, train.learning_rate(config, epoch, []))
+        training._Run._train(run, training.learning_rate(config, epoch, []))
     assert next(seeds) == 2 * config.epochs
     values = values_of(model)
     assert values.keys() == port.values.keys()
@@ -400,7 +401,7 @@ def test_sequential_mnist_of_sbn_and_stn(quantizer):
 def test_characters_of_sbn_and_stn(quantizer):
     config = configure("char_lm", quantizer, "batch_separate", steps=10)
     recipe = stochastic_release(quantizer, noisy=(), every_step=True)
-    symbols = train.build_model(config).rnn.input_size
+    symbols = training.build_model(config).rnn.input_size
     minibatch = draws(config.steps, symbols=symbols)
     assert_same_training(config, recipe, lambda epoch, epochs: 0.002, minibatch)
 
@@ -426,7 +427,7 @@ def assert_common_start(values, units):
 def test_initial_values_of_the_papers_release(normalizer):
     d = 64
     config = configure("sequential_image", "binary_connect", normalizer, hidden_size=d)
-    values = values_of(train.build_model(config))
+    values = values_of(training.build_model(config))
     assert_common_start(values, d)
     assert_orthonormal(values["w_x"])
     i, f, a, o = values["w_h"].chunk(4)
@@ -451,7 +452,7 @@ def test_initial_values_of_the_papers_release(normalizer):
 def test_initial_values_of_sbn_and_stn(quantizer, task):
     d = 64
     config = configure(task, quantizer, "batch_separate", hidden_size=d)
-    values = values_of(train.build_model(config))
+    values = values_of(training.build_model(config))
     assert_common_start(values, d)
     assert_orthonormal(values["decoder_weight"])
     for which in ("x", "h"):

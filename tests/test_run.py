@@ -1,4 +1,4 @@
-"""The command `python -m qlstm.run`, with plain processes in place of notebooks."""
+"""The command `python -m qlstm run`, with plain processes in place of notebooks."""
 
 import json
 import os
@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from qlstm import grid, records
+from qlstm import grid
+from qlstm.study import records
 
-COMMAND = [sys.executable, "-m", "qlstm.run", "--profile", "smoke", "--no-notebook"]
+COMMAND = [sys.executable, "-m", "qlstm", "run", "--profile", "smoke", "--no-notebook"]
 RUN = "python_help-bwn-none-seed0"
 ABSENT = ["pandas", "scipy", "matplotlib", "seaborn", "jinja2", "psutil", "pooch", "tqdm", "papermill", "IPython",
           "nbconvert", "nbformat", "snakemake", "tabulate", "ipywidgets"]  # fmt: skip

@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_tables import made_up
 
-from qlstm import ExperimentConfig, scorecard, tables, verdicts
-from qlstm.experiments import STAND_INS, STATISTICS_EXPERIMENT, VARIANTS
-from qlstm.scorecard import CLAIMS, FALSE, HOLDS, UNTESTED
+from qlstm import ExperimentConfig
+from qlstm.report import scorecard, tables, verdicts
+from qlstm.report.scorecard import CLAIMS, FALSE, HOLDS, UNTESTED
+from qlstm.study.config import VARIANTS
+from qlstm.study.grid import STAND_INS, STATISTICS_EXPERIMENT
 
 # the rule for verdicts
 

@@ -11,8 +11,10 @@ import pytest
 from pygments.styles import get_style_by_name
 from test_tables import made_up
 
-from qlstm import ExperimentConfig, pages, records, site
-from qlstm.paths import ROOT
+from qlstm import ExperimentConfig
+from qlstm.data.storage import ROOT
+from qlstm.report import pages, site
+from qlstm.study import records
 
 PIXEL = base64.b64encode(
     bytes.fromhex(
@@ -122,8 +124,9 @@ def test_the_site_has_every_lesson_module_and_result(built):
         assert f"notebooks/learn/{lesson.stem}.html" in home.links
     assert {"smoke/index.html", "smoke/notebooks/report/table_2.html", "api/index.html"} <= set(home.links)
     reference = Page((built / "api" / "index.html").read_text())
-    for path in (ROOT / "qlstm").glob("[a-z]*.py"):
-        assert f"qlstm.{path.stem}.html" in reference.links
+    for path in (ROOT / "qlstm").rglob("[a-z]*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        assert f"{name}.html" in reference.links
     assert "qlstm.layer.html#QuantLSTM" in reference.links
     shown = (built / "smoke" / "index.html").read_text()
     assert "Scorecard" in shown

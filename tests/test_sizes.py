@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qlstm import ExperimentConfig, QuantLSTM, round_half_up, size_kb
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS
-from qlstm.train import build_model
+from qlstm.study.training import build_model
 
 MISPRINTS = {
     ("penn_char", 512, "stn", "batch_separate"): (3521, 3925),

@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 import scipy
 
-from qlstm import ExperimentConfig, figures, records, report, tables
-from qlstm.experiments import ARTEFACTS, DEEP_ROWS, GRU_ROWS, METRICS, STATISTICS_EXPERIMENT, TABLE_ROWS
-from qlstm.recipe import recipe
-from qlstm.sizes import size_kb
+from qlstm import ExperimentConfig
+from qlstm.report import figures, profile_page, tables
+from qlstm.study import records
+from qlstm.study.config import METRICS
+from qlstm.study.grid import ARTEFACTS, DEEP_ROWS, GRU_ROWS, STATISTICS_EXPERIMENT, TABLE_ROWS
+from qlstm.study.recipe import recipe
+from qlstm.study.sizes import size_kb
 
 
 def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, seconds=3.0, rate=1.0, growing=None,
@@ -527,7 +530,7 @@ def test_figure_4_tells_characters_and_words_apart(texts):
 
 def test_every_figure_of_the_paper_has_a_name_and_a_caption():
     assert set(figures.NAMES) == set(figures.CAPTIONS) == {name for name in ARTEFACTS if name.startswith("figure")}
-    assert set(figures.NAMES) <= set(report.FIGURES)
+    assert set(figures.NAMES) <= set(profile_page.FIGURES)
 
 
 def test_gradient_lines_show_the_norms_in_thousandths():
@@ -620,7 +623,7 @@ def page_of(found, folder, profile="quick", failures=None):
         records.save(record, place / "record.json")
     (folder / profile).mkdir(exist_ok=True)
     (folder / profile / "plan.json").write_text(json.dumps({"failures": failures or {}}))
-    return report.page(profile, folder)
+    return profile_page.page(profile, folder)
 
 
 def test_the_page_shows_the_scorecard_and_what_failed(tmp_path):
@@ -645,9 +648,9 @@ def test_the_page_shows_tables_and_figures_that_were_made(tmp_path):
         (tmp_path / "quick" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "quick" / name).write_text(f"content of {name}")
     page = page_of([made_up(quick(), 2.0), made_up(quick("bwn", "layer", dataset="digits"), diverged=True)], tmp_path)
-    assert report.TABLES["table_3"] in page
+    assert profile_page.TABLES["table_3"] in page
     assert "content of tables/gru.html" in page
-    assert report.TABLES["table_2"] not in page
+    assert profile_page.TABLES["table_2"] not in page
     assert "figure_09.png" in page
     assert "figure_08.png" not in page
     assert "N/A (diverged)" in page

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tolerances import assert_close
 from torch.nn import functional as F
 
-from qlstm import ConfigError, Quantized, QuantLSTM, slips, theory
+from qlstm import ConfigError, Quantized, QuantLSTM
 from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.quantizers import QUANTIZERS, sign
+from qlstm.study.theory import propositions, slips
 
 DOUBLE = torch.float64
 NORMALIZERS = ["none", "weight", "layer", "batch_shared", "batch_separate"]
@@ -72,12 +73,12 @@ def test_the_bound_holds(cell, normalizer, proposition, sizes, scale, state_scal
     m = data.draw(st.integers(1, steps))
     model = make(cell, normalizer, d, layers, quantizer, seed, scale)
     inputs, targets, state = batch(model, steps, samples, seed, state_scale)
-    found = theory.bounds(model, inputs, targets, m, proposition, state=state)
+    found = propositions.bounds(model, inputs, targets, m, proposition, state=state)
     assert found.proposition == (proposition or ("GRU" if cell == "gru" else NAMES[normalizer]))
     shape = (m,) if found.proposition in ("3.3", "3.4") or "batch" in normalizer else (m, samples)
     assert {tuple(side.shape) for side in (*found[1:], found.ratio)} == {shape}
     assert found.ratio.max() <= 1 + 1e-9
-    along = theory.bounds(model, inputs, targets, m, proposition, state=state, along_run=True)
+    along = propositions.bounds(model, inputs, targets, m, proposition, state=state, along_run=True)
     assert torch.equal(along.lhs, found.lhs)
     assert bool((along.rhs >= found.rhs * (1 - 1e-12)).all())
 
@@ -113,12 +114,12 @@ FAR = 40.0  # sigmoid and tanh are 1 in float64
 def test_each_constant_of_2_1_is_attained(weight, c, gates):
     """So none can be smaller (the ratio test would fail), and a looser one shows here. Through h_t, then c_{t+1}."""
     model, inputs, targets, state = gates_at(weight, c, [gates])
-    found = theory.bounds(model, inputs, targets, state=state)
+    found = propositions.bounds(model, inputs, targets, state=state)
     assert found.lhs.item() > 0
     assert_close(found.ratio, torch.ones_like(found.ratio), "float64")
     if weight[3] == 0:  # a second step that hands c_1 on, and shuts all gates to h_1
         model, inputs, targets, state = gates_at((*weight[:3], 0), c, [gates, (-2 * FAR, 2 * FAR, 0, 2 * FAR)])
-        found = theory.bounds(model, inputs, targets, state=state)
+        found = propositions.bounds(model, inputs, targets, state=state)
         assert found.lhs[0].item() > 0
         assert_close(found.ratio[0], torch.ones_like(found.ratio[0]), "float64")
 
@@ -262,7 +263,7 @@ def test_both_sides_against_numpy(cell, normalizer, proposition, quantizer):
     for seed, (d, steps, samples, m) in enumerate([(3, 4, 3, 4), (5, 6, 4, 3), (2, 3, 5, 1)]):
         model = make(cell, normalizer, d, 1, quantizer, seed)
         inputs, targets, state = batch(model, steps, samples, seed)
-        found = theory.bounds(model, inputs, targets, m, proposition, state=state)
+        found = propositions.bounds(model, inputs, targets, m, proposition, state=state)
         expected = by_hand(model, inputs, targets, state, m, proposition == "3.3" or "batch" in normalizer)
         for name, actual, value in zip(("lhs", "rhs", "lambda_1", "lambda_2"), found[1:], expected, strict=True):
             if name == "lambda_2" and cell == "gru":
@@ -277,7 +278,7 @@ def test_both_sides_against_numpy(cell, normalizer, proposition, quantizer):
 def test_left_sides_of_the_top_layer_against_finite_differences(cell, normalizer):
     model = make(cell, normalizer, 3, 2)
     inputs, targets, state = batch(model, 3, 3)
-    found = theory.bounds(model, inputs, targets, 2, state=state)
+    found = propositions.bounds(model, inputs, targets, 2, state=state)
 
     def loss(h):
         state_h = torch.stack([state[0][0], h])
@@ -303,13 +304,13 @@ def test_a_classifier_has_its_last_step(cell, normalizer):
         SequenceClassifier(3, 4, cell=cell, normalizer=normalizer, quantizer="twn", max_steps=6, state_noise=0.1), 1
     )
     inputs, targets = torch.randn(6, 5, 1), torch.randint(3, (5,))
-    found = theory.bounds(model, inputs, targets)
+    found = propositions.bounds(model, inputs, targets)
     assert len(found.lhs) == 6
     assert bool((found.lhs > 0).all())
     assert found.ratio.max() <= 1 + 1e-9
-    assert torch.equal(theory.bounds(model, inputs, targets, 6).lhs, found.lhs)
+    assert torch.equal(propositions.bounds(model, inputs, targets, 6).lhs, found.lhs)
     with pytest.raises(ConfigError, match="must be 6 to 6"):
-        theory.bounds(model, inputs, targets, 3)
+        propositions.bounds(model, inputs, targets, 3)
 
 
 @cases
@@ -317,14 +318,14 @@ def test_lambdas_are_those_of_the_bounds(cell, normalizer, proposition):
     model = make(cell, normalizer, 3, 2, "twn")
     inputs, targets, state = batch(model, 4, 3)
     for extra in ({}, {"along_run": True}, {"printed": True}):
-        found = theory.bounds(model, inputs, targets, None, proposition, state=state, **extra)
+        found = propositions.bounds(model, inputs, targets, None, proposition, state=state, **extra)
         for subject in (model, model.rnn):
-            lambda_1, lambda_2 = theory.lambdas(subject, inputs, state, proposition=proposition, **extra)
+            lambda_1, lambda_2 = propositions.lambdas(subject, inputs, state, proposition=proposition, **extra)
             assert_close(lambda_1, found.lambda_1, "float64")
             assert_close(lambda_2, found.lambda_2, "float64")
             assert not lambda_1.requires_grad
     zero = [torch.zeros_like(s) for s in state]
-    assert_close(theory.lambdas(model, inputs)[0], theory.lambdas(model, inputs, zero)[0], "float64")
+    assert_close(propositions.lambdas(model, inputs)[0], propositions.lambdas(model, inputs, zero)[0], "float64")
 
 
 def test_gamma_along_the_run():
@@ -340,7 +341,8 @@ def test_gamma_along_the_run():
         ("3.3", c.max(), lambda x: x**2 * k_f**2 / 2),
     ):
         run, step = (
-            theory.lambdas(model, inputs, state, proposition=proposition, along_run=along)[0] for along in (True, False)
+            propositions.lambdas(model, inputs, state, proposition=proposition, along_run=along)[0]
+            for along in (True, False)
         )
         largest = c.amax(1) if proposition == "3.3" else c
         assert_close(run - step, growth(gamma) - growth(largest), "float64")
@@ -352,9 +354,9 @@ def test_nothing_is_changed(training):
     inputs, targets, _ = batch(model, 4, 3)
     before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     with torch.no_grad():  # works there too
-        found = theory.bounds(model, inputs, targets)
-        theory.lambdas(model, inputs)
-        theory.scale_invariance(model, inputs, targets, 0, 2.0)
+        found = propositions.bounds(model, inputs, targets)
+        propositions.lambdas(model, inputs)
+        propositions.scale_invariance(model, inputs, targets, 0, 2.0)
     assert found.lhs.dtype == DOUBLE
     assert torch.equal(random, torch.get_rng_state())
     assert model.training is training
@@ -378,7 +380,7 @@ def test_a_quantizer_of_ones_own(quantizer, normalizer):
     for seed in range(5):
         torch.manual_seed(seed)
         model = make("lstm", normalizer, 6, 1, quantizer, seed)
-        assert theory.bounds(model, *batch(model, 3, 3, seed)[:2]).ratio.max() <= 1 + 1e-9
+        assert propositions.bounds(model, *batch(model, 3, 3, seed)[:2]).ratio.max() <= 1 + 1e-9
 
 
 def once_or_thrice(weight):
@@ -391,7 +393,7 @@ def test_a_stochastic_quantizer_is_drawn_once():
     for seed in range(10):
         torch.manual_seed(seed)
         case = gates_at((0, 0, 1, 0), 0.0, [(FAR, 0, 0, FAR)], 0.0, quantizer=once_or_thrice)
-        found = theory.bounds(*case[:3], state=case[3])
+        found = propositions.bounds(*case[:3], state=case[3])
         assert_close(found.ratio, torch.ones(1, 1, dtype=DOUBLE), "float64")
         lambdas.append(found.lambda_1.item())
     assert set(lambdas) == {1.0, 3.0}
@@ -404,8 +406,11 @@ def test_networks_no_proposition_speaks_of():
         (dict(normalizer=lambda product: product), "normalizer of your own"),
     ]:
         model = LanguageModel(4, 3, **settings_).double()
-        assert not theory.applies(model.rnn)
-        for call in (lambda m: theory.bounds(m, *batch(m, 4, 3)[:2]), lambda m: theory.lambdas(m, batch(m, 4, 3)[0])):
+        assert not propositions.applies(model.rnn)
+        for call in (
+            lambda m: propositions.bounds(m, *batch(m, 4, 3)[:2]),
+            lambda m: propositions.lambdas(m, batch(m, 4, 3)[0]),
+        ):
             with pytest.raises(ConfigError, match=message) as caught:
                 call(model)
             assert "\n" not in str(caught.value)
@@ -417,22 +422,22 @@ def test_networks_no_proposition_speaks_of():
 )  # fmt: skip
 def test_a_proposition_of_other_networks(cell, normalizer, wanted, possible):
     model = make(cell, normalizer)
-    assert theory.applies(model.rnn)
+    assert propositions.applies(model.rnn)
     with pytest.raises(ConfigError, match=f"'{wanted}' does not speak of this network: possible is {possible}$"):
-        theory.bounds(model, *batch(model, 4, 3)[:2], None, wanted)
+        propositions.bounds(model, *batch(model, 4, 3)[:2], None, wanted)
 
 
 @pytest.mark.parametrize("m", [0, -1, 5, 1.5])
 def test_steps_that_are_none(m):
     model = make("lstm", "none")
     with pytest.raises(ConfigError, match="1 to 4"):
-        theory.bounds(model, *batch(model, 4, 3)[:2], m)
+        propositions.bounds(model, *batch(model, 4, 3)[:2], m)
 
 
 def test_ratio_where_sides_vanish_or_are_no_numbers():
     sides = torch.tensor([[0.0, 1e-150, 1.0, math.nan], [0.0, 0.0, 2.0, 1.0]], dtype=DOUBLE)
-    assert theory.Bounds("2.1", *sides, *sides).ratio[:3].tolist() == [0, 0, 0.5]
-    assert theory.Bounds("2.1", *sides, *sides).ratio[3].isnan()
+    assert propositions.Bounds("2.1", *sides, *sides).ratio[:3].tolist() == [0, 0, 0.5]
+    assert propositions.Bounds("2.1", *sides, *sides).ratio[3].isnan()
 
 
 # Spectral norms.
@@ -451,7 +456,7 @@ def test_spectral_lower_bounds(name, shape, scale, seed, zeros):
     weight = scale * torch.randn((4, *shape), generator=generator, dtype=DOUBLE)
     weight = torch.where(torch.rand(weight.shape, generator=generator) < zeros, 0, weight)
     quantized = QUANTIZERS[name](weight)
-    norms, bounds = theory.spectral_norms(quantized.dense()), theory.spectral_lower_bounds(quantized)
+    norms, bounds = propositions.spectral_norms(quantized.dense()), propositions.spectral_lower_bounds(quantized)
     for gate, dense in enumerate(quantized.dense().numpy()):
         assert abs(norms[gate].item() - np.linalg.svd(dense)[1][0]) <= 1e-12 * norms[gate].item()
         levels, sparsity = np.unique(abs(dense[dense != 0])), (dense == 0).mean()
@@ -469,8 +474,8 @@ def test_spectral_lower_bounds_that_are_attained():
     for rows in (4, 2):
         quantized = Quantized(codes[:, :, :rows], torch.full((1, 1, 1, 1), 0.3, dtype=DOUBLE))
         expected = torch.tensor([0.6], dtype=DOUBLE)
-        assert_close(theory.spectral_lower_bounds(quantized), expected, "formula")
-        assert_close(theory.spectral_norms(quantized.dense()), expected, "formula")
+        assert_close(propositions.spectral_lower_bounds(quantized), expected, "formula")
+        assert_close(propositions.spectral_norms(quantized.dense()), expected, "formula")
 
 
 # Invariance.
@@ -491,15 +496,15 @@ def test_normalized_networks_do_not_see_the_scale(normalizer, cell, quantizer, g
     for name, parameter in model.named_parameters():
         if "norm" in name:
             parameter.data.mul_(0.3)
-    changes = theory.scale_invariance(model, *batch(model, 4, 6, seed)[:2], gate, s)
+    changes = propositions.scale_invariance(model, *batch(model, 4, 6, seed)[:2], gate, s)
     assert max(changes) < 1e-8
 
 
 def test_plain_networks_and_eps_see_the_scale():
     model = make("lstm", "none", 4)
     inputs, targets, state = batch(model, 4, 3)
-    assert min(theory.scale_invariance(model, inputs, targets, 2, 3.0)) > 1e-2
-    assert theory.scale_invariance(model, inputs, targets, 2, 1.0) == (0.0, 0.0)
+    assert min(propositions.scale_invariance(model, inputs, targets, 2, 3.0)) > 1e-2
+    assert propositions.scale_invariance(model, inputs, targets, 2, 1.0) == (0.0, 0.0)
     table = slips.invariance_table()
     assert (table.loc["none"] > 0.1).all()
     assert (table.drop("none") < 1e-10).all(axis=None)
@@ -513,7 +518,7 @@ def test_plain_networks_and_eps_see_the_scale():
         change = (outputs[1] - outputs[0]).abs().max().item()
         assert (change > 1e-4) is seen
         if normalizer != "none":
-            assert max(theory.scale_invariance(model, inputs, targets, 2, 1e-3)) < 1e-8
+            assert max(propositions.scale_invariance(model, inputs, targets, 2, 1e-3)) < 1e-8
 
 
 # Slips and counterexamples.
@@ -553,7 +558,7 @@ def test_what_the_printed_constants_of_3_3_and_3_4_add():
         with torch.no_grad():
             gain = getattr(model.rnn.norm_hh_l0, "gain", torch.zeros(4, 4)).abs_()
         arguments = (model, *batch(model, 5, 3)[:2], None, proposition)
-        printed, corrected = theory.bounds(*arguments, printed=True), theory.bounds(*arguments)
+        printed, corrected = propositions.bounds(*arguments, printed=True), propositions.bounds(*arguments)
         assert printed.ratio.max() <= corrected.ratio.max() <= 1
         more = printed.lambda_1 - corrected.lambda_1
         assert bool((more < corrected.lambda_1).all())
@@ -565,7 +570,7 @@ def test_what_the_printed_constants_of_3_3_and_3_4_add():
         assert_close(printed.lambda_2 - corrected.lambda_2, more, "float64")
         with torch.no_grad():  # without the forget gate there is nothing to add
             gain[1] = 0
-        assert_close(theory.bounds(*arguments, printed=True).rhs, theory.bounds(*arguments).rhs, "float64")
+        assert_close(propositions.bounds(*arguments, printed=True).rhs, propositions.bounds(*arguments).rhs, "float64")
 
 
 @pytest.mark.parametrize("name", slips.COUNTEREXAMPLES)
@@ -579,7 +584,7 @@ def test_within_its_conditions_each_counterexample_is_none():
     gains = dict(norm_hh_l0__gain=[0.01, -2.0, -2.0])
     for example in (dict(layers=2, weight_hh_l0=0.01), dict(normalizer="layer", **gains), {}, dict(weight_hh_l0=0.01)):
         model, inputs, targets = slips.example(**example)
-        assert all(theory.bounds(model, inputs, targets, m).ratio.max() <= 1 for m in (1, 2, 3))
+        assert all(propositions.bounds(model, inputs, targets, m).ratio.max() <= 1 for m in (1, 2, 3))
 
 
 def test_examples_are_the_same_every_time():

@@ -16,9 +16,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import qlstm
-from qlstm import ExperimentConfig, LanguageModel, QuantLSTM, RecordError, data, records, traces, train
+from qlstm import ExperimentConfig, LanguageModel, QuantLSTM, RecordError, data
+from qlstm.data.storage import write_atomically
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS
+from qlstm.study import records, traces, training
 
 TINY = ExperimentConfig(profile="smoke", hidden_size=8, steps=10, batch_size=8, epochs=4, max_train=1600)
 WORDS = ExperimentConfig(
@@ -118,7 +120,7 @@ def test_a_torn_or_foreign_checkpoint_starts_the_run_anew(tmp_path, damage):
 def test_a_lost_record_is_made_again_without_training(tmp_path, monkeypatch):
     record = qlstm.run(TINY, tmp_path, report=quiet)
     (tmp_path / "record.json").unlink()  # as the engine does when it was killed before it had noted the end of the job
-    monkeypatch.setattr(train._Run, "_train", None)
+    monkeypatch.setattr(training._Run, "_train", None)
     assert comparable(qlstm.run(TINY, tmp_path, report=quiet)) == comparable(record)
 
 
@@ -160,7 +162,7 @@ def test_two_processes_on_one_run_take_turns(tmp_path):
 
 
 def test_a_run_whose_loss_is_not_finite_is_recorded_as_diverged(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "learning_rate", lambda config, epoch, _: 3e38 if epoch == 2 else 0.001)
+    monkeypatch.setattr(training, "learning_rate", lambda config, epoch, _: 3e38 if epoch == 2 else 0.001)
     record = qlstm.run(TINY, tmp_path, report=quiet)
     assert record["diverged"]
     assert record["test_metric"] is record["valid_metric"] is record["best_epoch"] is None
@@ -236,15 +238,15 @@ def test_state_is_carried_over_minibatches_and_epochs_start_from_zero(monkeypatc
 
 def test_the_schedule_decays_first_in_epoch_12():
     config = ExperimentConfig(profile="paper", dataset="penn_char")
-    rates = [train.learning_rate(config, epoch, []) for epoch in (1, 11, 12, 13, 200)]
+    rates = [training.learning_rate(config, epoch, []) for epoch in (1, 11, 12, 13, 200)]
     assert rates == pytest.approx([0.002, 0.002, 0.002 * 0.98, 0.002 * 0.98**2, 0.002 * 0.98**189])
     constant = ExperimentConfig(profile="paper", dataset="text8")
-    assert train.learning_rate(constant, 100, []) == 0.001
+    assert training.learning_rate(constant, 100, []) == 0.001
 
 
 def test_loss_aware_quantizers_see_adams_second_moment():
     config = dataclasses.replace(TINY, quantizer="lab")
-    run = train._Run(config, None, "cpu", "auto", quiet)
+    run = training._Run(config, None, "cpu", "auto", quiet)
     run._train(0.01)
     moment = run.optimizer.state[run.model.rnn.weight_hh_l0]["exp_avg_sq"]
     assert torch.equal(run.model.rnn.second_moment_hh_l0, moment)
@@ -316,20 +318,20 @@ def test_a_damaged_or_edited_record_is_refused_by_name(tmp_path):
 
 def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
-    records.write_atomically(path, b"whole")
+    write_atomically(path, b"whole")
 
     def full(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        records.write_atomically(path, b"torn")
+        write_atomically(path, b"torn")
     assert path.read_bytes() == b"whole"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_max_train_limits_all_three_parts():
-    run = train._Run(dataclasses.replace(TINY, max_train=1600), None, "cpu", "auto", quiet)
+    run = training._Run(dataclasses.replace(TINY, max_train=1600), None, "cpu", "auto", quiet)
     assert {name: len(part) for name, part in run.splits.items()} == {"train": 1600, "valid": 200, "test": 200}
     assert data.count_predicted(1600, 8) == 8 * 199
 
@@ -337,7 +339,7 @@ def test_max_train_limits_all_three_parts():
 def losses_for(decays):
     """The learning rates of words after these validation losses."""
     config = dataclasses.replace(WORDS, learning_rate=20.0)
-    return [train.learning_rate(config, epoch + 1, decays[:epoch]) for epoch in range(len(decays) + 1)]
+    return [training.learning_rate(config, epoch + 1, decays[:epoch]) for epoch in range(len(decays) + 1)]
 
 
 def test_words_divide_the_rate_by_four_after_each_epoch_not_below_the_best():
@@ -350,7 +352,7 @@ def test_words_divide_the_rate_by_four_after_each_epoch_not_below_the_best():
 @pytest.mark.parametrize("quantizer", ["full_precision", "binary_connect", "bwn", "ter_connect", "twn", "lab"])
 def test_words_train_with_sgd_and_bc_and_tc_scale_the_rate_of_the_matrices(quantizer):
     config = dataclasses.replace(WORDS, quantizer=quantizer, normalizer="weight", num_layers=2, hidden_size=16)
-    run = train._Run(config, None, "cpu", "auto", quiet)
+    run = training._Run(config, None, "cpu", "auto", quiet)
     assert type(run.optimizer) is torch.optim.SGD
     before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
     gradients = []
@@ -377,7 +379,7 @@ def test_words_train_with_sgd_and_bc_and_tc_scale_the_rate_of_the_matrices(quant
 
 @pytest.mark.parametrize("config", [TINY, IMAGES])
 def test_characters_and_images_train_with_adam_at_one_rate(config):
-    run = train._Run(dataclasses.replace(config, quantizer="binary_connect"), None, "cpu", "auto", quiet)
+    run = training._Run(dataclasses.replace(config, quantizer="binary_connect"), None, "cpu", "auto", quiet)
     run._train(0.125)
     assert type(run.optimizer) is torch.optim.Adam
     groups = run.optimizer.param_groups
@@ -390,7 +392,7 @@ def test_characters_and_images_train_with_adam_at_one_rate(config):
 @pytest.mark.parametrize("config", [TINY, WORDS])
 def test_whose_rate_falls(config):
     def rates(**settings):
-        run = train._Run(dataclasses.replace(config, **settings), None, "cpu", "auto", quiet)
+        run = training._Run(dataclasses.replace(config, **settings), None, "cpu", "auto", quiet)
         run._train(0.125)
         names = {id(parameter): name for name, parameter in run.model.named_parameters()}
         return {names[id(p)]: group["lr"] for group in run.optimizer.param_groups for p in group["params"]}
@@ -442,7 +444,7 @@ def test_two_biases_train_as_those_of_torch():
 
 def test_sequences_that_carry_no_state():
     config = dataclasses.replace(TINY, carry_state=False)
-    run = train._Run(config, None, "cpu", "auto", quiet)
+    run = training._Run(config, None, "cpu", "auto", quiet)
     assert run.model.initial_state.shape == (2, 1, 8)
     inputs, targets = next(iter(run._minibatches("train")))
     _, state = run.step(inputs, targets, None)
@@ -469,7 +471,7 @@ def assert_orthogonal(matrix):
 def test_stochastic_networks_start_as_in_their_release():
     def build(config):
         own = dataclasses.replace(config, quantizer="stn", normalizer="batch_separate", hidden_size=9)
-        return train.build_model(own)
+        return training.build_model(own)
 
     characters, words, images = build(dataclasses.replace(TINY, carry_state=False)), build(WORDS), build(IMAGES)
     for model, forget in ((characters, 1), (words, 0), (images, 1)):
@@ -499,7 +501,7 @@ def test_stochastic_networks_start_as_in_their_release():
 def test_adam_starts_anew_with_each_epoch_of_a_stochastic_network():
     config = dataclasses.replace(TINY, quantizer="sbn", normalizer="batch_separate", carry_state=False, clip_norm=0.0)
     for quantizer, epochs in (("sbn", 1), ("bwn", 2)):
-        run = train._Run(dataclasses.replace(config, quantizer=quantizer), None, "cpu", "auto", quiet)
+        run = training._Run(dataclasses.replace(config, quantizer=quantizer), None, "cpu", "auto", quiet)
         run._train(0.01)
         steps = run.optimizer.state[run.model.decoder.bias]["step"].item()
         run._train(0.01)
@@ -507,25 +509,25 @@ def test_adam_starts_anew_with_each_epoch_of_a_stochastic_network():
 
 
 def test_the_models_that_are_built():
-    words = train.build_model(dataclasses.replace(WORDS, num_layers=2))
+    words = training.build_model(dataclasses.replace(WORDS, num_layers=2))
     assert words.embedding.weight.shape[1] == words.rnn.input_size == 8
     assert words.dropout == words.rnn.dropout == 0.5
-    images = train.build_model(dataclasses.replace(IMAGES, normalizer="layer", initial_gain=0.1))
+    images = training.build_model(dataclasses.replace(IMAGES, normalizer="layer", initial_gain=0.1))
     assert images.state_noise == 0.1
     assert not images.rnn.quantize_input
     assert (images.rnn.norm_hh_l0.gain == 0.1).all()
-    assert isinstance(train.build_model(dataclasses.replace(IMAGES, cell="gru")).rnn, qlstm.QuantGRU)
-    assert train.build_model(TINY).embedding is None
+    assert isinstance(training.build_model(dataclasses.replace(IMAGES, cell="gru")).rnn, qlstm.QuantGRU)
+    assert training.build_model(TINY).embedding is None
 
 
 def test_the_rate_of_images_falls_exponentially_to_its_half():
     config = ExperimentConfig(profile="paper", dataset="mnist")
-    rates = [train.learning_rate(config, epoch, []) for epoch in range(1, 201)]
+    rates = [training.learning_rate(config, epoch, []) for epoch in range(1, 201)]
     # the release divides after each epoch, the last one included: 0.001 is what a 201st would have
     assert (rates[0], rates[-1] * 0.5 ** (1 / 200)) == pytest.approx((0.002, 0.001), rel=1e-12)
     for a, b in itertools.pairwise(rates):
         assert b / a == pytest.approx(0.5 ** (1 / 200), rel=1e-12)
-    assert train.learning_rate(dataclasses.replace(config, epochs=1), 1, []) == 0.002
+    assert training.learning_rate(dataclasses.replace(config, epochs=1), 1, []) == 0.002
 
 
 class Killed(BaseException):
@@ -572,7 +574,7 @@ def test_the_same_seed_gives_the_same_record_interrupted_or_not(tmp_path, config
 
 def test_the_learning_rate_of_words_is_taken_up_where_it_was(tmp_path, monkeypatch):
     scripted = {"valid": iter([5.0, 6.0, 6.0, 4.0, 4.5] * 3), "test": itertools.repeat(5.0)}
-    monkeypatch.setattr(train._Run, "_evaluate", lambda self, split: (loss := next(scripted[split]), math.exp(loss)))
+    monkeypatch.setattr(training._Run, "_evaluate", lambda self, split: (loss := next(scripted[split]), math.exp(loss)))
     config = dataclasses.replace(WORDS, epochs=5)
     rates = [line["learning_rate"] for line in qlstm.run(config, report=quiet)["epochs"][1:]]
     assert rates == [2.0, 2.0, 0.5, 0.125, 0.125]
@@ -607,7 +609,7 @@ def test_the_metric_of_words_and_images(tmp_path, config, name):
 
 def test_the_best_epoch_of_images_is_that_of_the_least_loss(monkeypatch):
     scripted = {"valid": iter([(0.5, 85.0), (0.7, 90.0), (0.5, 80.0)]), "test": iter([(0.6, 70.0)])}
-    monkeypatch.setattr(train._Run, "_evaluate", lambda self, split: next(scripted[split]))
+    monkeypatch.setattr(training._Run, "_evaluate", lambda self, split: next(scripted[split]))
     record = qlstm.run(IMAGES, report=quiet)
     assert (record["best_epoch"], record["valid_metric"], record["test_metric"]) == (1, 85.0, 70.0)
 
@@ -632,7 +634,7 @@ def test_images_are_shuffled_anew_in_each_epoch_and_in_training_only(monkeypatch
 
 def test_permuted_pixels_are_another_run():
     (plain, _), (permuted, _) = (
-        next(train._Run(dataclasses.replace(IMAGES, permuted=p), None, "cpu", "auto", quiet)._minibatches("valid"))
+        next(training._Run(dataclasses.replace(IMAGES, permuted=p), None, "cpu", "auto", quiet)._minibatches("valid"))
         for p in (False, True)
     )
     assert torch.equal(permuted, plain[data.pixel_permutation(64)])
@@ -654,7 +656,7 @@ def test_a_quantizer_of_ones_own_trains_to_a_record(tmp_path, config):
 @pytest.mark.parametrize("quantizer", ["alternating", "lat"])
 @pytest.mark.parametrize("config", [WORDS, IMAGES], ids=lambda config: config.task)
 def test_words_and_images_that_diverge(tmp_path, monkeypatch, config, quantizer):
-    plain = train._Run._train
+    plain = training._Run._train
 
     def poisoned(self, rate):
         if len(self.epochs) == 2:
@@ -662,7 +664,7 @@ def test_words_and_images_that_diverge(tmp_path, monkeypatch, config, quantizer)
                 self.model.rnn.bias_l0[0] = math.nan  # after one update every parameter is NaN
         return plain(self, rate)
 
-    monkeypatch.setattr(train._Run, "_train", poisoned)
+    monkeypatch.setattr(training._Run, "_train", poisoned)
     record = qlstm.run(dataclasses.replace(config, quantizer=quantizer), tmp_path, report=quiet)
     assert record["diverged"]
     assert record["test_metric"] is record["best_epoch"] is None
@@ -680,11 +682,11 @@ def test_a_training_step_never_waits_for_a_value(quantizer, normalizer):
     """A GPU is given a whole step without being asked for a number; fake tensors have none and refuse such a question."""
     with FakeTensorMode():
         config = dataclasses.replace(TINY, quantizer=quantizer, normalizer=normalizer)
-        model = train.build_model(config).train()
+        model = training.build_model(config).train()
         model.rnn.backend = "naive"
-        optimizer = train.make_optimizer(config, model)
+        optimizer = training.make_optimizer(config, model)
         inputs, targets = torch.randint(2, (2, config.steps, config.batch_size)).unbind(0)
         state = None
         for _ in range(2):
-            loss, state = train.update(model, optimizer, inputs, targets, state, config.clip_norm)
+            loss, state = training.update(model, optimizer, inputs, targets, state, config.clip_norm)
     assert loss.shape == ()

@@ -20,15 +20,15 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from test_tables import made_up
 
-from qlstm import ExperimentConfig, grid, notebooks, records
+from qlstm import ExperimentConfig, grid
+from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
-from qlstm.experiments import ARTEFACTS, FROM_ALL, METRICS
-from qlstm.kernels import PatientChannel
-from qlstm.paths import ROOT
-
-sys.path.insert(0, str(ROOT / "workflow"))
-import progress
-import reproduce as workflow
+from qlstm.study import records
+from qlstm.study.config import METRICS
+from qlstm.study.grid import ARTEFACTS, FROM_ALL
+from qlstm.workflow import notebooks, progress
+from qlstm.workflow import reproduce as workflow
+from qlstm.workflow.kernel_client import PatientChannel
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -196,13 +196,13 @@ def test_only_the_first_phase_can_train(tmp_path, phase, trains):
 
 def test_an_unknown_run_is_named():
     result = subprocess.run(
-        [sys.executable, "-m", "qlstm.run", "python_help-bwn-nome-seed0"], capture_output=True, text=True
+        [sys.executable, "-m", "qlstm", "run", "python_help-bwn-nome-seed0"], capture_output=True, text=True
     )
     one_clear_line((result.returncode, result.stderr), "did you mean 'python_help-bwn-none-seed0'")
 
 
 def test_the_command_module_cannot_hide_the_function():
-    code = "import qlstm\ntry:\n    import qlstm.run\nexcept ImportError: pass\nassert callable(qlstm.run)"
+    code = "import qlstm, qlstm.workflow.run\nassert callable(qlstm.run)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -1,6 +1,6 @@
 """The recurrence on the CPU with an explicit backward pass.
 
-Matrix products are :mod:`qlstm.linear`'s; what is left of a time step (normalization, gates, states and their gradients) is one pass
+Matrix products are :mod:`qlstm.recurrence.linear`'s; what is left of a time step (normalization, gates, states and their gradients) is one pass
 over memory in ``cpu.cpp``, compiled on first use with the machine's C++ compiler (``$CXX``, c++, g++ or clang++) and kept
 in ``$XDG_CACHE_HOME/qlstm``. The weight gradient is one product after the loop. Without a compiler :func:`obstacle` says so.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qlstm.linear import has_onednn, multiply
 from qlstm.normalizers import BatchNorm, LayerNorm, Normalizer, WeightNorm
+from qlstm.recurrence.linear import has_onednn, multiply
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-fPIC", "-shared"]
@@ -159,7 +159,7 @@ def _stepper(direction: str, dtype: torch.dtype, sizes: dict[str, int], values: 
 
 
 def _multiply_by(weight: Tensor, rows: int):
-    """:func:`qlstm.linear.multiply` for many a matrix (rows, n) and one weight, which is packed once."""
+    """:func:`qlstm.recurrence.linear.multiply` for many a matrix (rows, n) and one weight, which is packed once."""
     if has_onednn(weight):
         weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
     return functools.partial(multiply, weight=weight)

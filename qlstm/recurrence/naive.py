@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from qlstm.cell import gru_step, lstm_step
+from qlstm.recurrence.cell import gru_step, lstm_step
 
 
 def obstacle(x: Tensor, norms) -> str | None:
@@ -12,7 +12,7 @@ def obstacle(x: Tensor, norms) -> str | None:
 
 def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, *, coded: bool = False,
                trace: list | None = None):  # fmt: skip
-    """The pre-activations of a step, then one :func:`~qlstm.cell.lstm_step`, for t = 0 .. T-1.
+    """The pre-activations of a step, then one :func:`~qlstm.recurrence.cell.lstm_step`, for t = 0 .. T-1.
 
         g~_t = N(W_x x_t) + N(W_h h_{t-1}) + b,    g = i, f, a, o
 
@@ -40,7 +40,7 @@ def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor
 
 def gru_recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms, *, coded: bool = False,
                    trace: list | None = None):  # fmt: skip
-    """The same for a GRU, see :func:`~qlstm.cell.gru_step`; it has three gates and a ``state`` of h_0 alone.
+    """The same for a GRU, see :func:`~qlstm.recurrence.cell.gru_step`; it has three gates and a ``state`` of h_0 alone.
 
     ``x`` (T, N, 3d), ``w_h`` (3d, d), ``bias`` (3d), ``norms``, ``coded`` and ``trace`` as in :func:`recurrence`.
     Returns all hidden states (T, N, d) and the last state, a tuple of one.

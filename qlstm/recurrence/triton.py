@@ -26,7 +26,7 @@ Kept for the backward pass: the states, and the pre-activations, or with layer a
 their statistics; the rest is computed again. After the loop the gradient of W_h is one product of torch's (with layer and
 batch normalization four, each over a quarter of the steps, so that no more than a quarter of the gradients of the
 recurrent products is ever held). Nothing synchronizes, depends on values or is allocated outside torch, so that a
-whole training step can be recorded as a CUDA graph (:mod:`qlstm.graphs`), after a first one has compiled the kernels. Without one
+whole training step can be recorded as a CUDA graph (:mod:`qlstm.study.cuda_graphs`), after a first one has compiled the kernels. Without one
 a launch costs some ten microseconds of the CPU.
 
 ``x``, ``w_h``, ``bias``, ``state``, ``norms`` and ``coded`` as in :func:`qlstm.recurrence.naive.recurrence`; ``kind``: what

@@ -1,0 +1,1 @@
+"""The course: exercises that check themselves, sliders, hand-outs."""

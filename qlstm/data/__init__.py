@@ -1,0 +1,30 @@
+"""Data sets: a catalogue of texts and images, checked files, vocabularies, minibatches.
+
+>>> text = load_dataset("python_help")                   # needs no download
+>>> text.decode(text.encode("an object"))
+'an object'
+"""
+
+from importlib import import_module
+
+_HOME = {
+    **dict.fromkeys(
+        ["CATALOGUE", "Entry", "load_dataset", "steps_of", "task_of", "title", "vocabulary_size"], "catalogue"
+    ),
+    **dict.fromkeys(["TextDataset", "count_predicted", "minibatches", "shuffled_sequences"], "text"),
+    **dict.fromkeys(["ImageDataset", "image_minibatches", "pixel_permutation"], "images"),
+    **dict.fromkeys(["DataError", "File"], "files"),
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    """Import on first use, as :mod:`qlstm` does: who only needs a folder's name need not wait for torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'qlstm.data' has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"qlstm.data.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

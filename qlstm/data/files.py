@@ -1,0 +1,176 @@
+"""Files of data sets: put in place by hand, from a mirror or from the network; checked before they are used."""
+
+import gzip
+import hashlib
+import io
+import os
+import sys
+import zipfile
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+from uuid import uuid4
+
+from qlstm.data.storage import raw_data
+
+NETWORK_TIMEOUT = 20.0
+"""Seconds that an address may stay silent; each address is tried once."""
+
+
+class DataError(ValueError):
+    """A data set that cannot be had as it should be; one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a data set: plain ``size`` in bytes, ``digest`` as "algorithm:hex" (checked at every load).
+
+    ``folder``: its folder in a mirror. ``urls``: addresses, tried in order. ``prefix_of``: the larger file
+    that it is cut from where it is not to be had by itself.
+    """
+
+    name: str
+    size: int
+    digest: str
+    folder: str
+    urls: tuple[str, ...] = ()
+    prefix_of: "File | None" = None
+
+
+def obtain(file: File) -> tuple[bytes, str]:
+    """The checked plain content of a file, and where it came from. Raises ``DataError``."""
+    mirror = _mirror()
+    for folder in (raw_data(), mirror):
+        for place in _places(file) if isinstance(folder, Path) else ():
+            if os.path.isfile(path := folder / place):
+                return _checked(file, path), str(path)
+    # a mirror replaces the network
+    urls = file.urls if mirror is None else ()
+    if isinstance(mirror, str):
+        urls = tuple(f"{mirror}/{place}" for place in _places(file))
+    try:
+        return _download(file, urls)
+    except DataError:
+        if file.prefix_of is None:
+            raise
+    try:
+        content, source = obtain(file.prefix_of)
+    except DataError as error:
+        place = raw_data() / file.name
+        raise DataError(f"there is no {place}, nor can it be cut from the whole: {error}") from None
+    return _verified(file, content[: file.size]), f"the first {file.size:,} bytes of {source}"
+
+
+def at_hand(file: File) -> bool:
+    """Whether the file lies in ``data/raw`` or in a mirror's folder, or can be cut from one that does; unchecked."""
+    folders = [folder for folder in (raw_data(), _mirror()) if isinstance(folder, Path)]
+    found = any(os.path.isfile(folder / place) for folder in folders for place in _places(file))
+    return found or (file.prefix_of is not None and at_hand(file.prefix_of))
+
+
+def _mirror() -> Path | str | None:
+    """``$QLSTM_MIRROR``: a folder, the base of http addresses, or None where it is not set."""
+    mirror = os.environ.get("QLSTM_MIRROR", "")
+    parts = urlsplit(mirror)
+    if not mirror or parts.scheme in ("http", "https"):
+        return mirror.rstrip("/") or None
+    folder = Path(url2pathname(parts.path) if parts.scheme == "file" else mirror)
+    if not folder.is_dir():
+        raise DataError(f"QLSTM_MIRROR={mirror} is neither a folder nor an http(s) address")
+    return folder
+
+
+def _places(file: File) -> list[str]:
+    """Where the file may lie below a mirror or ``data/raw``: in its folder or flat, plain or packed."""
+    return [f"{folder}{file.name}{end}" for folder in (f"{file.folder}/", "") for end in ("", ".gz", ".zip")]
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of the file at ``path``. Raises ``DataError`` that names it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _checked(file: File, path: Path) -> bytes:
+    packed = read_bytes(path)
+    try:
+        return _verified(file, packed)
+    except DataError as error:
+        raise DataError(f"{path} is truncated or altered: {error}. Put a good copy there, "
+                        "or delete it and fetch it again") from None  # fmt: skip
+
+
+def _verified(file: File, packed: bytes) -> bytes:
+    """The plain content; packed or not shows in the first bytes, as browsers and servers unpack unasked."""
+    content = packed
+    try:
+        if packed.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(packed)
+        elif packed.startswith(b"PK\x03\x04"):
+            with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+                content = archive.read(archive.namelist()[0])
+    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"a damaged archive ({error})") from error
+    algorithm, _, digest = file.digest.partition(":")
+    found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    if (len(content), found) != (file.size, digest):
+        raise DataError(f"{len(content):,} bytes with {algorithm} {found[:12]} instead of "
+                        f"{file.size:,} with {digest[:12]}")  # fmt: skip
+    return content
+
+
+def _download(file: File, urls: tuple[str, ...]) -> tuple[bytes, str]:
+    """The content from the first address that has it, kept in ``data/raw`` under its name in one step."""
+    folder = raw_data()
+    temporary = folder / f".{file.name}.{uuid4().hex}.tmp"
+    if not urls:
+        raise _missing(file, f"not in {os.environ.get('QLSTM_MIRROR') or folder}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # a folder that cannot be written to shows before the download
+        content, url = _fetch(file, urls)
+        temporary.write_bytes(content)
+        temporary.replace(folder / file.name)
+    except OSError as error:
+        reason = f"cannot write to {folder}: {error.strerror}"
+        raise DataError(f"{reason}. Name another folder in QLSTM_DATA, or make room") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return content, url
+
+
+def _fetch(file: File, urls: tuple[str, ...]) -> tuple[bytes, str]:
+    failures, silent_hosts = [], set()
+    for url in urls:
+        if (host := urlsplit(url).netloc) in silent_hosts:
+            failures += [f"{url} (same host)"] if url in file.urls else []
+            continue
+        try:
+            import pooch  # absent where only training runs
+
+            bar = sys.stderr.isatty()
+            downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=NETWORK_TIMEOUT)
+            downloader(url, packed := io.BytesIO(), None)
+            return _verified(file, packed.getvalue()), url
+        except DataError as error:
+            failures.append(f"{url} ({error})")
+        except Exception as error:  # whatever requests, urllib3 and pooch raise
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            failures.append(f"{url} ({f'HTTP {status}' if status else type(error).__name__})")
+            if status is None:
+                silent_hosts.add(host)
+    raise _missing(file, ", ".join(failures))
+
+
+def _missing(file: File, why: str) -> DataError:
+    return DataError(
+        f"cannot get {file.name} ({file.size:,} bytes): {why}. Put it at {raw_data() / file.name} by hand, "
+        "or name a folder or address that has it in QLSTM_MIRROR; "
+        "the data sets python_help, python_help_words and digits need no download"
+    )

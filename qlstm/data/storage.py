@@ -1,0 +1,33 @@
+"""Where data lies, and how a file is written so that it is whole."""
+
+import os
+import tempfile
+from pathlib import Path
+
+_PARENT = Path(__file__).resolve().parents[2]
+
+ROOT = _PARENT if (_PARENT / "notebooks").is_dir() else Path.cwd()
+"""The checkout; for a package installed without one, the folder it was started in."""
+
+
+def raw_data() -> Path:
+    """The folder of data files, downloaded or put there: ``$QLSTM_DATA``, or ``data/raw`` of the checkout."""
+    return Path(os.environ.get("QLSTM_DATA") or ROOT / "data" / "raw")
+
+
+def write_atomically(path: Path, content: bytes):
+    """Write ``content`` to a file so that it is there whole or not at all, also after a crash or on a full disk.
+
+    A process killed meanwhile leaves ``.<name>.<letters>.tmp`` behind, which the next one to train there removes.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,1 @@
+"""The commands that drive the study: run, reproduce, status, bench, and notebooks with papermill."""
