@@ -32,7 +32,7 @@ def record(tmp_path_factory):
         )
         patch.setattr(bench, "SIDE_BY_SIDE", [1, 2, 1000])
         patch.setattr(bench, "SIDE_BY_SIDE_SECONDS", 0.2)
-        patch.setattr(bench.gpus, "cores", lambda: 2)
+        patch.setattr(bench.machine, "cores", lambda: 2)
         assert bench.main(["--repeats", "1", "--normalizers", "none;layer", "--shapes", "words"]) == 0
     return root / "bench"
 

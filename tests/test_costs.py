@@ -5,7 +5,7 @@ import pytest
 from test_tables import made_up, paper
 
 from qlstm import data, grid
-from qlstm.data import files
+from qlstm.data import catalogue, files
 from qlstm.study import costs, records
 
 H100 = "NVIDIA H100, authors' code"
@@ -83,7 +83,7 @@ def test_the_plan_says_runs_data_and_hours(tmp_path, monkeypatch):
     monkeypatch.setenv("QLSTM_DATA", str(tmp_path / "raw"))
     monkeypatch.delenv("QLSTM_MIRROR", raising=False)
     (tmp_path / "raw").mkdir()
-    for file in data.PENN:
+    for file in catalogue.PENN:
         (tmp_path / "raw" / file.name).touch()
     configs = grid("paper", only=["figure_01", "figure_06"])
     done = made_up(configs[0]) | {
@@ -107,10 +107,10 @@ def test_the_plan_says_runs_data_and_hours(tmp_path, monkeypatch):
 def test_a_prefix_is_at_hand_where_its_whole_is(tmp_path, monkeypatch):
     monkeypatch.setenv("QLSTM_DATA", str(tmp_path / "raw"))
     monkeypatch.setenv("QLSTM_MIRROR", str(tmp_path))
-    assert not files.at_hand(data.TEXT8_PREFIX)
+    assert not files.at_hand(catalogue.TEXT8_PREFIX)
     (tmp_path / "text8").mkdir()
     (tmp_path / "text8" / "text8.zip").touch()
-    assert files.at_hand(data.TEXT8)
-    assert files.at_hand(data.TEXT8_PREFIX)
+    assert files.at_hand(catalogue.TEXT8)
+    assert files.at_hand(catalogue.TEXT8_PREFIX)
     assert costs.at_hand("python_help")
     assert not costs.at_hand("mnist")

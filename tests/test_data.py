@@ -252,7 +252,7 @@ def test_python_help_words(raw, monkeypatch):
     counts = Counter(text.decode(text.train).split())
     assert 1_000 < text.vocabulary_size < 5_000
     assert set(counts) == set(text.vocabulary) >= {"<unk>", "<eos>", "object", "."}
-    assert min(counts.values()) == data.LEAST_OCCURRENCES
+    assert min(counts.values()) == texts.LEAST_OCCURRENCES
     assert 0 < counts["<unk>"] < 0.02 * len(text.train)
     n = len(text.train) + len(text.valid) + len(text.test)
     assert (len(text.train), len(text.valid)) == (int(0.8 * n), int(0.1 * n))
@@ -326,7 +326,7 @@ def test_penn_word(monkeypatch):
     assert (text.vocabulary_size, text.unit, text.reduced) == (10_000, "word", False)
     assert text.decode(text.train[:3]) == "aer banknote berlitz"
     assert text.sha256 == "d3191392a220cc2926697b73b529521299578d580ba18763fc725cf314c89b7b"  # by awk
-    assert text.decode(texts.encode("the Wall street")) == "the <unk> street"
+    assert text.decode(text.encode("the Wall street")) == "the <unk> street"
 
 
 @real_data
@@ -572,11 +572,11 @@ def test_unknown_name():
 
 def test_text_of_ones_own(tmp_path):
     text = "\ufeffWie schön leuchtet der Morgenstern\r\n" * 100
-    path = put(tmp_path / "hymn.txt", texts.encode())
+    path = put(tmp_path / "hymn.txt", text.encode())
     hymn = load_dataset(str(path))
     assert (hymn.name, data.title(str(path)), hymn.reduced) == (str(path), "hymn.txt", True)
     assert hymn.decode(torch.cat([hymn.train, hymn.valid, hymn.test])) == text
-    assert hymn.sha256 == hashlib.sha256(texts.encode()).hexdigest()
+    assert hymn.sha256 == hashlib.sha256(text.encode()).hexdigest()
     assert len(hymn.train) == int(0.8 * len(text))
     assert data.vocabulary_size(str(path)) == len(set(text))
 
@@ -608,7 +608,7 @@ def test_not_a_text(tmp_path, content, reason):
 
 def test_words_of_ones_own(tmp_path):
     text = "The Knight - \r\n\r\nerrant once!\n" * 200 + "singular\n" + "the dragon\n" * 200
-    path = str(put(tmp_path / "tale.txt", texts.encode()))
+    path = str(put(tmp_path / "tale.txt", text.encode()))
     tale = load_dataset(path, task="word_lm")
     assert (tale.name, tale.reduced, tale.unit, tale.source) == (path, True, "word", path)
     words = texts.tokens(text)
@@ -620,7 +620,7 @@ def test_words_of_ones_own(tmp_path):
     assert tale.sha256 == hashlib.sha256(together.encode()).hexdigest()
     assert data.vocabulary_size(path, task="word_lm") == 9
     assert (
-        load_dataset(path, "char_lm").sha256 == load_dataset(path).sha256 == hashlib.sha256(texts.encode()).hexdigest()
+        load_dataset(path, "char_lm").sha256 == load_dataset(path).sha256 == hashlib.sha256(text.encode()).hexdigest()
     )
     inputs, targets = next(data.minibatches(tale.train, 4, 10))
     assert inputs.dtype == targets.dtype == torch.int64

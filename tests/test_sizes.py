@@ -32,7 +32,7 @@ SCALING = ["bwn", "lab", "twn", "lat"]
 
 examples = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
-with resources.files("qlstm").joinpath("published_results.csv").open(encoding="utf-8") as file:
+with resources.files("qlstm.report").joinpath("published_results.csv").open(encoding="utf-8") as file:
     PUBLISHED = list(csv.DictReader(file))
 
 

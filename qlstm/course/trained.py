@@ -4,6 +4,8 @@ Trains on War and Peace (``QLSTM_MIRROR`` or a download) with one thread, a quar
 models and records into ``notebooks/learn/models`` and ``notebooks/learn/records``; beside the models ``text.json``, the
 symbols that they know and the beginning of the test text. A run that is finished in FOLDER
 (default ``reports/course/runs``), by today's recipe, is not trained again.
+
+``folder``: where the runs are trained.
 """
 
 import json

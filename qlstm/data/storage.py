@@ -16,7 +16,7 @@ def raw_data() -> Path:
 
 
 def write_atomically(path: Path, content: bytes):
-    """Write ``content`` to a file so that it is there whole or not at all, also after a crash or on a full disk.
+    """Write ``content`` to the file at ``path`` so that it is there whole or not at all, also after a crash or on a full disk.
 
     A process killed meanwhile leaves ``.<name>.<letters>.tmp`` behind, which the next one to train there removes.
     """

@@ -1,4 +1,7 @@
-"""Texts as ids of characters or words: vocabularies, words, minibatches."""
+"""Texts as ids of characters or words: vocabularies, words, minibatches.
+
+``contents``: of files, bytes. ``train``, ``valid``: shares of a text, by position. ``text``: symbols, or words; ``words``: of a text.
+"""
 
 import hashlib
 import platform
@@ -136,7 +139,7 @@ def rare_words_replaced(words: list[str]) -> list[str]:
 def text_dataset(
     name: str, parts: list[str], encoding: str, reduced: bool, source: str, unit: str = "character"
 ) -> TextDataset:
-    """The data set ``name`` of three ``parts`` of a text; ``encoding``: for its sha256; the others as in :class:`TextDataset`."""
+    """The data set ``name`` of three ``parts`` of a text; ``encoding``: for its sha256; ``reduced``, ``source`` and ``unit`` as in :class:`TextDataset`."""
     text = _SEPARATOR[unit].join(parts)
     vocabulary = tuple(sorted(_distinct(text, unit)))
     train, valid, test = (encode(part, vocabulary, unit) for part in parts)

@@ -1,4 +1,7 @@
-"""The page of a profile: scorecard, tables, figures, lessons and runs, to read in a browser without a server."""
+"""The page of a profile: scorecard, tables, figures, lessons and runs, to read in a browser without a server.
+
+``arguments``: of the command line.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""``make site``: the lessons, the results and the API reference as pages to read without a server or a network."""
+"""``make site``: the lessons, the results and the API reference as pages to read without a server or a network.
+
+``arguments``: of the command line.
+"""
 
 import os
 import posixpath

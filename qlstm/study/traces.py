@@ -13,7 +13,14 @@ from torch.nn import functional as F
 from qlstm.layer import QuantLSTM
 from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
 from qlstm.quantizers import QUANTIZERS
-from qlstm.study.theory.propositions import applies, bounds
+from qlstm.study.theory.propositions import (
+    applies,
+    bounds,
+    lambdas,
+    spectral_lower_bounds,
+    spectral_norms,
+    vector_norms,
+)
 
 SAMPLES = 10
 """Samples of a minibatch whose gradients are recorded, as in the paper's figures."""
@@ -42,7 +49,7 @@ def gradient_norms(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[st
     lines: dict[str, list] = {"steps": steps}
     for name, loss in losses.items():
         gradients = torch.stack(torch.autograd.grad(loss, hidden, retain_graph=True))  # (T, N, d)
-        norms = propositions.vector_norms(gradients).T  # (N, T)
+        norms = vector_norms(gradients).T  # (N, T)
         norms = norms.square().mean(0, keepdim=True).sqrt() if coupled else norms[:SAMPLES]
         lines[name] = [rounded(line[[step - 1 for step in steps]]) for line in norms]
     return lines
@@ -89,14 +96,14 @@ def spectral(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
     for name, rnn in (("before", full_precision_copy(model.rnn)), ("after", model.rnn)):
         top = f"weight_hh_l{rnn.num_layers - 1}"
         codes = rnn.quantized(top)
-        result[name] = {"norms": rounded(propositions.spectral_norms(codes.dense().double()))}
+        result[name] = {"norms": rounded(spectral_norms(codes.dense().double()))}
         if name == "after" and rnn.quantizes(top):
-            result[name]["bounds"] = rounded(propositions.spectral_lower_bounds(codes))
+            result[name]["bounds"] = rounded(spectral_lower_bounds(codes))
         if applies(rnn):
             probe = copy.deepcopy(model)
             probe.rnn = rnn
-            lambdas = propositions.lambdas(probe, inputs)
-            result[name] |= {f"lambda_{i}": rounded(value.median())[0] for i, value in enumerate(lambdas, start=1)}
+            found = lambdas(probe, inputs)
+            result[name] |= {f"lambda_{i}": rounded(value.median())[0] for i, value in enumerate(found, start=1)}
     return result
 
 

@@ -1,6 +1,9 @@
 """What the runs of a profile are doing, read from their folders: for `make status` and the line of `make reproduce`.
 
 It works while processes of this or of other machines write there, and imports no torch: an answer takes a moment.
+
+``directory``: of a run, whose name is its ``run_id``; ``folder``: of a profile; ``plan``: the content of its ``plan.json``; ``jobs``: runs
+side by side; ``text``: a line; ``arguments``: of the command line.
 """
 
 import contextlib

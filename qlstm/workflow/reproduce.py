@@ -1,4 +1,9 @@
-"""``make reproduce``, ``plan``, ``report`` and ``data``: plan the runs, fetch the data, drive the engine, show one calm line."""
+"""``make reproduce``, ``plan``, ``report`` and ``data``: plan the runs, fetch the data, drive the engine, show one calm line.
+
+Inside, ``arguments`` are the words of the command line and ``options`` what they say; ``configs``: the selected runs; ``folder``: of the
+profile. ``lock``: an open file, of which the engine's processes hold a copy; ``watch``: called while the engine works; ``cluster``: its
+name, or empty.
+"""
 
 import argparse
 import contextlib

@@ -4,7 +4,7 @@ The workflow calls it once a run. Several runs, or those of a table (``--only ta
 process each, for at most ``--minutes``; the same command goes on from there. With ``--no-notebook`` it needs nothing but
 torch, numpy and safetensors.
 
-Inside, ``options`` are those of the command line, ``settings`` the fields of a run's configuration, ``run_id`` and
+Inside, ``options`` are those of the command line ``arguments``, ``settings`` the fields of a run's configuration, ``run_id`` and
 ``directory`` its name and folder, ``profile`` that of its grid, ``text`` the sha256 of its data.
 """
 
