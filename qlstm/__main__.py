@@ -5,7 +5,8 @@ from importlib import import_module
 
 COMMANDS = {
     "run": ("workflow.run", "train runs of a profile's grid, on a bare machine too"),
-    "reproduce": ("workflow.reproduce", "train what is missing, then make all tables, figures and the page"),
+    "reproduce": ("workflow.reproduce",
+                  "train what is missing, then make all tables, figures and the page"),
     "plan": ("workflow.reproduce", "what reproduce would train, and the hours it takes"),
     "report": ("workflow.reproduce", "tables, figures and page from the records that exist"),
     "data": ("workflow.reproduce", "fetch and check the data sets"),
@@ -20,7 +21,8 @@ COMMANDS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Hand the ``arguments`` to the command that the first of them names; returns its exit status."""
+    """Hand the ``arguments`` to the command that the first of them names; returns its exit
+    status."""
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
         print("python -m qlstm COMMAND ...\n")

@@ -11,7 +11,8 @@ class ConfigError(ValueError):
 
 
 def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> str:
-    """One line: ``what`` is unknown by ``name``, the nearest ``possible`` name, all of them, and a ``hint``.
+    """One line: ``what`` is unknown by ``name``, the nearest ``possible`` name, all of them, and a
+    ``hint``.
 
     >>> unknown("quantizer", "bnw", ["bwn", "lab"])
     "unknown quantizer 'bnw': did you mean 'bwn'? Possible: bwn, lab"
@@ -19,7 +20,8 @@ def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> st
     possible = list(possible)
 
     def likeness(candidate: str) -> tuple[float, bool]:
-        return difflib.SequenceMatcher(None, str(name), candidate).ratio(), candidate[:1] == str(name)[:1]
+        return difflib.SequenceMatcher(None, str(name), candidate).ratio(), candidate[:1] == str(
+            name)[:1]
 
     nearest = max(possible, key=likeness)
     suggestion = f" did you mean '{nearest}'?" if likeness(nearest)[0] >= 0.5 else ""
@@ -43,5 +45,6 @@ def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """What an ``error`` says in its first line, its type where it says nothing: a GPU's errors go on for many."""
+    """What an ``error`` says in its first line, its type where it says nothing: a GPU's errors go
+    on for many."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

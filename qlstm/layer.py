@@ -1,4 +1,5 @@
-"""QuantLSTM, QuantGRU: latent weights -> quantize, normalize -> recurrence; called like ``torch.nn.LSTM``."""
+"""QuantLSTM, QuantGRU: latent weights -> quantize, normalize -> recurrence; called like
+``torch.nn.LSTM``."""
 
 import inspect
 import math
@@ -21,23 +22,27 @@ State = tuple[Tensor, ...]
 class QuantLSTM(nn.Module):
     """LSTM layers with quantized weight matrices and normalized matrix-vector products.
 
-    Called like ``torch.nn.LSTM``, time first: ``output, (h_n, c_n) = lstm(x, (h_0, c_0))`` with ``x`` (T, N, D) or
-    (T, D), or integers (T, N), each standing for a one-hot vector of size D; ``output`` (T, N, d); states
-    (num_layers, N, d), zero if left out. Gate order i, f, a, o (torch's i, f, g, o); one bias vector of 4d a layer.
+    Called like ``torch.nn.LSTM``, time first: ``output, (h_n, c_n) = lstm(x, (h_0, c_0))`` with
+    ``x`` (T, N, D) or (T, D), or integers (T, N), each standing for a one-hot vector of size D;
+    ``output`` (T, N, d); states (num_layers, N, d), zero if left out. Gate order i, f, a, o
+    (torch's i, f, g, o); one bias vector of 4d a layer.
 
-    ``input_size``, ``hidden_size``: D and d. ``quantizer``: a name of ``qlstm.quantizers.QUANTIZERS``; an importable ``"module:name"``; a function of one matrix
-    (d, n) that returns a tensor or a ``Quantized`` (its gradient is straight-through; it may take ``second_moment``
-    or ``generator``); or a module of one matrix, which defines its own gradient and trains with the layer.
-    ``normalizer``: a name of ``qlstm.normalizers.NORMALIZERS``, a function or a module, see
-    :func:`qlstm.normalizers.make_normalizer`. ``max_steps``: time steps with statistics of their own
-    (batch_separate). ``biases``: bias vectors of a layer; torch has 2, of which the sum alone matters, but which moves
-    twice as fast in training. ``dropout``: between layers, in training. ``quantize_input``: whether the first layer's W_x is
-    quantized too (not in sequential MNIST, where it is one column). ``backend``: see :mod:`qlstm.recurrence`.
+    ``input_size``, ``hidden_size``: D and d. ``quantizer``: a name of
+    ``qlstm.quantizers.QUANTIZERS``; an importable ``"module:name"``; a function of one matrix (d,
+    n) that returns a tensor or a ``Quantized`` (its gradient is straight-through; it may take
+    ``second_moment`` or ``generator``); or a module of one matrix, which defines its own gradient
+    and trains with the layer. ``normalizer``: a name of ``qlstm.normalizers.NORMALIZERS``, a
+    function or a module, see :func:`qlstm.normalizers.make_normalizer`. ``max_steps``: time steps
+    with statistics of their own (batch_separate). ``biases``: bias vectors of a layer; torch has 2,
+    of which the sum alone matters, but which moves twice as fast in training. ``dropout``: between
+    layers, in training. ``quantize_input``: whether the first layer's W_x is quantized too (not in
+    sequential MNIST, where it is one column). ``backend``: see :mod:`qlstm.recurrence`.
 
-    The weights that train are the latent ones (``weight_ih_l0``, ...). Loss-aware quantizers read buffers
-    ``second_moment_*``, to be set with :meth:`set_second_moment` after each optimizer step. Stochastic quantizers
-    sample anew in each training pass, and the same fixed sample (``sample_seed``) in every evaluation pass.
-    Under autocast the layer computes in the precision of its parameters.
+    The weights that train are the latent ones (``weight_ih_l0``, ...). Loss-aware quantizers read
+    buffers ``second_moment_*``, to be set with :meth:`set_second_moment` after each optimizer step.
+    Stochastic quantizers sample anew in each training pass, and the same fixed sample
+    (``sample_seed``) in every evaluation pass. Under autocast the layer computes in the precision
+    of its parameters.
 
     >>> lstm = QuantLSTM(10, 20, quantizer="binary_connect", normalizer="layer")
     >>> output, (h, c) = lstm(torch.zeros(5, 3, 10))
@@ -55,25 +60,17 @@ class QuantLSTM(nn.Module):
     states = 2
     """Tensors of the state: h and c."""
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        quantizer: str | Callable | nn.Module = "full_precision",
-        normalizer: str | Callable | nn.Module = "none",
-        max_steps: int | None = None,
-        biases: int = 1,
-        dropout: float = 0.0,
-        quantize_input: bool = True,
-        backend: str = "auto",
-    ):
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, *,
+                 quantizer: str | Callable | nn.Module = "full_precision",
+                 normalizer: str | Callable | nn.Module = "none", max_steps: int | None = None,
+                 biases: int = 1, dropout: float = 0.0, quantize_input: bool = True,
+                 backend: str = "auto"):
         super().__init__()
-        self.settings = dict(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, quantizer=quantizer,
-                             normalizer=normalizer, max_steps=max_steps, biases=biases, dropout=dropout,
-                             quantize_input=quantize_input)  # fmt: skip
-        sizes = dict(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, biases=biases)
+        self.settings = dict(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers,
+                             quantizer=quantizer, normalizer=normalizer, max_steps=max_steps,
+                             biases=biases, dropout=dropout, quantize_input=quantize_input)
+        sizes = dict(
+            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, biases=biases)
         for name, size in sizes.items():
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ConfigError(f"{name} must be a positive integer, got {size!r}")
@@ -86,16 +83,21 @@ class QuantLSTM(nn.Module):
         check_backend(backend)
         self.quantizer = find_quantizer(quantizer) if isinstance(quantizer, str) else quantizer
         if isinstance(self.quantizer, type) or not callable(self.quantizer):
-            raise ConfigError(f"quantizer: expected a name, a function or a module (not a class), got {quantizer!r}")
+            raise ConfigError(
+                f"quantizer: expected a name, a function or a module (not a class), got {quantizer!r}"
+            )
         self._arguments = _arguments(self.quantizer)
         self.stochastic = getattr(self.quantizer, "stochastic", False)
         if self.stochastic and normalizer != "batch_separate":
-            raise ConfigError("quantizers 'sbn' and 'stn' are defined with normalizer 'batch_separate' only")
+            raise ConfigError(
+                "quantizers 'sbn' and 'stn' are defined with normalizer 'batch_separate' only")
         d, gates = hidden_size, self.gates
         for k in range(num_layers):
             for side, n in [("ih", input_size if k == 0 else d), ("hh", d)]:
-                self.register_parameter(f"weight_{side}_l{k}", nn.Parameter(torch.empty(gates * d, n)))
-                self.add_module(f"norm_{side}_l{k}", make_normalizer(normalizer, (gates, d), n, max_steps))
+                self.register_parameter(
+                    f"weight_{side}_l{k}", nn.Parameter(torch.empty(gates * d, n)))
+                self.add_module(
+                    f"norm_{side}_l{k}", make_normalizer(normalizer, (gates, d), n, max_steps))
                 if "second_moment" in self._arguments:  # 1 stands for D = 1: no optimizer step yet
                     self.register_buffer(f"second_moment_{side}_l{k}", torch.ones(gates * d, n))
             self.register_parameter(f"bias_l{k}", nn.Parameter(torch.empty(gates * d)))
@@ -104,7 +106,9 @@ class QuantLSTM(nn.Module):
             # SBN and STN normalize the cell state too
             norm_c = make_normalizer(normalizer if self.stochastic else "none", (d,), d, max_steps)
             self.add_module(f"norm_c_l{k}", norm_c)
-            if self.stochastic:  # and have one vector for the bias and the two betas of the products
+            if (
+                self.stochastic
+            ):  # and have one vector for the bias and the two betas of the products
                 norms = [getattr(self, f"norm_{side}_l{k}") for side in ("ih", "hh")]
                 for norm in norms:
                     norm.fix_shift()
@@ -113,7 +117,8 @@ class QuantLSTM(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self):
-        """U(-1/sqrt(d), 1/sqrt(d)) for weights and biases, as torch; normalizers as they define (SBN, STN: 0.1)."""
+        """U(-1/sqrt(d), 1/sqrt(d)) for weights and biases, as torch; normalizers as they define
+        (SBN, STN: 0.1)."""
         bound = 1 / math.sqrt(self.hidden_size)
         for parameter in self.parameters(recurse=False):
             nn.init.uniform_(parameter, -bound, bound)
@@ -125,16 +130,20 @@ class QuantLSTM(nn.Module):
 
     @classmethod
     def from_torch(cls, lstm: nn.LSTM, **settings) -> "QuantLSTM":
-        """A QuantLSTM with the weights of a plain ``torch.nn.LSTM`` (the two bias vectors added up).
+        """A QuantLSTM with the weights of a plain ``torch.nn.LSTM`` (the two bias vectors added
+        up).
 
-        ``settings``: keywords of :class:`QuantLSTM`. With weight normalization the gains start at the row norms of
-        the given weights, so that the unquantized network computes what the plain one does.
-        Raises ``ConfigError`` for a bidirectional, projected or batch-first LSTM.
+        ``settings``: keywords of :class:`QuantLSTM`. With weight normalization the gains start at
+        the row norms of the given weights, so that the unquantized network computes what the plain
+        one does. Raises ``ConfigError`` for a bidirectional, projected or batch-first LSTM.
         """
-        if not isinstance(lstm, nn.LSTM) or lstm.bidirectional or lstm.proj_size or lstm.batch_first:
-            raise ConfigError("from_torch takes a time-first, one-directional LSTM without projection")
+        if (not isinstance(lstm, nn.LSTM) or lstm.bidirectional or lstm.proj_size
+            or lstm.batch_first):
+            raise ConfigError(
+                "from_torch takes a time-first, one-directional LSTM without projection")
         settings = {"dropout": lstm.dropout} | settings
-        own = cls(lstm.input_size, lstm.hidden_size, lstm.num_layers, **settings).to(lstm.weight_ih_l0)
+        own = cls(lstm.input_size, lstm.hidden_size, lstm.num_layers, **settings).to(
+            lstm.weight_ih_l0)
         with torch.no_grad():
             for k in range(lstm.num_layers):
                 for side in ("ih", "hh"):
@@ -149,50 +158,61 @@ class QuantLSTM(nn.Module):
         return own.train(lstm.training)
 
     def set_second_moment(self, second_moment: dict[str, Tensor]):
-        """Give the loss-aware quantizers v by weight name, e.g. ``{"weight_hh_l0": adam.state[p]["exp_avg_sq"]}``.
+        """Give the loss-aware quantizers v by weight name, e.g. ``{"weight_hh_l0":
+        adam.state[p]["exp_avg_sq"]}``.
 
-        Each of the shape of its weight; copied. Names other than weights are ignored, and so is the whole call if
-        the quantizer takes no second moment.
+        Each of the shape of its weight; copied. Names other than weights are ignored, and so is the
+        whole call if the quantizer takes no second moment.
         """
         for name, moment in second_moment.items():
             buffer = self._buffers.get(name.replace("weight", "second_moment"))
             if buffer is None:
                 continue
             if moment.shape != buffer.shape:
-                raise ValueError(f"second moment of {name}: expected {tuple(buffer.shape)}, got {tuple(moment.shape)}")
+                raise ValueError(
+                    f"second moment of {name}: expected {tuple(buffer.shape)}, got {tuple(moment.shape)}"
+                )
             buffer.copy_(moment.detach())
 
     def bias(self, k: int) -> Tensor:
-        """The bias (4d) that layer ``k`` adds to its products: its vector, or the sum of its two."""
+        """The bias (4d) that layer ``k`` adds to its products: its vector, or the sum of its
+        two."""
         first, second = getattr(self, f"bias_l{k}"), getattr(self, f"bias_hh_l{k}", None)
         return first if second is None else first + second
 
     @property
     def coded(self) -> bool:
-        """Whether each row of a quantized matrix is one magnitude times codes of {-1, 0, +1}, normalized or not."""
-        return self.quantizer in QUANTIZERS.values() and self.quantizer.scales != "row" and self.quantizer.bits <= 2
+        """Whether each row of a quantized matrix is one magnitude times codes of {-1, 0, +1},
+        normalized or not."""
+        return (self.quantizer in QUANTIZERS.values() and self.quantizer.scales != "row"
+                and self.quantizer.bits <= 2)
 
     def quantizes(self, name: str) -> bool:
-        """Whether the weight of that name is quantized: not in full precision, nor W_x without ``quantize_input``."""
+        """Whether the weight of that name is quantized: not in full precision, nor W_x without
+        ``quantize_input``."""
         if self.quantizer is QUANTIZERS["full_precision"]:
             return False
         return self.quantize_input or name != "weight_ih_l0"
 
     def quantized(self, name: str) -> Quantized:
-        """Codes (k, 4, d, n) and scales of the four gates' matrices of a weight, e.g. ``"weight_hh_l0"``."""
+        """Codes (k, 4, d, n) and scales of the four gates' matrices of a weight, e.g.
+        ``"weight_hh_l0"``."""
         result = self._quantize(name)
         if isinstance(result, Quantized):
             return result
         return Quantized(result[None], result.new_ones(1, self.gates, 1, 1))
 
     def freeze(self, weights: dict[str, Quantized]):
-        """Fix codes and scales by weight name, in place of what the quantizer computes from a latent weight.
+        """Fix codes and scales by weight name, in place of what the quantizer computes from a
+        latent weight.
 
-        From then on the layer needs no latent weight: its parameter holds the dense values and does not train.
+        From then on the layer needs no latent weight: its parameter holds the dense values and does
+        not train.
         """
         for name, fixed in weights.items():
             for part, value in fixed._asdict().items():
-                self.register_buffer(name.replace("weight", f"frozen_{part}"), value.detach(), persistent=False)
+                self.register_buffer(
+                    name.replace("weight", f"frozen_{part}"), value.detach(), persistent=False)
             latent = getattr(self, name).requires_grad_(False)
             latent.copy_(fixed.dense().detach().flatten(0, 1))
 
@@ -201,21 +221,30 @@ class QuantLSTM(nn.Module):
         if not self.quantizes(name):
             return QUANTIZERS["full_precision"](weight.detach())
         if name.replace("weight", "frozen_codes") in self._buffers:
-            return Quantized(*(getattr(self, name.replace("weight", f"frozen_{part}")) for part in Quantized._fields))
+            return Quantized(
+                *(getattr(self, name.replace("weight", f"frozen_{part}"))
+                  for part in Quantized._fields)
+            )
         extra = {}
         if "generator" in self._arguments and not self.training:
             index = [key for key, _ in self.named_parameters(recurse=False)].index(name)
-            extra["generator"] = torch.Generator(weight.device).manual_seed(self.sample_seed * 1000 + index)
+            extra["generator"] = torch.Generator(weight.device).manual_seed(
+                self.sample_seed * 1000 + index)
         if "second_moment" in self._arguments:
-            extra["second_moment"] = getattr(self, name.replace("weight", "second_moment")).view_as(weight)
+            extra["second_moment"] = getattr(self, name.replace("weight", "second_moment")).view_as(
+                weight)
         if isinstance(self.quantizer, nn.Module):
             return torch.stack([_dense(self.quantizer(matrix)) for matrix in weight])
         with torch.no_grad():
-            if self.quantizer in QUANTIZERS.values():  # these take the four gates as a batch of matrices
+            if (
+                self.quantizer in QUANTIZERS.values()
+            ):  # these take the four gates as a batch of matrices
                 return self.quantizer(weight, **extra)
             batched = ("second_moment",)
             results = [
-                self.quantizer(matrix, **{key: value[g] if key in batched else value for key, value in extra.items()})
+                self.quantizer(
+                    matrix,
+                    **{key: value[g] if key in batched else value for key, value in extra.items()})
                 for g, matrix in enumerate(weight)
             ]
             if isinstance(results[0], Quantized):
@@ -223,7 +252,8 @@ class QuantLSTM(nn.Module):
             return torch.stack(results)
 
     def effective_weight(self, name: str) -> Tensor:
-        """The matrix (4d, n) that products are taken with: quantized, then weight-normalized; differentiable."""
+        """The matrix (4d, n) that products are taken with: quantized, then weight-normalized;
+        differentiable."""
         latent = getattr(self, name).view(self.gates, self.hidden_size, -1)
         if not self.quantizes(name):
             weight = latent
@@ -237,11 +267,14 @@ class QuantLSTM(nn.Module):
                 weight = straight_through(latent, weight)
         return getattr(self, name.replace("weight", "norm")).normalize_weight(weight).flatten(0, 1)
 
-    def forward(self, x: Tensor, state: State | None = None, *, trace: list | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, x: Tensor, state: State | None = None, *, trace: list | None = None
+    ) -> tuple[Tensor, State]:
         """Run all layers over all steps from ``state``; shapes above.
 
-        ``trace``: if given, receives one list a layer of (h_t, c_t), each (N, d), part of the autograd graph, so that
-        the gradient of a loss with respect to any of them can be taken (naive backend).
+        ``trace``: if given, receives one list a layer of (h_t, c_t), each (N, d), part of the
+        autograd graph, so that the gradient of a loss with respect to any of them can be taken
+        (naive backend).
         """
         if isinstance(x, PackedSequence):
             raise TypeError("QuantLSTM takes a padded tensor (T, N, D), not a PackedSequence")
@@ -249,16 +282,21 @@ class QuantLSTM(nn.Module):
         one_hot = not x.is_floating_point()
         unbatched = x.dim() == (1 if one_hot else 2)
         if unbatched:
-            x, state = x.unsqueeze(1), None if state is None else tuple(s.unsqueeze(1) for s in state)
+            x, state = (x.unsqueeze(1),
+                        None if state is None else tuple(s.unsqueeze(1) for s in state))
         if x.dim() != (2 if one_hot else 3) or len(x) == 0:
-            raise ValueError(f"expected at least one time step and (T, N, D) or integers (T, N), got {tuple(x.shape)}")
+            raise ValueError(
+                f"expected at least one time step and (T, N, D) or integers (T, N), got {tuple(x.shape)}"
+            )
         if not one_hot and x.shape[-1] != self.input_size:
             got = f"{tuple(x.squeeze(1).shape if unbatched else x.shape)}"
-            raise ValueError(f"expected input (T, N, {self.input_size}) or (T, {self.input_size}), got {got}")
+            raise ValueError(
+                f"expected input (T, N, {self.input_size}) or (T, {self.input_size}), got {got}")
         shape = (self.num_layers, x.shape[1], self.hidden_size)
         state = (x.new_zeros(shape, dtype=dtype),) * self.states if state is None else state
         if [tuple(s.shape) for s in state] != [shape] * self.states:
-            raise ValueError(f"expected states {shape}, got {' and '.join(str(tuple(s.shape)) for s in state)}")
+            raise ValueError(
+                f"expected states {shape}, got {' and '.join(str(tuple(s.shape)) for s in state)}")
         with torch.autocast(x.device.type, enabled=False):
             if autocast:
                 x, state = x if one_hot else x.to(dtype), tuple(s.to(dtype) for s in state)
@@ -277,7 +315,8 @@ class QuantLSTM(nn.Module):
     def _layers(self, x, state, trace):
         last = []
         for k in range(self.num_layers):
-            w_x, w_h = self.effective_weight(f"weight_ih_l{k}"), self.effective_weight(f"weight_hh_l{k}")
+            w_x, w_h = (self.effective_weight(f"weight_ih_l{k}"),
+                        self.effective_weight(f"weight_hh_l{k}"))
             # W_x x_t of all steps at once; a one-hot x_t picks a column of W_x
             products = linear(x, w_x) if x.is_floating_point() else F.embedding(x.long(), w_x.T)
             norms = [getattr(self, f"norm_{side}_l{k}") for side in ("ih", "hh", "c")]
@@ -287,7 +326,8 @@ class QuantLSTM(nn.Module):
                 steps["trace"] = trace[-1]
             first = tuple(s[k] for s in state)
             recurrence = self._recurrence(products, norms, trace is not None)
-            x, final = recurrence(products, w_h, self.bias(k), first, norms, coded=self.coded, **steps)
+            x, final = recurrence(
+                products, w_h, self.bias(k), first, norms, coded=self.coded, **steps)
             last.append(final)
             if k < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
@@ -300,11 +340,13 @@ class QuantLSTM(nn.Module):
 
 
 class QuantGRU(QuantLSTM):
-    """The same with a gated recurrent unit: gates r, z, n, six matrices, one bias vector of 3d, a state of h alone.
+    """The same with a gated recurrent unit: gates r, z, n, six matrices, one bias vector of 3d, a
+    state of h alone.
 
-    ``output, (h_n,) = gru(x, (h_0,))``; everything else as :class:`QuantLSTM` has it. The equations are those of
-    ``torch.nn.GRU`` with b_hn = 0 (:func:`qlstm.recurrence.cell.gru_step`). Only the naive backend has it. ``sizes``: input_size,
-    hidden_size and num_layers; ``settings``: the keywords of :class:`QuantLSTM`.
+    ``output, (h_n,) = gru(x, (h_0,))``; everything else as :class:`QuantLSTM` has it. The equations
+    are those of ``torch.nn.GRU`` with b_hn = 0 (:func:`qlstm.recurrence.cell.gru_step`). Only the
+    naive backend has it. ``sizes``: input_size, hidden_size and num_layers; ``settings``: the
+    keywords of :class:`QuantLSTM`.
 
     >>> gru = QuantGRU(10, 20, quantizer="binary_connect", normalizer="layer")
     >>> output, (h,) = gru(torch.zeros(5, 3, 10))
@@ -319,11 +361,13 @@ class QuantGRU(QuantLSTM):
             raise ConfigError(f"a GRU runs on backend 'naive' only, not {backend!r}")
         super().__init__(*sizes, backend=backend, **settings)
         if self.stochastic:
-            raise ConfigError("quantizers 'sbn' and 'stn' normalize the cell state, which a GRU does not have")
+            raise ConfigError(
+                "quantizers 'sbn' and 'stn' normalize the cell state, which a GRU does not have")
 
     @classmethod
     def from_torch(cls, gru: nn.GRU, **settings) -> "QuantGRU":
-        """Not offered: nn.GRU has a bias inside the reset gate's product, which one bias vector cannot hold."""
+        """Not offered: nn.GRU has a bias inside the reset gate's product, which one bias vector
+        cannot hold."""
         raise ConfigError("QuantGRU has no from_torch")
 
     def _recurrence(self, products, norms, traced):

@@ -29,14 +29,17 @@ def _expand(initial_state: Tensor, samples: int) -> State:
 
 
 def _uniform_2a(weight: Tensor) -> Tensor:
-    """Fill a stacked matrix (4d, n) with U(-2A, 2A), A the level of :func:`qlstm.quantizers.sbn`."""
+    """Fill a stacked matrix (4d, n) with U(-2A, 2A), A the level of
+    :func:`qlstm.quantizers.sbn`."""
     level = stochastic_level(weight.view(4, -1, weight.shape[-1]))
     return nn.init.uniform_(weight, -2 * level, 2 * level)
 
 
 @torch.no_grad()
-def _reset_stochastic(rnn: QuantLSTM, decoder: nn.Linear, fill: Callable[[Tensor], Tensor], forget_bias: float):
-    """SBN and STN as their release starts them: matrices by ``fill``, biases 0 but for the forget gate's, decoder orthogonal."""
+def _reset_stochastic(
+        rnn: QuantLSTM, decoder: nn.Linear, fill: Callable[[Tensor], Tensor], forget_bias: float):
+    """SBN and STN as their release starts them: matrices by ``fill``, biases 0 but for the forget
+    gate's, decoder orthogonal."""
     for k in range(rnn.num_layers):
         for side in ("ih", "hh"):
             fill(getattr(rnn, f"weight_{side}_l{k}"))
@@ -48,12 +51,14 @@ def _reset_stochastic(rnn: QuantLSTM, decoder: nn.Linear, fill: Callable[[Tensor
 class LanguageModel(nn.Module):
     """Language model: one-hot symbols or an embedding -> QuantLSTM (or QuantGRU) -> linear decoder.
 
-    ``cell``: "lstm" or "gru", of ``num_layers`` layers with ``hidden_size`` units; ``vocabulary_size`` symbols.
-    Characters are one-hot; words have an ``embedding_size`` (None: one-hot). ``dropout`` acts on the embedding, between
-    layers and on the output, in training. ``learned_state``: whether a text starts from a state that is trained (from 0),
-    not from 0 itself. ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`. Embedding and
-    decoder stay full precision; they start at U(-0.1, 0.1), the decoder's bias at 0. Networks of SBN and STN start as in
-    their release: decoder orthogonal; matrices U(-0.1, 0.1) and biases 0 with an embedding, else orthogonal and 1 for the forget gate.
+    ``cell``: "lstm" or "gru", of ``num_layers`` layers with ``hidden_size`` units;
+    ``vocabulary_size`` symbols. Characters are one-hot; words have an ``embedding_size`` (None:
+    one-hot). ``dropout`` acts on the embedding, between layers and on the output, in training.
+    ``learned_state``: whether a text starts from a state that is trained (from 0), not from 0
+    itself. ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`. Embedding and decoder stay
+    full precision; they start at U(-0.1, 0.1), the decoder's bias at 0. Networks of SBN and STN
+    start as in their release: decoder orthogonal; matrices U(-0.1, 0.1) and biases 0 with an
+    embedding, else orthogonal and 1 for the forget gate.
 
     >>> model = LanguageModel(50, 32, quantizer="twn", normalizer="batch_shared")
     >>> logits, state = model(torch.zeros(7, 4, dtype=torch.int64))
@@ -61,32 +66,25 @@ class LanguageModel(nn.Module):
     torch.Size([7, 4, 50])
     """
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        embedding_size: int | None = None,
-        dropout: float = 0.0,
-        learned_state: bool = False,
-        cell: str = "lstm",
-        **settings,
-    ):
+    def __init__(self, vocabulary_size: int, hidden_size: int, num_layers: int = 1, *,
+                 embedding_size: int | None = None, dropout: float = 0.0,
+                 learned_state: bool = False, cell: str = "lstm", **settings):
         super().__init__()
-        self.settings = dict(vocabulary_size=vocabulary_size, hidden_size=hidden_size, num_layers=num_layers,
-                             embedding_size=embedding_size, dropout=dropout, learned_state=learned_state, cell=cell,
-                             **settings)  # fmt: skip
+        self.settings = dict(vocabulary_size=vocabulary_size, hidden_size=hidden_size,
+                             num_layers=num_layers, embedding_size=embedding_size, dropout=dropout,
+                             learned_state=learned_state, cell=cell, **settings)
         self.dropout = dropout
         layer, inputs = _layer(cell), vocabulary_size if embedding_size is None else embedding_size
         self.rnn = layer(inputs, hidden_size, num_layers, dropout=dropout, **settings)
         self.decoder = Linear(hidden_size, vocabulary_size)
         nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
         nn.init.zeros_(self.decoder.bias)
-        self.embedding = None if embedding_size is None else nn.Embedding(vocabulary_size, embedding_size)
+        self.embedding = (
+            None if embedding_size is None else nn.Embedding(vocabulary_size, embedding_size))
         if self.embedding is not None:
             nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
-        self.initial_state = nn.Parameter(torch.zeros(layer.states, num_layers, hidden_size)) if learned_state else None
+        self.initial_state = (nn.Parameter(torch.zeros(layer.states, num_layers, hidden_size))
+                              if learned_state else None)
         if self.rnn.stochastic and self.embedding is None:
             _reset_stochastic(self.rnn, self.decoder, nn.init.orthogonal_, forget_bias=1.0)
         elif self.rnn.stochastic:
@@ -108,8 +106,11 @@ class LanguageModel(nn.Module):
         return self.decoder(F.dropout(output, self.dropout, self.training)), state
 
     @torch.no_grad()
-    def sample(self, prompt: Tensor, length: int, *, temperature: float = 1.0, seed: int = 0) -> Tensor:
-        """Draw ``length`` symbols that follow ``prompt`` (P,), one at a time, from softmax(logits / temperature).
+    def sample(
+        self, prompt: Tensor, length: int, *, temperature: float = 1.0, seed: int = 0
+    ) -> Tensor:
+        """Draw ``length`` symbols that follow ``prompt`` (P,), one at a time, from softmax(logits /
+        temperature).
 
         Reproducible by ``seed``. Evaluation mode during the call; returns symbol ids (length,).
         """
@@ -127,16 +128,18 @@ class LanguageModel(nn.Module):
 
 
 class SequenceClassifier(nn.Module):
-    """Classifier of sequences of numbers, as in sequential MNIST: QuantLSTM -> linear layer on the last hidden state.
+    """Classifier of sequences of numbers, as in sequential MNIST: QuantLSTM -> linear layer on the
+    last hidden state.
 
-    ``cell``: "lstm" or "gru", of ``num_layers`` layers with ``hidden_size`` units; ``classes`` labels.
-    Initialized as Cooijmans et al., ICLR 2017: W_x unit-norm columns of 4d (not quantized); W_h the identity for the
-    candidate gate, orthonormal columns for the others stacked; biases 0, forget gate 1; weight-norm gains at the row
-    norms of these; layer and batch gains at ``initial_gain`` (0: as the normalizer defines). The initial state is
-    learned, from 0; N(0, ``state_noise``^2) is added to it in training and test, in evaluation always the same sample.
-    The decoder starts at U(-0.1, 0.1), its bias at 0. SBN and STN follow their own release: W_x is quantized too, matrices
-    start at U(-2A, 2A), the decoder orthogonal, and the noise is on h_0 alone.
-    ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`.
+    ``cell``: "lstm" or "gru", of ``num_layers`` layers with ``hidden_size`` units; ``classes``
+    labels. Initialized as Cooijmans et al., ICLR 2017: W_x unit-norm columns of 4d (not quantized);
+    W_h the identity for the candidate gate, orthonormal columns for the others stacked; biases 0,
+    forget gate 1; weight-norm gains at the row norms of these; layer and batch gains at
+    ``initial_gain`` (0: as the normalizer defines). The initial state is learned, from 0; N(0,
+    ``state_noise``^2) is added to it in training and test, in evaluation always the same sample.
+    The decoder starts at U(-0.1, 0.1), its bias at 0. SBN and STN follow their own release: W_x is
+    quantized too, matrices start at U(-2A, 2A), the decoder orthogonal, and the noise is on h_0
+    alone. ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`.
 
     >>> model = SequenceClassifier(10, 32, quantizer="twn", normalizer="layer", initial_gain=0.1)
     >>> model(torch.zeros(64, 5, 1))[0].shape
@@ -145,20 +148,13 @@ class SequenceClassifier(nn.Module):
 
     noise_seed = 0
 
-    def __init__(
-        self,
-        classes: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        initial_gain: float = 0.0,
-        state_noise: float = 0.0,
-        cell: str = "lstm",
-        **settings,
-    ):
+    def __init__(self, classes: int, hidden_size: int, num_layers: int = 1, *,
+                 initial_gain: float = 0.0, state_noise: float = 0.0, cell: str = "lstm",
+                 **settings):
         super().__init__()
-        self.settings = dict(classes=classes, hidden_size=hidden_size, num_layers=num_layers, initial_gain=initial_gain,
-                             state_noise=state_noise, cell=cell, **settings)  # fmt: skip
+        self.settings = dict(classes=classes, hidden_size=hidden_size, num_layers=num_layers,
+                             initial_gain=initial_gain, state_noise=state_noise, cell=cell,
+                             **settings)
         self.state_noise = state_noise
         layer = _layer(cell)
         self.rnn = layer(1, hidden_size, num_layers, quantize_input=False, **settings)
@@ -177,7 +173,8 @@ class SequenceClassifier(nn.Module):
         nn.init.zeros_(self.decoder.bias)
         d, gates = self.rnn.hidden_size, self.rnn.gates
         for k in range(self.rnn.num_layers):
-            w_x, w_h, bias = (getattr(self.rnn, f"{name}_l{k}") for name in ("weight_ih", "weight_hh", "bias"))
+            w_x, w_h, bias = (
+                getattr(self.rnn, f"{name}_l{k}") for name in ("weight_ih", "weight_hh", "bias"))
             w_x.copy_(F.normalize(torch.randn_like(w_x), dim=0))
             # the candidate is gate 2 of i, f, a, o and of r, z, n
             others = [gate for gate in range(gates) if gate != 2]
@@ -187,14 +184,18 @@ class SequenceClassifier(nn.Module):
             bias.zero_()
             if gates == 4:
                 bias.view(gates, d)[1] = 1
-            for norm, weight in ((getattr(self.rnn, f"norm_ih_l{k}"), w_x), (getattr(self.rnn, f"norm_hh_l{k}"), w_h)):
+            for norm, weight in ((getattr(self.rnn, f"norm_ih_l{k}"), w_x),
+                                 (getattr(self.rnn, f"norm_hh_l{k}"), w_h)):
                 if isinstance(norm, WeightNorm):
                     norm.gain.copy_(torch.linalg.vector_norm(weight, dim=-1).view_as(norm.gain))
                 elif isinstance(norm, LayerNorm | BatchNorm) and initial_gain:
                     norm.gain.fill_(initial_gain)
 
-    def forward(self, inputs: Tensor, state: None = None, *, trace: list | None = None) -> tuple[Tensor, None]:
-        """Logits (N, classes) from ``inputs`` (T, N, 1); there is no state to carry to other sequences.
+    def forward(
+        self, inputs: Tensor, state: None = None, *, trace: list | None = None
+    ) -> tuple[Tensor, None]:
+        """Logits (N, classes) from ``inputs`` (T, N, 1); there is no state to carry to other
+        sequences.
 
         ``trace`` as in :meth:`qlstm.QuantLSTM.forward`.
         """
@@ -204,8 +205,10 @@ class SequenceClassifier(nn.Module):
             if not self.training:
                 generator = torch.Generator(inputs.device).manual_seed(self.noise_seed)
             noisy = state[:1] if self.rnn.stochastic else state
-            noise = torch.empty((len(noisy), *state[0].shape), dtype=state[0].dtype, device=state[0].device)
+            noise = torch.empty(
+                (len(noisy), *state[0].shape), dtype=state[0].dtype, device=state[0].device)
             noise = self.state_noise * noise.normal_(generator=generator)
-            state = (*(part + own for part, own in zip(noisy, noise, strict=True)), *state[len(noisy) :])
+            state = (*(part + own for part, own in zip(noisy, noise, strict=True)),
+                     *state[len(noisy) :])
         output, _ = self.rnn(inputs, state, trace=trace)
         return self.decoder(output[-1]), None

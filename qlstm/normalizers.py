@@ -1,12 +1,15 @@
-"""Normalizers of the matrix-vector products W x_t and W h_{t-1}: none, weight, layer, batch (shared, separate).
+"""Normalizers of the matrix-vector products W x_t and W h_{t-1}: none, weight, layer, batch
+(shared, separate).
 
-Each of the eight products of an LSTM layer (four gates, input and recurrent) is normalized on its own; a module here
-serves the four gates of one of the two, stacked as (4, d). ``normalize_weight`` acts on the quantized matrices once,
-before the loop over time; ``forward(product, t)`` on the products of one step. Gradients are those of the formulas.
+Each of the eight products of an LSTM layer (four gates, input and recurrent) is normalized on its
+own; a module here serves the four gates of one of the two, stacked as (4, d). ``normalize_weight``
+acts on the quantized matrices once, before the loop over time; ``forward(product, t)`` on the
+products of one step. Gradients are those of the formulas.
 
-``features``: shape of what one sample has, (4, d) for the products, (d,) for a cell state. ``columns``: n of the
-matrices, for initial values. ``max_steps``: time steps with statistics of their own. ``weight``: the quantized
-matrices (4, d, n). ``product``: (N, *features), y in the formulas. ``t``: the time step, from 0.
+``features``: shape of what one sample has, (4, d) for the products, (d,) for a cell state.
+``columns``: n of the matrices, for initial values. ``max_steps``: time steps with statistics of
+their own. ``weight``: the quantized matrices (4, d, n). ``product``: (N, *features), y in the
+formulas. ``t``: the time step, from 0.
 
 >>> norm = LayerNorm((4, 3), columns=5)
 >>> norm(torch.tensor([1.0, 2.0, 6.0]).expand(2, 4, 3), 0)[0, 0]
@@ -50,7 +53,8 @@ class WeightNorm(Normalizer):
         W_j <- g_j W_j / (||W_j|| + 10^{-8})
 
     The result does not depend on the scale of W, so it is the same for sign(w) and alpha sign(w).
-    Salimans, Kingma, NeurIPS 2016; paper, eq. 4. Initial g: row norms of a fresh U(-1/sqrt(d), 1/sqrt(d)) matrix.
+    Salimans, Kingma, NeurIPS 2016; paper, eq. 4. Initial g: row norms of a fresh U(-1/sqrt(d),
+    1/sqrt(d)) matrix.
     """
 
     eps = 1e-8
@@ -69,7 +73,8 @@ class WeightNorm(Normalizer):
     def reset_parameters(self):
         """g: row norms of a fresh U(-1/sqrt(d), 1/sqrt(d)) matrix."""
         bound = 1 / math.sqrt(self.features[-1])
-        fresh = torch.empty(*self.features, self.columns, device=self.gain.device).uniform_(-bound, bound)
+        fresh = torch.empty(*self.features, self.columns, device=self.gain.device).uniform_(
+            -bound, bound)
         with torch.no_grad():
             self.gain.copy_(torch.linalg.vector_norm(fresh, dim=-1))
 
@@ -106,11 +111,11 @@ class BatchNorm(Normalizer):
 
         BN(y) = g (y - mu) / sqrt(var + 10^{-5}) + beta
 
-    At test time running statistics are used (``momentum`` 0.1 and an unbiased variance, as torch's own; SBN and STN: 0.05 and
-    a ``biased`` one). They are *shared* by all time steps, or *separate* for each of ``max_steps``; a step past the last
-    uses the last. g and
-    beta are shared over time in both. In training a minibatch needs at least two samples.
-    Ioffe, Szegedy, ICML 2015; Cooijmans et al., ICLR 2017; paper, eq. 6. Initial g: U(0, 1), beta = 0.
+    At test time running statistics are used (``momentum`` 0.1 and an unbiased variance, as torch's
+    own; SBN and STN: 0.05 and a ``biased`` one). They are *shared* by all time steps, or *separate*
+    for each of ``max_steps``; a step past the last uses the last. g and beta are shared over time
+    in both. In training a minibatch needs at least two samples. Ioffe, Szegedy, ICML 2015;
+    Cooijmans et al., ICLR 2017; paper, eq. 6. Initial g: U(0, 1), beta = 0.
     """
 
     eps, momentum, biased = 1e-5, 0.1, False
@@ -125,7 +130,8 @@ class BatchNorm(Normalizer):
         self.reset_parameters()
 
     def forward(self, product, t):
-        """The products (N, *features), normalized over the samples; updates the running statistics in training."""
+        """The products (N, *features), normalized over the samples; updates the running statistics
+        in training."""
         step = min(t, len(self.running_mean) - 1)
         mean, var = self.running_mean[step].view(-1), self.running_var[step].view(-1)
         flat, gain, shift = product.flatten(1), self.gain.view(-1), self.shift.view(-1)
@@ -135,7 +141,8 @@ class BatchNorm(Normalizer):
                 var.lerp_(flat.var(0, correction=0), self.momentum)
             mean = var = None
         # g (y - mu) / sigma + beta; running statistics: r <- 0.9 r + 0.1 batch
-        normalized = F.batch_norm(flat, mean, var, gain, shift, self.training, self.momentum, self.eps)
+        normalized = F.batch_norm(
+            flat, mean, var, gain, shift, self.training, self.momentum, self.eps)
         return normalized.view_as(product)
 
     def fix_shift(self):
@@ -145,16 +152,21 @@ class BatchNorm(Normalizer):
 
     def running_statistics(self, steps: int) -> tuple[Tensor, Tensor]:
         """Running mean and variance of time steps 0 .. ``steps`` - 1, each (steps, *features)."""
-        index = torch.arange(steps, device=self.running_mean.device).clamp(max=len(self.running_mean) - 1)
+        index = torch.arange(steps, device=self.running_mean.device).clamp(
+            max=len(self.running_mean) - 1)
         return self.running_mean[index], self.running_var[index]
 
     @torch.no_grad()
     def update(self, mean: Tensor, var: Tensor, samples: int):
-        """Update the running statistics by those of all steps at once, as one :meth:`forward` after the other would.
+        """Update the running statistics by those of all steps at once, as one :meth:`forward` after
+        the other would.
 
-        ``mean``, ``var``: (T, features), the biased variance over ``samples`` samples of a minibatch.
+        ``mean``, ``var``: (T, features), the biased variance over ``samples`` samples of a
+        minibatch.
         """
-        own = len(self.running_mean) - 1  # steps with statistics of their own; all others share the last ones
+        own = (
+            len(self.running_mean) - 1
+        )  # steps with statistics of their own; all others share the last ones
         var = var if self.biased else var * (samples / (samples - 1))
         for running, batch in ((self.running_mean, mean), (self.running_var, var)):
             batch = batch.view(-1, *running.shape[1:])
@@ -163,8 +175,10 @@ class BatchNorm(Normalizer):
             if len(batch) > own:
                 # r <- 0.9 r + 0.1 batch, k times: r <- 0.9^k r + sum_t 0.1 0.9^(k - 1 - t) batch_t
                 rest = batch[own:]
-                powers = (1 - self.momentum) ** torch.arange(len(rest), -1, -1, device=rest.device, dtype=rest.dtype)
-                running[own].mul_(powers[0]).add_(torch.einsum("t,t...->...", self.momentum * powers[1:], rest))
+                powers = (1 - self.momentum) ** torch.arange(
+                    len(rest), -1, -1, device=rest.device, dtype=rest.dtype)
+                running[own].mul_(powers[0]).add_(
+                    torch.einsum("t,t...->...", self.momentum * powers[1:], rest))
 
     def reset_parameters(self):
         """g: U(0, 1), beta = 0; running mean 0 and variance 1."""
@@ -175,13 +189,15 @@ class BatchNorm(Normalizer):
 
 
 class _Own(Normalizer):
-    """A user's function or module, called as ``norm(product, t)`` if it requires two arguments or has a ``t``."""
+    """A user's function or module, called as ``norm(product, t)`` if it requires two arguments or
+    has a ``t``."""
 
     def __init__(self, function: Callable, features, columns):
         super().__init__(features, columns)
         self.function = copy.deepcopy(function) if isinstance(function, nn.Module) else function
         try:
-            signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+            signature = inspect.signature(
+                function.forward if isinstance(function, nn.Module) else function)
             required = [p for p in signature.parameters.values() if p.default is p.empty]
             self.takes_step = "t" in signature.parameters or len(required) == 2
         except ValueError:  # a function of torch's own has no signature
@@ -207,22 +223,19 @@ def _batch_separate(features, columns, max_steps=None):
     return BatchNorm(features, columns, max_steps)
 
 
-NORMALIZERS = {
-    "none": Normalizer,
-    "weight": WeightNorm,
-    "layer": LayerNorm,
-    "batch_shared": _batch_shared,
-    "batch_separate": _batch_separate,
-}
+NORMALIZERS = {"none": Normalizer, "weight": WeightNorm, "layer": LayerNorm,
+               "batch_shared": _batch_shared, "batch_separate": _batch_separate}
 """The table from a normalizer's name to what makes it."""
 
 
-def make_normalizer(normalizer, features: tuple[int, ...], columns: int, max_steps: int | None) -> Normalizer:
+def make_normalizer(
+        normalizer, features: tuple[int, ...], columns: int, max_steps: int | None) -> Normalizer:
     """The normalizer for one place (input product, recurrent product or cell state) of one layer.
 
-    ``features``, ``columns``, ``max_steps`` as above. ``normalizer``: a name of :data:`NORMALIZERS` or an importable ``"module:name"``; a function of the products
-    (N, 4, d), called as ``f(product, t)`` or ``f(product)``; or a module called the same way, of which each place gets
-    a copy of its own (it may define ``normalize_weight`` too). Raises ``ConfigError``.
+    ``features``, ``columns``, ``max_steps`` as above. ``normalizer``: a name of :data:`NORMALIZERS`
+    or an importable ``"module:name"``; a function of the products (N, 4, d), called as ``f(product,
+    t)`` or ``f(product)``; or a module called the same way, of which each place gets a copy of its
+    own (it may define ``normalize_weight`` too). Raises ``ConfigError``.
     """
     if isinstance(normalizer, str):
         found = lookup("normalizer", normalizer, NORMALIZERS)
@@ -230,5 +243,7 @@ def make_normalizer(normalizer, features: tuple[int, ...], columns: int, max_ste
             return found(features, columns, max_steps)
         normalizer = found
     if isinstance(normalizer, type) or not callable(normalizer):
-        raise ConfigError(f"normalizer: expected a name, a function or a module (not a class), got {normalizer!r}")
+        raise ConfigError(
+            f"normalizer: expected a name, a function or a module (not a class), got {normalizer!r}"
+        )
     return _Own(normalizer, features, columns)

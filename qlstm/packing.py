@@ -1,11 +1,13 @@
-"""Packed models: a trained model in one file, its quantized weights at the 1 or 2 bits that they need.
+"""Packed models: a trained model in one file, its quantized weights at the 1 or 2 bits that they
+need.
 
-A safetensors file. Of each layer, ``codes_l{k}`` (uint8) holds the codes of its quantized matrices, input before
-recurrent, each flattened from (planes, gates, d, n): 1 bit for a code of {-1, +1} (a bit of 0 is -1), 2 bits for one of
-{-1, 0, +1} (code + 1), high bits first, the last byte filled up with zeros. ``scales_ih_l{k}`` and ``scales_hh_l{k}``
-hold the scales where the quantizer stores any. The rest is the model's state dict in float32, without latent weights
-and second moments. The metadata: format, version, the model's class and settings, a card of how it was made, and a
-sha256 over all of it. Reading a file imports and executes nothing that it names.
+A safetensors file. Of each layer, ``codes_l{k}`` (uint8) holds the codes of its quantized matrices,
+input before recurrent, each flattened from (planes, gates, d, n): 1 bit for a code of {-1, +1} (a
+bit of 0 is -1), 2 bits for one of {-1, 0, +1} (code + 1), high bits first, the last byte filled up
+with zeros. ``scales_ih_l{k}`` and ``scales_hh_l{k}`` hold the scales where the quantizer stores
+any. The rest is the model's state dict in float32, without latent weights and second moments. The
+metadata: format, version, the model's class and settings, a card of how it was made, and a sha256
+over all of it. Reading a file imports and executes nothing that it names.
 
 >>> lstm = QuantLSTM(87, 512, quantizer="binary_connect")
 >>> packed_bytes(lstm), 4 * sum(p.numel() for p in lstm.parameters())
@@ -33,7 +35,8 @@ from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS, Quantized
 
 FORMAT, VERSION = "qlstm-packed", "1"
-MODELS = {model.__name__: model for model in (QuantLSTM, QuantGRU, LanguageModel, SequenceClassifier)}
+MODELS = {
+    model.__name__: model for model in (QuantLSTM, QuantGRU, LanguageModel, SequenceClassifier)}
 """The models that a file can hold, by the name of their class."""
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
@@ -45,46 +48,55 @@ ANEW = "take a good copy of the file, or save the model again"
 
 
 class PackedError(ValueError):
-    """A file that is damaged, no packed model, or of a newer version; one line that says why and what to do."""
+    """A file that is damaged, no packed model, or of a newer version; one line that says why and
+    what to do."""
 
 
 def save_packed(model: nn.Module, path: str | Path, record: dict[str, Any] | None = None):
-    """Write a ``model`` of :data:`MODELS` to ``path`` as it is in evaluation: whole or, if anything fails, not at all.
+    """Write a ``model`` of :data:`MODELS` to ``path`` as it is in evaluation: whole or, if anything
+    fails, not at all.
 
-    ``record``: of the run that made it (:func:`qlstm.load_model`), or the card of a loaded model; the file's card is
-    taken from it. The same model and record give the same bytes. Raises ``ConfigError`` for a model that such a file
-    cannot hold: of another class, with quantizers or normalizers of your own, not in float32, with binary codes of 0;
-    ``OSError``.
+    ``record``: of the run that made it (:func:`qlstm.load_model`), or the card of a loaded model;
+    the file's card is taken from it. The same model and record give the same bytes. Raises
+    ``ConfigError`` for a model that such a file cannot hold: of another class, with quantizers or
+    normalizers of your own, not in float32, with binary codes of 0; ``OSError``.
     """
     settings, name = _settings(model), type(model).__name__
     other = [name for name, value in model.state_dict().items() if value.dtype != torch.float32]
     if other:
-        raise ConfigError(f"packed models are in float32, {other[0]} is not: call model.float() first")
+        raise ConfigError(
+            f"packed models are in float32, {other[0]} is not: call model.float() first")
     try:
-        metadata = {"format": FORMAT, "version": VERSION, "model": name, "settings": _dump(settings),
-                    "card": _dump(_card(model, settings, record))}  # fmt: skip
+        metadata = {"format": FORMAT, "version": VERSION, "model": name,
+                    "settings": _dump(settings), "card": _dump(_card(model, settings, record))}
     except (TypeError, ValueError) as error:
         raise ConfigError(f"cannot pack the model: {error}") from error
     if _layout(model) != _layout(_build(name, settings, "cpu")):
-        raise ConfigError("cannot pack a model that was changed after construction: its settings do not describe it")
+        raise ConfigError(
+            "cannot pack a model that was changed after construction: its settings do not describe it"
+        )
     tensors = _encode(model)
     metadata["sha256"] = _digest(tensors, metadata)
     write_atomically(Path(path), _serialize(tensors, metadata))
 
 
 def load_packed(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The model at ``path``, in evaluation mode on the CPU, and its card; its outputs are those of the saved one, bit for bit.
+    """The model at ``path``, in evaluation mode on the CPU, and its card; its outputs are those of
+    the saved one, bit for bit.
 
-    Quantized weights are frozen (:meth:`qlstm.QuantLSTM.freeze`), everything else can train. torch's random numbers
-    stay as they are. Raises ``PackedError`` or ``FileNotFoundError``, naming the file.
+    Quantized weights are frozen (:meth:`qlstm.QuantLSTM.freeze`), everything else can train.
+    torch's random numbers stay as they are. Raises ``PackedError`` or ``FileNotFoundError``, naming
+    the file.
     """
     try:
         metadata, tensors = _read(path)
-        name, settings, card = metadata.get("model"), _parse(metadata, "settings"), _parse(metadata, "card")
+        name, settings, card = (metadata.get("model"), _parse(metadata, "settings"),
+                                _parse(metadata, "card"))
         _check(name, settings, tensors)
         # nothing before this line has needed more memory than the file's size
         model = _build(name, settings, "cpu").eval()
-        model.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()}, strict=False)
+        model.load_state_dict(
+            {key: torch.from_numpy(value) for key, value in tensors.items()}, strict=False)
         _network(model)[1].freeze(_decode(model, tensors))
     except PackedError as error:
         raise PackedError(f"{path}: {error}") from error.__cause__
@@ -92,18 +104,20 @@ def load_packed(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def packed_bytes(model: nn.Module) -> int:
-    """Bytes that a file's tensors take for the quantized network: a model's layers, without decoder and the like.
+    """Bytes that a file's tensors take for the quantized network: a model's layers, without decoder
+    and the like.
 
     ``model``: of :data:`MODELS`. Raises ``ConfigError`` for quantizers or normalizers of your own.
     """
     _settings(model)
     prefix = _network(model)[0]
     return sum(BYTES[dtype] * math.prod(shape) for name, (dtype, shape) in _layout(model).items()
-               if name.startswith(prefix))  # fmt: skip
+               if name.startswith(prefix))
 
 
 def pack_codes(codes: np.ndarray, width: int) -> np.ndarray:
-    """``codes`` (m,) of {-1, +1} (``width`` 1) or {-1, 0, +1} (``width`` 2) as ceil(m width / 8) bytes.
+    """``codes`` (m,) of {-1, +1} (``width`` 1) or {-1, 0, +1} (``width`` 2) as ceil(m width / 8)
+    bytes.
 
     >>> pack_codes(np.array([1, -1, 1]), 1), pack_codes(np.array([1, 0, -1]), 2)     # 101, 10 01 00
     (array([160], dtype=uint8), array([144], dtype=uint8))
@@ -113,7 +127,8 @@ def pack_codes(codes: np.ndarray, width: int) -> np.ndarray:
 
 
 def unpack_codes(packed: np.ndarray, count: int, width: int) -> np.ndarray:
-    """The ``count`` codes, float32, that :func:`pack_codes` has ``packed`` with ``width`` bits. Raises ``PackedError`` for bits that stand for none."""
+    """The ``count`` codes, float32, that :func:`pack_codes` has ``packed`` with ``width`` bits.
+    Raises ``PackedError`` for bits that stand for none."""
     bits = np.unpackbits(packed)
     levels = bits[: count * width].reshape(count, width) @ np.array([2, 1][:width], np.uint8)
     if (levels > 2).any() or bits[count * width :].any():
@@ -132,19 +147,26 @@ def _network(model: nn.Module) -> tuple[str, QuantLSTM]:
 
 
 def _settings(model: nn.Module) -> dict[str, Any]:
-    """What builds the model again, quantizer and normalizer by their names. Raises ``ConfigError``."""
+    """What builds the model again, quantizer and normalizer by their names. Raises
+    ``ConfigError``."""
     rnn = _network(model)[1]
-    names = {"quantizer": next((name for name, function in QUANTIZERS.items() if function is rnn.quantizer), None),
-             "normalizer": next((name for name in NORMALIZERS if name == rnn.settings["normalizer"]), None)}  # fmt: skip
+    names = {
+        "quantizer": next(
+            (name for name, function in QUANTIZERS.items() if function is rnn.quantizer), None),
+        "normalizer": next(
+            (name for name in NORMALIZERS if name == rnn.settings["normalizer"]), None),
+    }
     for what, name in names.items():
         if name is None:
-            raise ConfigError(f"cannot pack a {what} of your own: a file can only name the study's; "
-                              "keep model.state_dict() and your code instead")  # fmt: skip
+            raise ConfigError(
+                f"cannot pack a {what} of your own: a file can only name the study's; "
+                "keep model.state_dict() and your code instead")
     return {key: value for key, value in model.settings.items() if key != "backend"} | names
 
 
 def _coding(rnn: QuantLSTM) -> tuple[int, int]:
-    """Code planes of a matrix, and bits of a code: several planes of {-1, +1}, or one, of {-1, 0, +1} at 2 bits."""
+    """Code planes of a matrix, and bits of a code: several planes of {-1, +1}, or one, of {-1, 0,
+    +1} at 2 bits."""
     bits = rnn.quantizer.bits
     planes, width = (bits, 1) if rnn.quantizer.scales == "row" else (1, bits)
     if width not in (1, 2):
@@ -153,16 +175,18 @@ def _coding(rnn: QuantLSTM) -> tuple[int, int]:
 
 
 def _codes_shapes(rnn: QuantLSTM, k: int) -> dict[str, tuple[int, ...]]:
-    """Shapes (planes, gates, d, n) of the codes of a layer's quantized weights, in the order of the file."""
+    """Shapes (planes, gates, d, n) of the codes of a layer's quantized weights, in the order of the
+    file."""
     names = [name for name in (f"weight_ih_l{k}", f"weight_hh_l{k}") if rnn.quantizes(name)]
-    return {name: (_coding(rnn)[0], rnn.gates, rnn.hidden_size, getattr(rnn, name).shape[1]) for name in names}
+    return {name: (_coding(rnn)[0], rnn.gates, rnn.hidden_size, getattr(rnn, name).shape[1])
+            for name in names}
 
 
 def _layout(model: nn.Module) -> Layout:
     """The tensors of the model's file."""
     prefix, rnn = _network(model)
     layout = {name: ("F32", tuple(value.shape)) for name, value in model.state_dict().items()
-              if not name.startswith(f"{prefix}second_moment_")}  # fmt: skip
+              if not name.startswith(f"{prefix}second_moment_")}
     for k in range(rnn.num_layers):
         shapes = _codes_shapes(rnn, k)
         for name, (planes, gates, d, _) in shapes.items():
@@ -177,17 +201,21 @@ def _layout(model: nn.Module) -> Layout:
 
 
 def _encode(model: nn.Module) -> dict[str, np.ndarray]:
-    """The tensors of the model's file. Raises ``ConfigError`` if its weights could not be had back from them."""
+    """The tensors of the model's file. Raises ``ConfigError`` if its weights could not be had back
+    from them."""
     prefix, rnn = _network(model)
     tensors, weights, training = model.state_dict(), {}, rnn.training
     rnn.training = False  # SBN and STN: the sample of evaluation
     try:
         for k in range(rnn.num_layers):
             own = {name: rnn.quantized(name) for name in _codes_shapes(rnn, k)}
-            tensors |= {prefix + name.replace("weight", "scales"): weight.scales for name, weight in own.items()}
+            tensors |= {prefix + name.replace("weight", "scales"): weight.scales
+                        for name, weight in own.items()}
             if own:
-                codes = torch.cat([weight.codes.flatten() for weight in own.values()]).detach().cpu().numpy()
-                tensors[f"{prefix}codes_l{k}"] = torch.from_numpy(pack_codes(codes, _coding(rnn)[1]))
+                codes = (torch.cat([weight.codes.flatten() for weight in own.values()]) .detach()
+                         .cpu() .numpy())
+                tensors[f"{prefix}codes_l{k}"] = torch.from_numpy(
+                    pack_codes(codes, _coding(rnn)[1]))
             weights |= own
             for name, weight in own.items():
                 zeros = int((weight.codes == 0).sum())
@@ -202,7 +230,8 @@ def _encode(model: nn.Module) -> dict[str, np.ndarray]:
     for name, decoded in _decode(model, arrays).items():
         pairs = zip(decoded, weights[name], strict=True)
         if not all(np.array_equal(ours, own.detach().cpu(), equal_nan=True) for ours, own in pairs):
-            raise ConfigError(f"cannot pack {name}: its codes and scales are not such as its quantizer gives")
+            raise ConfigError(
+                f"cannot pack {name}: its codes and scales are not such as its quantizer gives")
     return arrays
 
 
@@ -213,23 +242,28 @@ def _decode(model: nn.Module, tensors: dict[str, np.ndarray]) -> dict[str, Quant
     for k in range(rnn.num_layers):
         shapes = _codes_shapes(rnn, k)
         ends = np.cumsum([math.prod(shape) for shape in shapes.values()])
-        codes = unpack_codes(tensors[f"{prefix}codes_l{k}"], ends[-1], _coding(rnn)[1]) if shapes else None
+        codes = (unpack_codes(tensors[f"{prefix}codes_l{k}"], ends[-1], _coding(rnn)[1]) if shapes
+                 else None)
         for (name, shape), end in zip(shapes.items(), ends, strict=True):
             scales = tensors.get(prefix + name.replace("weight", "scales"))
             if scales is not None:
                 scales = torch.tensor(scales)
             else:  # they depend on the shape alone
                 with torch.random.fork_rng(devices=[]):
-                    scales = rnn.quantizer(torch.zeros(shape[1:], dtype=torch.float32, device="cpu")).scales
-            weights[name] = Quantized(torch.tensor(codes[end - math.prod(shape) : end]).view(shape), scales)
+                    scales = rnn.quantizer(
+                        torch.zeros(shape[1:], dtype=torch.float32, device="cpu")).scales
+            weights[name] = Quantized(
+                torch.tensor(codes[end - math.prod(shape) : end]).view(shape), scales)
     return weights
 
 
-def _card(model: nn.Module, settings: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
+def _card(
+    model: nn.Module, settings: dict[str, Any], record: dict[str, Any] | None
+) -> dict[str, Any]:
     """What the file tells about its model; without a record only what the model knows."""
     size = packed_bytes(model)
-    card = {"model": type(model).__name__, "quantizer": settings["quantizer"], "normalizer": settings["normalizer"],
-            "packed_bytes": size, "size_kb": size / 1024}  # fmt: skip
+    card = {"model": type(model).__name__, "quantizer": settings["quantizer"],
+            "normalizer": settings["normalizer"], "packed_bytes": size, "size_kb": size / 1024}
     if record is None:
         return card
     missing = [key for key in FROM_RECORD if key not in record]
@@ -238,7 +272,8 @@ def _card(model: nn.Module, settings: dict[str, Any], record: dict[str, Any] | N
     config, own = record["config"], _network(model)[1].settings | settings
     for key in ("quantizer", "normalizer", "hidden_size", "num_layers"):
         if config[key] != own[key]:
-            raise ConfigError(f"the record is of another model: {key} {config[key]!r} instead of {own[key]!r}")
+            raise ConfigError(
+                f"the record is of another model: {key} {config[key]!r} instead of {own[key]!r}")
     card |= {key: config[key] for key in ("profile", "dataset", "seed")}
     return card | {key: record[key] for key in (*FROM_RECORD, "recipe") if key in record}
 
@@ -251,11 +286,13 @@ def _dump(value: dict[str, Any]) -> str:
 
 
 def _describe(tensors: dict[str, np.ndarray]) -> Layout:
-    return {name: ({"float32": "F32", "uint8": "U8"}[value.dtype.name], value.shape) for name, value in tensors.items()}
+    return {name: ({"float32": "F32", "uint8": "U8"}[value.dtype.name], value.shape)
+            for name, value in tensors.items()}
 
 
 def _digest(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
-    """sha256 over names, types, shapes and values of the tensors and over the metadata without its sha256."""
+    """sha256 over names, types, shapes and values of the tensors and over the metadata without its
+    sha256."""
     rest = {key: value for key, value in metadata.items() if key != "sha256"}
     digest = hashlib.sha256(_dump({"tensors": _describe(tensors), "metadata": rest}).encode())
     for name in sorted(tensors):
@@ -264,7 +301,8 @@ def _digest(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
 
 
 def _serialize(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
-    """The file's bytes as safetensors has them, its header sorted: there the order changes from time to time."""
+    """The file's bytes as safetensors has them, its header sorted: there the order changes from
+    time to time."""
     content = safetensors.numpy.save(tensors, metadata)
     end = 8 + int.from_bytes(content[:8], "little")
     header = _dump(json.loads(content[8:end])).encode()
@@ -273,18 +311,23 @@ def _serialize(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> byte
 
 
 def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Metadata and tensors of a file, the same as were written; what they say is not checked. Raises ``PackedError``."""
+    """Metadata and tensors of a file, the same as were written; what they say is not checked.
+    Raises ``PackedError``."""
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise PackedError("not a packed model; only what save_packed has written can be loaded")
+                raise PackedError(
+                    "not a packed model; only what save_packed has written can be loaded")
             if metadata.get("version") != VERSION:
-                raise PackedError(f"of format version {metadata.get('version')!r}, this qlstm reads {VERSION}: install the "
-                                  f"newer qlstm that wrote it; if there is none the file is damaged: {ANEW}")  # fmt: skip
+                raise PackedError(
+                    f"of format version {metadata.get('version')!r}, this qlstm reads {VERSION}: install the "
+                    f"newer qlstm that wrote it; if there is none the file is damaged: {ANEW}"
+                )
             names = file.keys()
             if any(file.get_slice(name).get_dtype() not in BYTES for name in names):
-                raise PackedError(f"damaged: tensors of other types than {', '.join(BYTES)}; {ANEW}")
+                raise PackedError(
+                    f"damaged: tensors of other types than {', '.join(BYTES)}; {ANEW}")
             tensors = {name: file.get_tensor(name) for name in names}
     except FileNotFoundError:
         raise
@@ -309,7 +352,8 @@ def _build(name: str, settings: dict[str, Any], device: str) -> nn.Module:
 
 
 def _check(model: Any, settings: dict[str, Any], tensors: dict[str, np.ndarray]):
-    """Names only from the tables, else numbers; the tensors that these settings need. Raises ``PackedError``."""
+    """Names only from the tables, else numbers; the tensors that these settings need. Raises
+    ``PackedError``."""
     tables = {"model": MODELS, "quantizer": QUANTIZERS, "normalizer": NORMALIZERS, "cell": CELLS}
     for key, value in (settings | {"model": model}).items():
         number = value is None or (isinstance(value, int | float) and abs(value) < 2**53)
@@ -327,8 +371,9 @@ def _check(model: Any, settings: dict[str, Any], tensors: dict[str, np.ndarray])
     found = _describe(tensors)
     for name in sorted(found | expected):
         if found.get(name) != expected.get(name):
-            raise PackedError(f"tensor {name!r} is {found.get(name, 'missing')}, which by the settings should be "
-                              f"{expected.get(name, 'missing')}; {ANEW}")  # fmt: skip
+            raise PackedError(
+                f"tensor {name!r} is {found.get(name, 'missing')}, which by the settings should be "
+                f"{expected.get(name, 'missing')}; {ANEW}")
 
 
 def _line(error: Exception) -> str:

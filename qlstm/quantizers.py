@@ -1,10 +1,11 @@
 """Quantizers: a weight matrix becomes code planes and their scales, W = sum_k scale_k * codes_k.
 
-Each quantizer is a pure function of one matrix ``weight`` (d rows of one gate, n columns; leading axes are batched, so
-the four stacked gates ``(4, d, n)`` are four matrices) and returns a :class:`Quantized` of the same shape. The
-loss-aware ones also take Adam's second moment, the stochastic ones a generator. In the formulas w is an entry of the
-weight, w_hat of the result; sums and means are over one matrix. The gradient is *straight-through*: computed with
-respect to the quantized weight and applied to the full-precision (latent) weight (:func:`straight_through`),
+Each quantizer is a pure function of one matrix ``weight`` (d rows of one gate, n columns; leading
+axes are batched, so the four stacked gates ``(4, d, n)`` are four matrices) and returns a
+:class:`Quantized` of the same shape. The loss-aware ones also take Adam's second moment, the
+stochastic ones a generator. In the formulas w is an entry of the weight, w_hat of the result; sums
+and means are over one matrix. The gradient is *straight-through*: computed with respect to the
+quantized weight and applied to the full-precision (latent) weight (:func:`straight_through`),
 
     dl/dw = dl/dw_hat,
 
@@ -34,8 +35,9 @@ from qlstm.errors import lookup
 class Quantized(NamedTuple):
     """A quantized weight: k code planes and their scales.
 
-    ``codes``: (k, ..., d, n), values in {-1, +1} or {-1, 0, +1} (full precision: the weight itself).
-    ``scales``: broadcasts against ``codes``, (k, ..., 1, 1) for one scale a matrix, (k, ..., d, 1) for one a row.
+    ``codes``: (k, ..., d, n), values in {-1, +1} or {-1, 0, +1} (full precision: the weight
+    itself). ``scales``: broadcasts against ``codes``, (k, ..., 1, 1) for one scale a matrix, (k,
+    ..., d, 1) for one a row.
     """
 
     codes: Tensor
@@ -51,11 +53,13 @@ QUANTIZERS: dict[str, Callable[..., Quantized]] = {}
 
 
 def quantizer(bits: int, scales: str | None = None, stochastic: bool = False):
-    """Enter a function in the table :data:`QUANTIZERS`, with what its size and its network need to know of it.
+    """Enter a function in the table :data:`QUANTIZERS`, with what its size and its network need to
+    know of it.
 
-    ``bits``: bits of one weight. ``scales``: which floats are stored beside the codes: ``None``, one a ``"matrix"``,
-    or ``bits`` a ``"row"`` (one for each plane). ``stochastic``: whether it draws its codes at random (SBN, STN); networks
-    of such a one are built as its authors build them.
+    ``bits``: bits of one weight. ``scales``: which floats are stored beside the codes: ``None``,
+    one a ``"matrix"``, or ``bits`` a ``"row"`` (one for each plane). ``stochastic``: whether it
+    draws its codes at random (SBN, STN); networks of such a one are built as its authors build
+    them.
     """
 
     def enter(function):
@@ -67,7 +71,8 @@ def quantizer(bits: int, scales: str | None = None, stochastic: bool = False):
 
 
 def find_quantizer(name: str) -> Callable[..., Quantized]:
-    """The quantizer of that ``name``, or of an importable ``"module:function"``. Raises ``ConfigError``."""
+    """The quantizer of that ``name``, or of an importable ``"module:function"``. Raises
+    ``ConfigError``."""
     return lookup("quantizer", name, QUANTIZERS)
 
 
@@ -82,11 +87,13 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(weight: Tensor, quantized: Tensor) -> Tensor:
-    """Forward: ``quantized``. Backward: the gradient goes to ``weight`` unchanged (Bengio et al., 2013).
+    """Forward: ``quantized``. Backward: the gradient goes to ``weight`` unchanged (Bengio et al.,
+    2013).
 
         dl/dw = dl/dw_hat
 
-    Both of the same shape. Exact in the forward pass, unlike ``weight + (quantized - weight).detach()``.
+    Both of the same shape. Exact in the forward pass, unlike ``weight + (quantized -
+    weight).detach()``.
 
     >>> w = torch.tensor([0.3, -0.2], requires_grad=True)
     >>> (straight_through(w, sign(w)) * torch.tensor([5.0, 7.0])).sum().backward()
@@ -97,10 +104,12 @@ def straight_through(weight: Tensor, quantized: Tensor) -> Tensor:
 
 
 def sign(x: Tensor) -> Tensor:
-    """+1, -1, or 0 where ``x`` is exactly 0, in training as in the paper's release; it passes no gradient.
+    """+1, -1, or 0 where ``x`` is exactly 0, in training as in the paper's release; it passes no
+    gradient.
 
-    Such weights are there before training only: in sequential MNIST W_ha starts as the identity, whose d (d - 1) zeros would
-    otherwise become a matrix of ones, of norm d in place of 1. One bit cannot hold them (:mod:`qlstm.packing`).
+    Such weights are there before training only: in sequential MNIST W_ha starts as the identity,
+    whose d (d - 1) zeros would otherwise become a matrix of ones, of norm d in place of 1. One bit
+    cannot hold them (:mod:`qlstm.packing`).
 
     >>> sign(torch.tensor([-0.5, 0.0, 2.0]))
     tensor([-1.,  0.,  1.])
@@ -165,7 +174,8 @@ def bwn(weight: Tensor) -> Quantized:
 
 
 def _diagonal(weight: Tensor, second_moment: Tensor | None) -> Tensor:
-    """D = sqrt(v) + 1e-8, the diagonal approximation of the Hessian; D = 1 without a second moment."""
+    """D = sqrt(v) + 1e-8, the diagonal approximation of the Hessian; D = 1 without a second
+    moment."""
     return torch.ones_like(weight) if second_moment is None else second_moment.sqrt() + 1e-8
 
 
@@ -175,9 +185,9 @@ def lab(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
 
         w_hat = alpha sign(w),    alpha = sum(D |w|) / sum(D),    D = sqrt(v) + 10^{-8}
 
-    ``second_moment``: v, Adam's raw running second moment of the gradient of the quantized weight (shape of
-    ``weight``, not bias-corrected); None stands for D = 1, where the result is that of :func:`bwn`.
-    Hou, Yao, Kwok, ICLR 2017.
+    ``second_moment``: v, Adam's raw running second moment of the gradient of the quantized weight
+    (shape of ``weight``, not bias-corrected); None stands for D = 1, where the result is that of
+    :func:`bwn`. Hou, Yao, Kwok, ICLR 2017.
 
     >>> lab(torch.tensor([[1.0, -3.0]]), second_moment=torch.tensor([[9.0, 1.0]])).scales.item()   # (3 + 3) / 4
     1.5
@@ -208,7 +218,8 @@ def ter_connect(weight: Tensor) -> Quantized:
 
 @quantizer(bits=2, scales="matrix")
 def twn(weight: Tensor) -> Quantized:
-    """Ternary weight network: the codes b of :func:`ter_connect` times one scale, the mean of the weights it keeps.
+    """Ternary weight network: the codes b of :func:`ter_connect` times one scale, the mean of the
+    weights it keeps.
 
         w_hat = alpha b,    alpha = sum(|b| |w|) / sum(|b|)
 
@@ -224,15 +235,15 @@ def twn(weight: Tensor) -> Quantized:
 
 @quantizer(bits=2, scales="matrix")
 def lat(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
-    """Loss-aware ternarization: codes and scale of least error under a diagonal Hessian D, by alternation.
+    """Loss-aware ternarization: codes and scale of least error under a diagonal Hessian D, by
+    alternation.
 
         w_hat = alpha b minimizes sum D (alpha b - w)^2,    b in {-1, 0, +1}
         alpha <- sum(|b D w|) / sum(|b D|)
         b <- +1 if w > alpha / 2, -1 if w < -alpha / 2, else 0
 
-    From b = sign(w) until alpha moves by less than 1e-6, at most 100 rounds. ``second_moment`` and D as in :func:`lab`;
-    an all-zero matrix gives 0.
-    Hou, Kwok, ICLR 2018.
+    From b = sign(w) until alpha moves by less than 1e-6, at most 100 rounds. ``second_moment`` and
+    D as in :func:`lab`; an all-zero matrix gives 0. Hou, Kwok, ICLR 2018.
 
     >>> lat(torch.tensor([[1.0, -2.0, 0.1]])).dense()
     tensor([[ 1.5000, -1.5000,  0.0000]])
@@ -242,11 +253,14 @@ def lat(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
     def scale(codes):
         # alpha = sum(|b D w|) / sum(|b D|)
         weighted = codes.abs() * diagonal
-        return _sum(weighted * weight.abs()) / _sum(weighted).clamp(min=torch.finfo(weight.dtype).tiny)
+        return _sum(weighted * weight.abs()) / _sum(weighted).clamp(
+            min=torch.finfo(weight.dtype).tiny)
 
     codes = sign(weight)
     alpha = scale(codes)
-    moving = torch.ones_like(alpha, dtype=torch.bool)  # matrices of the batch stop each on their own
+    moving = torch.ones_like(
+        alpha, dtype=torch.bool
+    )  # matrices of the batch stop each on their own
     for _ in range(100):
         codes = torch.where(moving, _ternary(weight, alpha / 2), codes)
         previous, alpha = alpha, torch.where(moving, scale(codes), alpha)
@@ -272,7 +286,8 @@ def sbn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
 
         P(w_hat = +A) = clip((w/A + 1) / 2, 0, 1),    A = sqrt(6 / (n + 4d)) / 2
 
-    A fresh sample a call, from ``generator`` (None: torch's default one). Ardakani et al., ICLR 2019.
+    A fresh sample a call, from ``generator`` (None: torch's default one). Ardakani et al., ICLR
+    2019.
 
     >>> w = torch.tensor([[5.0, -5.0]])                       # far outside [-A, A]: certain
     >>> torch.equal(sbn(w).codes[0], torch.sign(w))
@@ -306,8 +321,9 @@ def alternating(weight: Tensor, bits: int = 2) -> Quantized:
 
         w_hat = sum_k alpha_k b_k,    b_k in {-1, +1}
 
-    Greedy start (b_k = sign of the residual, alpha_k = its mean magnitude), then 2 rounds of least squares for the
-    scales and the nearest code for each weight. ``bits``: the number of planes k. Xu et al., ICLR 2018.
+    Greedy start (b_k = sign of the residual, alpha_k = its mean magnitude), then 2 rounds of least
+    squares for the scales and the nearest code for each weight. ``bits``: the number of planes k.
+    Xu et al., ICLR 2018.
 
     >>> alternating(torch.tensor([[3.0, 1.0, -1.0, -3.0]])).dense()          # 2 b_1 + 1 b_2: exact
     tensor([[ 3.,  1., -1., -3.]])
@@ -322,7 +338,9 @@ def alternating(weight: Tensor, bits: int = 2) -> Quantized:
     for _ in range(2):
         # alpha = (B' B)^+ B' w, a row at a time; the pseudo-inverse since two planes may coincide
         gram = codes.mT @ codes
-        alpha = torch.linalg.pinv(gram, hermitian=True) @ (codes.mT @ weight[..., None])  # (..., d, k, 1)
+        alpha = torch.linalg.pinv(gram, hermitian=True) @ (
+            codes.mT @ weight[..., None]
+        )  # (..., d, k, 1)
         # b = the nearest of the 2^k levels of its row
         levels = (signs @ alpha).mT  # (..., d, 1, 2^k)
         codes = signs[(weight[..., None] - levels).abs().argmin(-1)]

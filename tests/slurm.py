@@ -1,8 +1,10 @@
-"""``make test-slurm``: a grid of four runs on a real Slurm of this machine, with everything killed once. Root, Linux.
+"""``make test-slurm``: a grid of four runs on a real Slurm of this machine, with everything killed
+once. Root, Linux.
 
-Starts munge and a Slurm of its own on the loopback (packages slurm-wlm and munge), then: the head of `make reproduce
-CLUSTER=slurm` is killed and started again, its jobs and one of the second head's are cancelled, the node's slurmd is killed and started again. All records
-must be there, whole, and equal to those of an unbroken run. Takes some five minutes.
+Starts munge and a Slurm of its own on the loopback (packages slurm-wlm and munge), then: the head
+of `make reproduce CLUSTER=slurm` is killed and started again, its jobs and one of the second head's
+are cancelled, the node's slurmd is killed and started again. All records must be there, whole, and
+equal to those of an unbroken run. Takes some five minutes.
 """
 
 import contextlib
@@ -70,7 +72,8 @@ def slurm(folder):
     (folder / "state").mkdir()
     (folder / "spool").mkdir()
     (ETC / "slurm.conf").write_text(CONF.format(name=NAME, folder=folder))
-    (ETC / "gres.conf").write_text(f"NodeName={NAME} Name=gpu File=/dev/zero\nNodeName={NAME} Name=shard Count=4\n")
+    (ETC / "gres.conf").write_text(
+        f"NodeName={NAME} Name=gpu File=/dev/zero\nNodeName={NAME} Name=shard Count=4\n")
     daemons = []
 
     def start(*command):
@@ -83,7 +86,8 @@ def slurm(folder):
             Path("/run/munge").mkdir(mode=0o755, exist_ok=True)
             shutil.chown("/run/munge", "munge", "munge")
             start("runuser", "-u", "munge", "--", "munged", "--foreground")
-            wait_for("munge", lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0)
+            wait_for("munge",
+                     lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0)
         start("slurmctld", "-D", "-c")
         node = lambda: start("slurmd", "-D", "-N", NAME)  # noqa: E731
         first = node()
@@ -102,11 +106,14 @@ def slurm(folder):
 
 @contextlib.contextmanager
 def head(reports):
-    """`make reproduce CLUSTER=slurm`, in a process group of its own that does not outlive the context."""
-    command = [sys.executable, "-m", "qlstm", "reproduce", "--profile", "smoke", "--cluster", "slurm"]
+    """`make reproduce CLUSTER=slurm`, in a process group of its own that does not outlive the
+    context."""
+    command = [sys.executable, "-m", "qlstm", "reproduce", "--profile", "smoke", "--cluster",
+               "slurm"]
     command += ["--only", ",".join(SELECTION["only"])]
     command += ["--seeds", str(SELECTION["seeds"]), "--epochs", str(SELECTION["epochs"])]
-    process = subprocess.Popen(command, env=os.environ | {"QLSTM_REPORTS": str(reports)}, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=os.environ | {"QLSTM_REPORTS": str(reports)}, start_new_session=True)
     try:
         yield process
     finally:
@@ -117,7 +124,8 @@ def head(reports):
 
 def epochs(runs):
     """Epochs behind each run, from what the jobs have written."""
-    return [len(path.read_text().splitlines()) - 1 if path.exists() else 0 for path in (run / "epochs.jsonl" for run in runs)]  # fmt: skip
+    return [len(path.read_text().splitlines()) - 1 if path.exists() else 0
+            for path in (run / "epochs.jsonl" for run in runs)]
 
 
 def comparable(path):
@@ -130,9 +138,11 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="qlstm-slurm"))
     print(f"in {folder}, which stays if something fails", flush=True)
     unbroken, broken = folder / "unbroken", folder / "broken"
-    command = [sys.executable, "-m", "qlstm", "run", "--profile", "smoke", "--no-notebook", "--jobs", "2", "--only", "figure_04",
-               "--seeds", str(SELECTION["seeds"]), "--epochs", str(SELECTION["epochs"])]  # fmt: skip
-    subprocess.run(command, env=os.environ | {"QLSTM_REPORTS": str(unbroken)}, check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "qlstm", "run", "--profile", "smoke", "--no-notebook",
+               "--jobs", "2", "--only", "figure_04", "--seeds", str(SELECTION["seeds"]), "--epochs",
+               str(SELECTION["epochs"])]
+    subprocess.run(command, env=os.environ | {"QLSTM_REPORTS": str(unbroken)}, check=True,
+                   stdout=subprocess.DEVNULL)
     say(f"unbroken: {len(configs)} runs of {SELECTION['epochs']} epochs")
     runs = [records.run_directory(config, broken) for config in configs]
     with slurm(folder) as (slurmd, node):
@@ -142,7 +152,8 @@ def main():
         orphans = output("squeue", "-h", "-o", "%i")
         say(f"head killed; epochs {epochs(runs)}, jobs in the queue {len(orphans)}")
         with head(broken) as process:
-            wait_for("jobs of the second head", lambda: set(output("squeue", "-h", "-o", "%i")) - set(orphans))
+            wait_for("jobs of the second head",
+                     lambda: set(output("squeue", "-h", "-o", "%i")) - set(orphans))
             subprocess.run(["scancel", *orphans], check=True)
             say(f"the first head's jobs cancelled; epochs {epochs(runs)}")
             jobs = wait_for("running jobs", lambda: output("squeue", "-h", "-t", "R", "-o", "%i"))
@@ -156,15 +167,16 @@ def main():
             say(f"slurmd killed; epochs {epochs(runs)}")
             time.sleep(5)
             node()
-            wait_for("the node", lambda: output("sinfo", "-h", "-o", "%t") in (["idle"], ["mix"], ["alloc"]))
+            wait_for("the node",
+                     lambda: output("sinfo", "-h", "-o", "%t") in (["idle"], ["mix"], ["alloc"]))
             say("slurmd started again")
             status = process.wait(900)
             say(f"head ended with status {status}")
     for config, run in zip(configs, runs, strict=True):
-        assert comparable(run / "record.json") == comparable(records.run_directory(config, unbroken) / "record.json"), (
-            run
-        )
-        lines = [json.loads(line)["epoch"] for line in (run / "epochs.jsonl").read_text().splitlines()]
+        assert comparable(run / "record.json") == comparable(
+            records.run_directory(config, unbroken) / "record.json"), run
+        lines = [
+            json.loads(line)["epoch"] for line in (run / "epochs.jsonl").read_text().splitlines()]
         assert lines == list(range(SELECTION["epochs"] + 1)), f"{run}: epochs torn or doubled"
         assert not list(run.glob(".*.tmp")), f"{run}: half-written files"
     assert len(list((broken / "smoke" / "runs").glob("*/record.json"))) == len(configs)
@@ -176,7 +188,9 @@ def main():
 STARTED = time.monotonic()
 if __name__ == "__main__":
     if os.geteuid() or not shutil.which("slurmctld") or not shutil.which("munged"):
-        sys.exit("error: needs root and the packages slurm-wlm and munge: apt-get install slurm-wlm munge")
+        sys.exit(
+            "error: needs root and the packages slurm-wlm and munge: apt-get install slurm-wlm munge"
+        )
     if (ETC / "slurm.conf").exists():
         sys.exit(f"error: this machine has a Slurm of its own: {ETC / 'slurm.conf'}")
     main()

@@ -1,7 +1,9 @@
-"""Records for the report notebooks' test: every run of the smoke profile, trained in this process (half a minute).
+"""Records for the report notebooks' test: every run of the smoke profile, trained in this process
+(half a minute).
 
-``python tests/smoke_records.py FOLDER`` writes ``FOLDER/quick/runs``, where the notebooks look by default, and a record
-of the benchmark. Runs that are there and of today's recipe are not trained again.
+``python tests/smoke_records.py FOLDER`` writes ``FOLDER/quick/runs``, where the notebooks look by
+default, and a record of the benchmark. Runs that are there and of today's recipe are not trained
+again.
 """
 
 import os
@@ -25,4 +27,5 @@ for config in grid("smoke"):
 os.environ["QLSTM_REPORTS"] = sys.argv[1]
 # only what it looks like is asked
 bench.WARM_UP, bench.in_own_process = 0, lambda function, *arguments: function(*arguments)
-bench.main(["--repeats", "1", "--normalizers", "none;layer", "--shapes", "quick", "--parts", "layer;step"])
+bench.main(
+    ["--repeats", "1", "--normalizers", "none;layer", "--shapes", "quick", "--parts", "layer;step"])

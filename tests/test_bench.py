@@ -28,12 +28,13 @@ def record(tmp_path_factory):
         patch.setattr(bench, "in_own_process", lambda function, *arguments: function(*arguments))
         patch.setattr(bench, "CENTRE", {"T": 4, "N": 3, "d": 8})
         patch.setattr(
-            bench, "SHAPES", {"words": dict(dataset="python_help_words", hidden_size=8, steps=5, batch_size=4)}
-        )
+            bench, "SHAPES",
+            {"words": dict(dataset="python_help_words", hidden_size=8, steps=5, batch_size=4)})
         patch.setattr(bench, "SIDE_BY_SIDE", [1, 2, 1000])
         patch.setattr(bench, "SIDE_BY_SIDE_SECONDS", 0.2)
         patch.setattr(bench.machine, "cores", lambda: 2)
-        assert bench.main(["--repeats", "1", "--normalizers", "none;layer", "--shapes", "words"]) == 0
+        assert (
+            bench.main(["--repeats", "1", "--normalizers", "none;layer", "--shapes", "words"]) == 0)
     return root / "bench"
 
 
@@ -42,11 +43,8 @@ def test_rows_and_ratios(record):
     rows = json.loads(path.read_text())["rows"]
     assert {row["part"] for row in rows} == {"layer", "step", "scaling"}
     for row in rows:
-        peer = next(
-            r
-            for r in rows
-            if r["backend"] == "torch.nn.LSTM" and all(r[k] == row[k] for k in ("part", "shape", "pass"))
-        )
+        peer = next(r for r in rows if r["backend"] == "torch.nn.LSTM"
+                    and all(r[k] == row[k] for k in ("part", "shape", "pass")))
         assert row["ms"] > 0
         assert row["ratio"] == pytest.approx(row["ms"] / peer["ms"])
 
@@ -57,7 +55,8 @@ def test_processes_side_by_side(record):
     assert [(row["shape"], row["processes"]) for row in found] == [("words", 1), ("words", 2)]
     table = tables.bench_side_by_side(record)
     assert list(table.columns) == [1, 2]
-    assert table.loc[(path.stem.replace("_", " "), "words"), 2] == round(found[1]["steps_per_s"], 1) > 0
+    assert (table.loc[(path.stem.replace("_", " "), "words"), 2]
+            == round(found[1]["steps_per_s"], 1) > 0)
 
 
 def test_a_process_that_fails_keeps_no_other_waiting():
@@ -84,16 +83,8 @@ def test_parts_one_after_the_other_make_one_record(tmp_path, monkeypatch):
         part, shape, *_ = arguments
         if shape == "quick":
             raise torch.OutOfMemoryError("CUDA out of memory.\nand more")
-        sizes = {
-            "T": 1,
-            "N": 1,
-            "d": 1,
-            "memory_mb": None,
-            "backend": "b",
-            "quantizer": "q",
-            "normalizer": "n",
-            "pass": "p",
-        }
+        sizes = {"T": 1, "N": 1, "d": 1, "memory_mb": None, "backend": "b", "quantizer": "q",
+                 "normalizer": "n", "pass": "p"}
         return [{"part": part, "shape": shape, "ms": next(times), "ratio": 1.0} | sizes]
 
     times, environment = iter(range(100)), {"device": "abacus", "threads": 1, "commit": "a"}
@@ -103,12 +94,14 @@ def test_parts_one_after_the_other_make_one_record(tmp_path, monkeypatch):
     def rows(*options):
         status = bench.main(list(options))
         (path,) = (tmp_path / "bench").glob("*.json")
-        return status, [(row["part"], row["shape"], row["ms"]) for row in json.loads(path.read_text())["rows"]]
+        return status, [
+            (row["part"], row["shape"], row["ms"]) for row in json.loads(path.read_text())["rows"]]
 
     first = ("--parts", "step", "--shapes", "character;word, d = 300")
     assert rows(*first) == (0, [("step", "character", 0), ("step", "word, d = 300", 1)])
     second = ("--parts", "layer;step", "--shapes", "quick;character")
-    assert rows(*second) == (1, [("step", "word, d = 300", 1), ("layer", "character", 2), ("step", "character", 3)])
+    assert rows(*second) == (
+        1, [("step", "word, d = 300", 1), ("layer", "character", 2), ("step", "character", 3)])
     environment["commit"] = "b"  # other code: a new record
     assert rows("--parts", "step", "--shapes", "character") == (0, [("step", "character", 4)])
     (path,) = (tmp_path / "bench").glob("*.json")
@@ -152,7 +145,9 @@ def test_the_hours_of_the_grid(record, monkeypatch):
     assert float(hours.loc["all", "NVIDIA H100, authors' code"].strip("+").replace(",", "")) > 1000
     assert hours.loc["all", "runs"] == len(grid("paper"))
     machine = next(column for column in hours if column.endswith("threads"))
-    assert hours.loc["text8", machine] == tables.NOT_RUN  # the words of this test are of no size of the paper
+    assert (
+        hours.loc["text8", machine] == tables.NOT_RUN
+    )  # the words of this test are of no size of the paper
 
 
 def test_unknown_names(capsys):
@@ -165,8 +160,8 @@ def test_step_trains_the_whole_model(backend, monkeypatch):
     found = []
     make_step = bench.make_step
     monkeypatch.setattr(
-        bench, "make_step", lambda config, model, *rest: (found.append(model), make_step(config, model, *rest))[1]
-    )
+        bench, "make_step",
+        lambda config, model, *rest: (found.append(model), make_step(config, model, *rest))[1])
     config = ExperimentConfig(profile="smoke", task="word_lm", hidden_size=8, steps=3)
     once = bench.training_step(config, torch.device("cpu"), backend)
     once()

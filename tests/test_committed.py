@@ -1,4 +1,5 @@
-"""The records that the repository carries: sound, of clean code, and the tables beside them made from them."""
+"""The records that the repository carries: sound, of clean code, and the tables beside them made
+from them."""
 
 import json
 import subprocess
@@ -16,7 +17,8 @@ def committed(folder: str) -> bool:
     """Whether git has files of the folder, and nobody has since worked in it."""
     git = ["git", "-C", str(ROOT)]
     try:
-        listed = subprocess.run([*git, "ls-files", folder], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            [*git, "ls-files", folder], capture_output=True, text=True, check=True).stdout
         changed = subprocess.run(
             [*git, "status", "--porcelain", folder], capture_output=True, text=True, check=True
         ).stdout
@@ -25,11 +27,11 @@ def committed(folder: str) -> bool:
     return bool(listed) and not changed
 
 
-unchanged_paper = pytest.mark.skipif(not committed("reports/paper"), reason="reports/paper is not as it was committed")
-
-
+unchanged_paper = pytest.mark.skipif(
+    not committed("reports/paper"), reason="reports/paper is not as it was committed")
 COMMITTED_AFTERWARDS = {"f115307bcc4a-dirty": "10e2fbb"}
-"""Code that met its first GPU before it was committed, and the commit that holds it as it ran there."""
+"""Code that met its first GPU before it was committed, and the commit that holds it as it ran
+there."""
 
 
 @unchanged_paper
@@ -52,7 +54,8 @@ def test_tables_are_those_of_the_records(tmp_path, name):
         assert (tmp_path / beside.name).read_text() == beside.read_text()
 
 
-@pytest.mark.skipif(not committed("reports/bench"), reason="reports/bench is not as it was committed")
+@pytest.mark.skipif(
+    not committed("reports/bench"), reason="reports/bench is not as it was committed")
 def test_benchmarks_are_of_committed_code():
     paths = sorted((REPORTS / "bench").glob("*.json"))
     assert paths

@@ -20,7 +20,9 @@ def test_the_updates_of_an_epoch_are_those_of_training():
     assert costs.updates(paper("mnist")) == pytest.approx(500 + 40 / 3)
     text = data.load_dataset("python_help")
     config = grid("smoke", only=["figure_05"])[0]
-    batches = sum(1 for _ in data.minibatches(text.train[: config.max_train], config.batch_size, config.steps))
+    batches = sum(
+        1 for _ in data.minibatches(text.train[: config.max_train], config.batch_size, config.steps)
+    )
     valid = sum(1 for _ in data.minibatches(text.valid[: config.max_train // 8], 64, config.steps))
     assert costs.updates(config) == pytest.approx(batches + valid / 3)
 
@@ -30,11 +32,14 @@ def test_hours_from_the_file_of_step_times():
     seconds = 200 * costs.updates(layer) * 0.130
     assert costs.estimate([layer, layer], H100) == pytest.approx((2 * seconds / 3600, 0))
     plain = paper("penn_char")
-    assert costs.estimate([plain], H100).hours == pytest.approx(200 * costs.updates(plain) * 0.0053 / 3600)
+    assert costs.estimate([plain], H100).hours == pytest.approx(
+        200 * costs.updates(plain) * 0.0053 / 3600)
     deep = paper("penn_word", "bwn", "weight", hidden_size=650, num_layers=2)
-    assert costs.estimate([deep], H100).hours == pytest.approx(50 * costs.updates(deep) * 2 * 0.024 / 3600)
+    assert costs.estimate([deep], H100).hours == pytest.approx(
+        50 * costs.updates(deep) * 2 * 0.024 / 3600)
     whole = dataclasses.replace(deep, min_learning_rate=0.0)
-    assert costs.estimate([whole], H100).hours == pytest.approx(120 * costs.updates(deep) * 2 * 0.024 / 3600)
+    assert costs.estimate([whole], H100).hours == pytest.approx(
+        120 * costs.updates(deep) * 2 * 0.024 / 3600)
     assert costs.estimate([paper("penn_char", cell="gru")], H100) == (0, 1)
     assert costs.estimate([layer], "abacus") == (0, 1)
 
@@ -50,26 +55,31 @@ def test_own_records_count_in_place_of_the_file():
     assert costs.estimate([other], "abacus, 1 threads", [record]) == pytest.approx((200, 0))
     on_the_other_text = dataclasses.replace(other, dataset="war_and_peace")
     ratio = costs.updates(on_the_other_text) / costs.updates(other)
-    assert costs.estimate([on_the_other_text], "abacus, 1 threads", [record]).hours == pytest.approx(200 * ratio)
-    for differing in (dict(quantizer="full_precision"), dict(hidden_size=300), dict(normalizer="weight")):
-        assert costs.estimate([dataclasses.replace(other, **differing)], "abacus, 1 threads", [record]).unknown == 1
+    assert costs.estimate(
+        [on_the_other_text], "abacus, 1 threads", [record]).hours == pytest.approx(200 * ratio)
+    for differing in (dict(quantizer="full_precision"), dict(hidden_size=300),
+                      dict(normalizer="weight")):
+        assert (
+            costs.estimate(
+                [dataclasses.replace(other, **differing)], "abacus, 1 threads", [record]).unknown
+            == 1
+        )
     assert costs.estimate([other], "abacus, 1 threads", [record | {"diverged": True}]).unknown == 1
 
 
 def test_a_benchmark_of_the_machine_counts_by_its_fastest_backend(tmp_path, monkeypatch):
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
     (tmp_path / "bench").mkdir()
-    row = dict(part="step", task="char_lm", T=100, N=64, d=512, normalizer="layer", quantizer="binary_connect")
-    rows = [
-        row | {"backend": backend, "ms": ms} for backend, ms in (("torch.nn.LSTM", 1), ("naive", 900), ("cpu", 300))
-    ]
+    row = dict(part="step", task="char_lm", T=100, N=64, d=512, normalizer="layer",
+               quantizer="binary_connect")
+    rows = [row | {"backend": backend, "ms": ms}
+            for backend, ms in (("torch.nn.LSTM", 1), ("naive", 900), ("cpu", 300))]
     rows += [rows[-1] | {"part": "layer", "ms": 2}, rows[-1] | {"normalizer": "none", "ms": 200}]
     record = {"environment": {"device": "abacus", "threads": 2}, "peaks": {}, "rows": rows}
     (tmp_path / "bench" / "abacus.json").write_text(json.dumps(record))
     layer = paper("penn_char", "binary_connect", "layer")
-    full, plain = (
-        dataclasses.replace(layer, quantizer="full_precision", normalizer=name) for name in ("layer", "none")
-    )
+    full, plain = (dataclasses.replace(layer, quantizer="full_precision", normalizer=name)
+                   for name in ("layer", "none"))
     hours = 200 * costs.updates(layer) / 3600
     assert costs.estimate([layer], "abacus, 2 threads") == pytest.approx((0.3 * hours, 0))
     assert costs.estimate([full, plain], "abacus, 2 threads") == pytest.approx((0.5 * hours, 0))
@@ -87,16 +97,17 @@ def test_the_plan_says_runs_data_and_hours(tmp_path, monkeypatch):
         (tmp_path / "raw" / file.name).touch()
     configs = grid("paper", only=["figure_01", "figure_06"])
     done = made_up(configs[0]) | {
-        "environment": {"device": "abacus", "threads": 1, "backend": "cpu"},
-    }
-    done["data"]["sizes"] = dict(zip(("train", "valid", "test"), data.CATALOGUE["penn_char"].counts, strict=True))
+        "environment": {"device": "abacus", "threads": 1, "backend": "cpu"}}
+    done["data"]["sizes"] = dict(
+        zip(("train", "valid", "test"), data.CATALOGUE["penn_char"].counts, strict=True))
     directory = records.run_directory(configs[0], tmp_path)
     directory.mkdir(parents=True)
     records.save(done, directory / "record.json")
     lines = costs.plan(configs, "paper")
     assert lines[0] == "paper: 10 runs, 1 have their record, 9 to go"
     assert lines[1] == "data: penn_char, 5 runs, at hand"
-    assert lines[2] == "data: war_and_peace, 5 runs, not at hand, 3 MB: make data DATASETS=war_and_peace"
+    assert (lines[2]
+            == "data: war_and_peace, 5 runs, not at hand, 3 MB: make data DATASETS=war_and_peace")
     (row,) = [line for line in lines if line.startswith(f"  {H100}: ")]
     every, left = (costs.estimate(part, H100).hours for part in (configs, configs[1:]))
     assert row == f"  {H100}: {every:,.1f} all, {left:,.1f} to go"

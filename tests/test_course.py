@@ -25,39 +25,45 @@ def of(lesson, tag):
 def test_a_lesson_has_what_each_lesson_has(name):
     lesson = LESSONS[name]
     text = "\n".join(cell.source for cell in lesson.cells if cell.cell_type == "markdown")
-    for heading in ("# ", "## Imports and versions", "## Parameters", "## Exercises", "## Common misconceptions", "## Summary", "## References"):  # fmt: skip
+    for heading in ("# ", "## Imports and versions", "## Parameters", "## Exercises",
+                    "## Common misconceptions", "## Summary", "## References"):
         assert re.search(f"^{heading}", text, re.M), heading
     counts = [len(of(lesson, tag)) for tag in ("exercise", "stub", "solution", "check")]
     assert 3 <= counts[0] <= 5
     assert len(set(counts)) == 1, counts
-    for cell in of(lesson, "solution"):  # JupyterLab shows a folded cell's first line; Shift+Enter runs it all the same
+    for cell in of(
+        lesson, "solution"
+    ):  # JupyterLab shows a folded cell's first line; Shift+Enter runs it all the same
         assert cell.source.startswith("# Solution: running this replaces your answer\n")
     number = name[1]
     assert [cell.metadata["exercise"] for cell in of(lesson, "check")] == [
-        f"{number}.{i + 1}" for i in range(counts[0])
-    ]
+        f"{number}.{i + 1}" for i in range(counts[0])]
     for cell in of(lesson, "widget"):  # a plain cell after each control does the same without it
         assert "widgets." in cell.source
         assert not cell.outputs
-        following = next(c for c in lesson.cells[lesson.cells.index(cell) + 1 :] if c.cell_type == "code")
+        following = next(
+            c for c in lesson.cells[lesson.cells.index(cell) + 1 :] if c.cell_type == "code")
         function = re.search(r"demos\.\w+", cell.source)[0]
         assert function in following.source
     assert of(lesson, "widget")
     stubs = "\n".join(cell.source for cell in of(lesson, "stub") + of(lesson, "solution"))
-    defined = [c for c in lesson.cells if c.cell_type == "code" and re.search(r"^\s*(def|class) ", c.source, re.M)]
+    defined = [c for c in lesson.cells
+               if c.cell_type == "code" and re.search(r"^\s*(def|class) ", c.source, re.M)]
     assert all(cell.source in stubs for cell in defined), "only exercises define functions"
     links = re.findall(r"\]\((\d\d_\w+\.ipynb)\)", text)
     assert all((handouts.LEARN / link).exists() for link in links), links
 
 
 def test_every_exercise_has_one_check_and_every_check_an_exercise():
-    used = [cell.metadata["exercise"] for lesson in LESSONS.values() for cell in of(lesson, "check")]
+    used = [
+        cell.metadata["exercise"] for lesson in LESSONS.values() for cell in of(lesson, "check")]
     assert sorted(used) == sorted(EXERCISES)
 
 
 # What the exercises need of the cells before them; that these run is the lessons' own test (nbval).
-NEEDED = {"01": "^import ", "02": "^import |^steps = ", "03": "^import |^d = |load_dataset", "04": "^import |^d = |^generator|^y = ",
-          "05": "^import ", "06": "^import |^folder = |^paths = |tables.frame"}  # fmt: skip
+NEEDED = {"01": "^import ", "02": "^import |^steps = ", "03": "^import |^d = |load_dataset",
+          "04": "^import |^d = |^generator|^y = ", "05": "^import ",
+          "06": "^import |^folder = |^paths = |tables.frame"}
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -80,7 +86,8 @@ def test_checks_fail_usefully_before_the_solution_and_pass_after_it(name, monkey
                 with pytest.raises(NotYet, match=rf"^Exercise {cell.metadata['exercise']}: .*`\w+"):
                     exec(cell.source, namespace)
             if solved and handouts.tagged(cell, "check"):
-                assert capsys.readouterr().out.startswith(f"Exercise {cell.metadata['exercise']}: right. ")
+                assert capsys.readouterr().out.startswith(
+                    f"Exercise {cell.metadata['exercise']}: right. ")
     torch.set_num_threads(threads)
 
 
@@ -108,15 +115,18 @@ def test_a_notebook_shows_one_line_and_no_stack():
         ("1.3", dict(ternary=3), "should be a function"),
         ("2.2", dict(step=lambda gates, c: (c, c)), "`c`"),
         ("2.2", dict(step=lambda gates, c: c), "should return h and c"),
-        ("3.1", dict(bwn="grows", ter_connect="explodes"), "one of 'explodes', 'stays', 'vanishes'"),
+        ("3.1", dict(bwn="grows", ter_connect="explodes"),
+         "one of 'explodes', 'stays', 'vanishes'"),
         ("4.1", dict(layer=3, batch=0), "Time is no part of it"),
         ("4.1", dict(layer=[3], batch=1), "axis as a number"),
         ("4.2", dict(weight_norm=lambda w, g: g[:, None] * w / w.norm(dim=1, keepdim=True)), "NaN"),
-        ("5.2", dict(bpc=lambda x, y: torch.nn.functional.cross_entropy(x.flatten(0, 1), y.flatten())), "in nats"),
+        ("5.2",
+         dict(bpc=lambda x, y: torch.nn.functional.cross_entropy(x.flatten(0, 1), y.flatten())),
+         "in nats"),
         ("6.1", dict(half_width=lambda v: 1.959964 * 0.158114 / 5**0.5), "Student's t"),
         ("6.4", dict(share=0.7, values=[1.0, 1.03, 1.01]), "too large"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_answer_is_told_what_to_look_at(name, answers, words):
     with pytest.raises(NotYet, match=re.escape(words)) as caught:
         check(name, **answers)
@@ -151,7 +161,8 @@ def test_hand_outs_have_no_solution_and_no_output_and_leave_other_files_alone(tm
         assert not any(cell.source in text for cell in of(lesson, "solution"))
         assert not of(teacher, "stub")
         assert of(teacher, "solution")
-        assert not any("source_hidden" in cell.metadata.get("jupyter", {}) for cell in of(teacher, "solution"))
+        assert not any(
+            "source_hidden" in cell.metadata.get("jupyter", {}) for cell in of(teacher, "solution"))
     assert (tmp_path / "exercises" / "models" / "text.json").exists()
     assert own.read_text() == "mine"
 
@@ -168,12 +179,14 @@ def test_a_hand_out_that_was_worked_in_is_kept(tmp_path, capsys):
 
 
 def test_grading_runs_the_students_notebook_with_the_lessons_checks(tmp_path):
-    """Lesson 2, where 2.1 is right, 2.2 raises, 2.3 is wrong with its check removed, and 2.4 is not there."""
+    """Lesson 2, where 2.1 is right, 2.2 raises, 2.3 is wrong with its check removed, and 2.4 is not
+    there."""
     (lesson,) = [lesson for name, lesson in LESSONS.items() if name.startswith("02")]
     student = handouts.handout(lesson)
     student.cells = [c for c in student.cells if c.cell_type == "code" and c.id != "check-2-4"]
-    answers = {"parameters": "parameters = 1153024", "def step": "def step(gates, c):\n    return nonsense",
-               "steps_to_half": "steps_to_half = 6"}  # fmt: skip
+    answers = {"parameters": "parameters = 1153024",
+               "def step": "def step(gates, c):\n    return nonsense",
+               "steps_to_half": "steps_to_half = 6"}
     for cell in student.cells:
         for start, answer in answers.items():
             if handouts.tagged(cell, "stub") and cell.source.startswith(start):

@@ -27,7 +27,9 @@ from qlstm.data import CATALOGUE, DataError, Entry, File, images, load_dataset, 
 from qlstm.data import text as texts
 from qlstm.study import records
 
-TEXT = b"\xef\xbb\xbfPrince Vasili,\r\n\xc3\xa9 " * 60  # a byte order mark, CR LF, a letter of two bytes
+TEXT = (
+    b"\xef\xbb\xbfPrince Vasili,\r\n\xc3\xa9 " * 60
+)  # a byte order mark, CR LF, a letter of two bytes
 MIRROR = os.environ.get("QLSTM_MIRROR")
 real_data = pytest.mark.skipif(not MIRROR, reason="QLSTM_MIRROR names no folder with the real data")
 
@@ -94,18 +96,21 @@ def idx(array: np.ndarray) -> bytes:
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 3, 4))
 LABELS = np.arange(9) % 10
 IDX = {"train-images": idx(PIXELS[:7]), "train-labels": idx(LABELS[:7]),
-       "t10k-images": idx(PIXELS[7:]), "t10k-labels": idx(LABELS[7:])}  # fmt: skip
+       "t10k-images": idx(PIXELS[7:]), "t10k-labels": idx(LABELS[7:])}
 
 
 @pytest.fixture
 def small_mnist(monkeypatch, closed_port):
     """Replace MNIST by four images to train on, three to validate, two to test; 3 x 4 pixels."""
     files = tuple(
-        File(name, len(content), f"sha256:{hashlib.sha256(content).hexdigest()}", "mnist", (f"{closed_port}/{name}",))
+        File(name, len(content), f"sha256:{hashlib.sha256(content).hexdigest()}", "mnist",
+             (f"{closed_port}/{name}",))
         for name, content in IDX.items()
     )
     read = partial(images.read_mnist, valid=3)
-    monkeypatch.setitem(CATALOGUE, "mnist", replace(CATALOGUE["mnist"], files=files, read=read, counts=(4, 3, 2), steps=12))  # fmt: skip
+    monkeypatch.setitem(
+        CATALOGUE, "mnist",
+        replace(CATALOGUE["mnist"], files=files, read=read, counts=(4, 3, 2), steps=12))
 
 
 def put(path: Path, content: bytes) -> Path:
@@ -138,23 +143,16 @@ def test_words_become_characters():
 
 def test_words_are_what_white_space_separates():
     assert texts.words_prepared([b" no it was n't \n the\t<unk>  N \n", b"\nend"]) == [
-        "no it was n't <eos> the <unk> N <eos>",
-        "<eos> end",
-    ]
+        "no it was n't <eos> the <unk> N <eos>", "<eos> end"]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [
-        ("", ""),
-        (" \n\t\n", ""),
-        ("One two", "one two <eos>"),
-        ("\r\nOne\r\n\r\ntwo\rthree", "one <eos> two <eos> three <eos>"),
-        ("It's 1.5e3, x_1!", "it ' s 1 . 5e3 , x_1 ! <eos>"),
-        ("ÉTÉ «Жук»", "été « жук » <eos>"),
-        ("a\n---\n----\n=-=-", "a <eos> - - - <eos> - <eos> = - = - <eos>"),
-        ("<unk><UNK> <eos>", "<unk> <unk> < eos > <eos>"),
-    ],
+    [("", ""), (" \n\t\n", ""), ("One two", "one two <eos>"),
+     ("\r\nOne\r\n\r\ntwo\rthree", "one <eos> two <eos> three <eos>"),
+     ("It's 1.5e3, x_1!", "it ' s 1 . 5e3 , x_1 ! <eos>"), ("ÉTÉ «Жук»", "été « жук » <eos>"),
+     ("a\n---\n----\n=-=-", "a <eos> - - - <eos> - <eos> = - = - <eos>"),
+     ("<unk><UNK> <eos>", "<unk> <unk> < eos > <eos>")],
 )
 def test_tokens(text, words):
     assert texts.tokens(text) == words.split()
@@ -211,7 +209,8 @@ def test_encode_decode_words(words, draw):
     some = draw.draw(st.lists(st.sampled_from(words)))
     assert dataset.decode(dataset.encode(" ".join(some))) == " ".join(some)
     assert dataset.encode(" ".join(some)).dtype == dataset.train.dtype == torch.int32
-    assert dataset.decode(torch.cat([dataset.train, dataset.valid, dataset.test])) == " ".join(words)
+    assert dataset.decode(torch.cat([dataset.train, dataset.valid, dataset.test])) == " ".join(
+        words)
 
 
 def test_encode_unknown_word():
@@ -276,9 +275,9 @@ def test_known_sizes_titles_and_tasks_without_loading(raw):
     assert {name: data.task_of(name) for name in CATALOGUE} == dict.fromkeys(
         ["war_and_peace", "penn_char", "text8", "text8_prefix", "python_help"], "char_lm"
     ) | {"penn_word": "word_lm", "python_help_words": "word_lm"} | dict.fromkeys(
-        ["mnist", "digits"], "sequential_image"
-    )
-    assert {name: data.steps_of(name) for name in CATALOGUE if data.steps_of(name)} == {"mnist": 784, "digits": 64}
+        ["mnist", "digits"], "sequential_image")
+    assert {name: data.steps_of(name) for name in CATALOGUE if data.steps_of(name)} == {
+        "mnist": 784, "digits": 64}
     assert not raw.exists()
 
 
@@ -291,7 +290,8 @@ def test_task_of_and_steps_of_a_path(tmp_path):
 def test_war_and_peace(monkeypatch):
     monkeypatch.setenv("QLSTM_MIRROR", MIRROR)
     text = load_dataset("war_and_peace")
-    assert [len(part) for part in (text.train, text.valid, text.test)] == [2_606_596, 325_824, 325_826]
+    assert [len(part) for part in (text.train, text.valid, text.test)] == [
+        2_606_596, 325_824, 325_826]
     assert [len(part.unique()) for part in (text.train, text.valid, text.test)] == [85, 77, 76]
     assert text.vocabulary_size == 87
     assert text.decode(text.train[:3]) == "\xef\xbb\xbf"
@@ -307,12 +307,11 @@ def test_penn_char_equals_the_official_character_files(monkeypatch):
     assert [len(part) for part in parts] == [5_017_482, 393_042, 442_423]
     assert [len(part.unique()) for part in parts] == [50, 50, 48]
     # ptb.char.{train,valid,test}.txt hold each symbol and a space
-    official = [hashlib.sha256(" ".join(text.decode(part) + "$").encode()[:-1]).hexdigest() for part in parts]
-    assert official == [
-        "e313d91425e06c4f0a8fb6e881dcce0c291f2a0e9f4dda54833069b122f91da9",
-        "21661f63ec355085879458b6524644d4add5573541b4be14fb52ab2e2e995eb8",
-        "1ef5607ac3c463b16e38bfe7900dd3bfc91de5a96e0f21e7eab5188b465b8ebe",
-    ]
+    official = [hashlib.sha256(" ".join(text.decode(part) + "$").encode()[:-1]).hexdigest()
+                for part in parts]
+    assert official == ["e313d91425e06c4f0a8fb6e881dcce0c291f2a0e9f4dda54833069b122f91da9",
+                        "21661f63ec355085879458b6524644d4add5573541b4be14fb52ab2e2e995eb8",
+                        "1ef5607ac3c463b16e38bfe7900dd3bfc91de5a96e0f21e7eab5188b465b8ebe"]
 
 
 @real_data
@@ -325,7 +324,9 @@ def test_penn_word(monkeypatch):
     assert [text.decode(part).split().count("<eos>") for part in parts] == [42_068, 3_370, 3_761]
     assert (text.vocabulary_size, text.unit, text.reduced) == (10_000, "word", False)
     assert text.decode(text.train[:3]) == "aer banknote berlitz"
-    assert text.sha256 == "d3191392a220cc2926697b73b529521299578d580ba18763fc725cf314c89b7b"  # by awk
+    assert (
+        text.sha256 == "d3191392a220cc2926697b73b529521299578d580ba18763fc725cf314c89b7b"
+    )  # by awk
     assert text.decode(text.encode("the Wall street")) == "the <unk> street"
 
 
@@ -334,13 +335,15 @@ def test_mnist(monkeypatch):
     monkeypatch.setenv("QLSTM_MIRROR", MIRROR)
     digits = load_dataset("mnist")
     parts = (digits.train, digits.valid, digits.test)
-    assert [tuple(pixels.shape) for pixels, _ in parts] == [(50_000, 784), (10_000, 784), (10_000, 784)]
+    assert [tuple(pixels.shape) for pixels, _ in parts] == [(50_000, 784), (10_000, 784),
+                                                            (10_000, 784)]
     assert (digits.steps, digits.classes, digits.levels, digits.reduced) == (784, 10, 255, False)
     pixels = torch.cat([digits.train[0], digits.valid[0]]) / 255
     assert (round(pixels.mean().item(), 4), round(pixels.std().item(), 4)) == (0.1307, 0.3081)
     assert digits.train[1][:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert digits.test[1][:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-    assert digits.test[1].bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert digits.test[1].bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974,
+                                                  1009]
 
 
 @real_data
@@ -353,7 +356,8 @@ def test_text8_prefix(monkeypatch):
     assert text.decode(text.train[:10]) == " anarchism"
 
 
-@pytest.mark.parametrize("place", ["novels/novel.txt", "novels/novel.txt.gz", "novel.txt", "novel.txt.gz"])
+@pytest.mark.parametrize(
+    "place", ["novels/novel.txt", "novels/novel.txt.gz", "novel.txt", "novel.txt.gz"])
 @pytest.mark.parametrize("kind", ["folder", "file", "http"])
 def test_mirror(entry, raw, server, monkeypatch, closed_port, place, kind):
     folder, address, _ = server
@@ -379,7 +383,8 @@ def test_mirror_replaces_the_network(entry, tmp_path, server, monkeypatch, kind)
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.setenv("QLSTM_MIRROR", str(empty) if kind == "folder" else address)
-    with pytest.raises(DataError, match=re.escape(f"not in {empty}") if kind == "folder" else "HTTP 404"):
+    with pytest.raises(
+            DataError, match=re.escape(f"not in {empty}") if kind == "folder" else "HTTP 404"):
         load_dataset("novel")
     assert "/elsewhere/novel.txt" not in asked
 
@@ -427,7 +432,8 @@ def test_second_address(entry, server, closed_port, first):
     put(folder / "novel.txt", TEXT)
     put(folder / "altered", b"<html>Sign in to the library's network</html>")
     put(folder / "damaged", gzip.compress(TEXT)[:-20])
-    entry(f"{closed_port}/novel.txt" if first == "refused" else f"{address}/{first}", f"{address}/novel.txt")
+    entry(f"{closed_port}/novel.txt" if first == "refused" else f"{address}/{first}",
+          f"{address}/novel.txt")
     assert load_dataset("novel").source == f"{address}/novel.txt"
 
 
@@ -442,7 +448,8 @@ def test_a_host_that_does_not_answer_is_asked_once(entry, monkeypatch):
 
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", no_answer)
     entry("http://one/a", "http://one/b", "http://two/a")
-    with pytest.raises(DataError, match=r"http://one/a \(TimeoutError\), http://one/b \(same host\)"):
+    with pytest.raises(
+            DataError, match=r"http://one/a \(TimeoutError\), http://one/b \(same host\)"):
         load_dataset("novel")
     assert asked == ["http://one/a", "http://two/a"]
 
@@ -452,7 +459,8 @@ def test_no_network(entry, raw, closed_port):
     with pytest.raises(DataError) as error:
         load_dataset("novel")
     message, place = str(error.value), str(raw / "novel.txt")
-    for part in (f"{closed_port}/novel.txt", "ConnectionError", place, "QLSTM_MIRROR", "python_help"):
+    for part in (f"{closed_port}/novel.txt", "ConnectionError", place, "QLSTM_MIRROR",
+                 "python_help"):
         assert part in message
     assert "\n" not in message
     assert not list(raw.iterdir())
@@ -467,27 +475,27 @@ def test_without_pooch(entry, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "content", "found"),
-    [
-        ("novel.txt", TEXT[:-1], "bytes with sha256"),
-        ("novel.txt", TEXT.replace(b"Prince", b"prince", 1), "bytes with sha256"),
-        ("novel.txt", TEXT.replace(b"\r\n", b"\n"), "bytes with sha256"),
-        ("novel.txt", b"", "0 bytes with sha256"),
-        ("novel.txt.gz", gzip.compress(TEXT)[:-20], "damaged archive"),
-        ("novel.txt.gz", gzip.compress(TEXT)[:10] + b"\xff" * 50, "damaged archive"),
-        ("novel.txt.gz", gzip.compress(TEXT)[:-8] + bytes(8), "damaged archive"),
-        ("novel.txt.zip", b"PK\x03\x04" + TEXT, "damaged archive"),
-    ],
+    [("novel.txt", TEXT[:-1], "bytes with sha256"),
+     ("novel.txt", TEXT.replace(b"Prince", b"prince", 1), "bytes with sha256"),
+     ("novel.txt", TEXT.replace(b"\r\n", b"\n"), "bytes with sha256"),
+     ("novel.txt", b"", "0 bytes with sha256"),
+     ("novel.txt.gz", gzip.compress(TEXT)[:-20], "damaged archive"),
+     ("novel.txt.gz", gzip.compress(TEXT)[:10] + b"\xff" * 50, "damaged archive"),
+     ("novel.txt.gz", gzip.compress(TEXT)[:-8] + bytes(8), "damaged archive"),
+     ("novel.txt.zip", b"PK\x03\x04" + TEXT, "damaged archive")],
     ids=["cut", "letter", "line_ends", "empty", "gz_cut", "gz_data", "gz_checksum", "zip"],
 )
 @pytest.mark.parametrize("where", ["raw", "mirror"])
-def test_truncated_or_altered(entry, raw, tmp_path, server, monkeypatch, where, name, content, found):
+def test_truncated_or_altered(
+        entry, raw, tmp_path, server, monkeypatch, where, name, content, found):
     folder, address, asked = server
     put(folder / "novel.txt", TEXT)
     entry(f"{address}/novel.txt")
     path = put((raw if where == "raw" else tmp_path / "mirror") / name, content)
     if where == "mirror":
         monkeypatch.setenv("QLSTM_MIRROR", str(path.parent))
-    with pytest.raises(DataError, match=f"truncated or altered: .*{found}.*delete it and fetch") as error:
+    with pytest.raises(
+            DataError, match=f"truncated or altered: .*{found}.*delete it and fetch") as error:
         load_dataset("novel")
     assert str(path) in str(error.value)
     assert path.read_bytes() == content  # the user's: neither replaced nor deleted
@@ -499,7 +507,8 @@ def test_prefix_is_cut_from_the_whole(entry, raw, closed_port):
     beginning = hashlib.sha256(TEXT[:100]).hexdigest()
     longer = File("longer", len(TEXT), digest, "novels", (f"{closed_port}/longer",))
     entry(size=100, digest=f"sha256:{beginning}", prefix_of=longer)
-    with pytest.raises(DataError, match=r"no .*novel.txt, nor .*cannot get longer .*raw.longer by hand"):
+    with pytest.raises(
+            DataError, match=r"no .*novel.txt, nor .*cannot get longer .*raw.longer by hand"):
         load_dataset("novel")
     put(raw / "longer", TEXT)
     assert whole(load_dataset("novel")) == TEXT[:100]
@@ -552,7 +561,8 @@ def test_two_at_once(entry, raw, server):
     put(folder / "novel.txt", TEXT)
     entry(f"{address}/novel.txt")
     found = []
-    threads = [threading.Thread(target=lambda: found.append(whole(load_dataset("novel")))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(whole(load_dataset("novel"))))
+               for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -562,10 +572,12 @@ def test_two_at_once(entry, raw, server):
 
 
 def test_unknown_name():
-    with pytest.raises(DataError, match=r"did you mean 'war_and_peace'\?.*text8_prefix.*path of a text file"):
+    with pytest.raises(
+            DataError, match=r"did you mean 'war_and_peace'\?.*text8_prefix.*path of a text file"):
         load_dataset("war_and_piece")
     for wrong in ("", "no/such/file.txt", "a\0b"):
-        for function in (load_dataset, data.title, data.vocabulary_size, data.task_of, data.steps_of):
+        for function in (load_dataset, data.title, data.vocabulary_size, data.task_of,
+                         data.steps_of):
             with pytest.raises(DataError, match="unknown data set"):
                 function(wrong)
 
@@ -591,13 +603,8 @@ def test_text_of_ones_own_that_is_not_utf8(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [
-        (b"", "0 symbols"),
-        (b"x" * 999, "999 symbols"),
-        (("é" * 600).encode(), "600 symbols"),
-        (b"GIF\0" * 1000, "NUL bytes"),
-        (("word " * 999).encode("utf-16"), "UTF-16"),
-    ],
+    [(b"", "0 symbols"), (b"x" * 999, "999 symbols"), (("é" * 600).encode(), "600 symbols"),
+     (b"GIF\0" * 1000, "NUL bytes"), (("word " * 999).encode("utf-16"), "UTF-16")],
 )
 def test_not_a_text(tmp_path, content, reason):
     path = put(tmp_path / "file", content)
@@ -613,15 +620,16 @@ def test_words_of_ones_own(tmp_path):
     assert (tale.name, tale.reduced, tale.unit, tale.source) == (path, True, "word", path)
     words = texts.tokens(text)
     n = len(words)
-    assert [len(tale.train), len(tale.valid), len(tale.test)] == [int(0.8 * n), int(0.1 * n), n - int(0.9 * n)]
-    assert tale.vocabulary == ("!", "-", "<eos>", "<unk>", "dragon", "errant", "knight", "once", "the")
+    assert [len(tale.train), len(tale.valid), len(tale.test)] == [
+        int(0.8 * n), int(0.1 * n), n - int(0.9 * n)]
+    assert tale.vocabulary == ("!", "-", "<eos>", "<unk>", "dragon", "errant", "knight", "once",
+                               "the")
     together = tale.decode(torch.cat([tale.train, tale.valid, tale.test]))
     assert together == " ".join(words).replace("singular", "<unk>")
     assert tale.sha256 == hashlib.sha256(together.encode()).hexdigest()
     assert data.vocabulary_size(path, task="word_lm") == 9
-    assert (
-        load_dataset(path, "char_lm").sha256 == load_dataset(path).sha256 == hashlib.sha256(text.encode()).hexdigest()
-    )
+    assert (load_dataset(path, "char_lm").sha256 == load_dataset(path).sha256
+            == hashlib.sha256(text.encode()).hexdigest())
     inputs, targets = next(data.minibatches(tale.train, 4, 10))
     assert inputs.dtype == targets.dtype == torch.int64
 
@@ -643,7 +651,8 @@ def test_task_that_does_not_fit(function, tmp_path):
     with pytest.raises(DataError, match="mnist is for the task sequential_image, not for char_lm"):
         function("mnist", "char_lm")
     path = str(put(tmp_path / "text", TEXT))
-    with pytest.raises(DataError, match=r"text is a path: .*sequential_image come.*\(mnist, digits\)"):
+    with pytest.raises(
+            DataError, match=r"text is a path: .*sequential_image come.*\(mnist, digits\)"):
         function(path, task="sequential_image")
     for name in ("python_help", path):
         with pytest.raises(DataError, match="unknown task 'word_ml': did you mean 'word_lm'"):
@@ -665,12 +674,14 @@ def test_idx_files(small_mnist, raw, tmp_path, monkeypatch, where, end):
         monkeypatch.setenv("QLSTM_MIRROR", str(folder))
     small = load_dataset("mnist", task="sequential_image")
     parts = (small.train, small.valid, small.test)
-    everything = torch.cat([pixels for pixels, _ in parts]), torch.cat([labels for _, labels in parts])
+    everything = (torch.cat([pixels for pixels, _ in parts]),
+                  torch.cat([labels for _, labels in parts]))
     assert torch.equal(everything[0], torch.from_numpy(PIXELS.reshape(9, 12).astype(np.uint8)))
     assert torch.equal(everything[1], torch.from_numpy(LABELS))
     assert [len(labels) for _, labels in parts] == [4, 3, 2]
     assert (everything[0].dtype, everything[1].dtype) == (torch.uint8, torch.int64)
-    assert (small.name, small.steps, small.levels, small.classes, small.reduced) == ("mnist", 12, 255, 10, False)
+    assert (small.name, small.steps, small.levels, small.classes, small.reduced) == (
+        "mnist", 12, 255, 10, False)
     assert small.source == ", ".join(f"{folder}/mnist/{name}{end}" for name in IDX)
     pixels, labels = PIXELS.reshape(9, 12).astype(np.uint8), LABELS.astype(np.uint8)
     cuts = [slice(0, 4), slice(4, 7), slice(7, 9)]
@@ -684,8 +695,10 @@ def test_idx_files(small_mnist, raw, tmp_path, monkeypatch, where, end):
     [
         ("train-images.gz", lambda content: gzip.compress(content)[:-20], "damaged archive"),
         ("train-images", lambda content: content[:-1], "bytes with sha256"),
-        ("t10k-images", lambda content: content[:-1] + bytes([content[-1] ^ 1]), "bytes with sha256"),
-        ("t10k-labels.gz", lambda content: gzip.compress(content[:-1] + b"\0"), "bytes with sha256"),
+        ("t10k-images", lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+         "bytes with sha256"),
+        ("t10k-labels.gz", lambda content: gzip.compress(content[:-1] + b"\0"),
+         "bytes with sha256"),
     ],
     ids=["gz_cut", "cut", "pixel", "label"],
 )
@@ -694,14 +707,17 @@ def test_truncated_or_altered_images(small_mnist, raw, name, change, found):
         put(raw / each, content)
     (raw / name.removesuffix(".gz")).unlink()
     path = put(raw / name, change(IDX[name.removesuffix(".gz")]))
-    with pytest.raises(DataError, match=f"{re.escape(str(path))} is truncated or altered: .*{found}"):
+    with pytest.raises(
+            DataError, match=f"{re.escape(str(path))} is truncated or altered: .*{found}"):
         load_dataset("mnist")
 
 
 def test_missing_images_without_network(small_mnist, raw, closed_port):
     for name in list(IDX)[:3]:
         put(raw / name, IDX[name])
-    with pytest.raises(DataError, match=rf"cannot get t10k-labels \(.*{closed_port}.*digits need no down") as error:
+    with pytest.raises(
+        DataError, match=rf"cannot get t10k-labels \(.*{closed_port}.*digits need no down"
+    ) as error:
         load_dataset("mnist")
     assert str(raw / "t10k-labels") in str(error.value)
     assert "\n" not in str(error.value)
@@ -734,7 +750,8 @@ GOOD = idx(PIXELS)
         (b"\0\1" + GOOD[2:], "begins with '00 01 08 03'"),
         (b"\0\0\x0d" + GOOD[3:], "begins with '00 00 0d 03'"),  # floats
         (b"\0\0\x08\1" + GOOD[4:], "with 3 axes: it begins with '00 00 08 01'"),
-        (GOOD[:4] + b"\0\0\0\x0a" + GOOD[8:], r"108 values after its header, which says \[10, 3, 4\]: 120"),
+        (GOOD[:4] + b"\0\0\0\x0a" + GOOD[8:],
+         r"108 values after its header, which says \[10, 3, 4\]: 120"),
         (GOOD[:4] + b"\x09\0\0\0" + GOOD[8:], "108 values"),  # lowest first
         (GOOD[:4] + b"\xff" * 12 + GOOD[16:], "108 values"),
         (GOOD[:-1], "107 values"),
@@ -760,13 +777,16 @@ def test_digits(raw):
 
     digits = load_dataset("digits")
     parts = (digits.train, digits.valid, digits.test)
-    assert [len(labels) for _, labels in parts] == [len(pixels) for pixels, _ in parts] == [1_197, 300, 300]
-    pixels, labels = torch.cat([pixels for pixels, _ in parts]), torch.cat([labels for _, labels in parts])
+    assert ([len(labels) for _, labels in parts] == [len(pixels) for pixels, _ in parts]
+            == [1_197, 300, 300])
+    pixels, labels = (torch.cat([pixels for pixels, _ in parts]),
+                      torch.cat([labels for _, labels in parts]))
     original = load_digits()
     assert np.array_equal(pixels.numpy(), original.images.reshape(1_797, 64))
     assert np.array_equal(labels.numpy(), original.target)
     assert (pixels.dtype, labels.dtype) == (torch.uint8, torch.int64)
-    assert (int(pixels.max()), digits.levels, digits.steps, digits.classes, digits.reduced) == (16, 16, 64, 10, True)
+    assert (int(pixels.max()), digits.levels, digits.steps, digits.classes, digits.reduced) == (
+        16, 16, 64, 10, True)
     assert digits.source.startswith("load_digits of scikit-learn 1")
     assert digits.sha256 == "5b035f0cfdd98e797ba79439b1a125dd6683c939610c92562e9baf7f50b16c06"
     assert data.title("digits") == "handwritten digits, 8 x 8"
@@ -775,7 +795,8 @@ def test_digits(raw):
 
 def test_digits_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(DataError, match=r"digits .*scikit-learn.*: pip install scikit-learn$") as error:
+    with pytest.raises(
+            DataError, match=r"digits .*scikit-learn.*: pip install scikit-learn$") as error:
         load_dataset("digits")
     assert "\n" not in str(error.value)
 
@@ -789,7 +810,10 @@ def split_of(n, steps=5):
 def test_image_minibatches_have_each_image_once(n, batch_size, shuffled, permuted):
     pixels, labels = split_of(n)
     order = torch.randperm(n) if shuffled else None
-    batches = list(data.image_minibatches((pixels, labels), batch_size, levels=200, order=order, permuted=permuted))
+    batches = list(
+        data.image_minibatches(
+            (pixels, labels), batch_size, levels=200, order=order, permuted=permuted)
+    )
     for inputs, targets in batches:
         assert inputs.shape == (5, len(targets), 1)
         assert inputs.is_contiguous()
@@ -800,7 +824,8 @@ def test_image_minibatches_have_each_image_once(n, batch_size, shuffled, permute
     assert sizes[-1] == (batch_size + 1 if alone else (n - 1) % batch_size + 1)
     rows = torch.arange(n) if order is None else order
     columns = data.pixel_permutation(5) if permuted else torch.arange(5)
-    assert torch.equal(torch.cat([inputs for inputs, _ in batches], 1)[..., 0].t(), pixels[rows][:, columns] / 200)
+    assert torch.equal(
+        torch.cat([inputs for inputs, _ in batches], 1)[..., 0].t(), pixels[rows][:, columns] / 200)
     assert torch.equal(torch.cat([targets for _, targets in batches]), labels[rows])
 
 
@@ -815,21 +840,15 @@ def test_pixels_count_from_0_to_1(levels):
 def test_image_minibatches_move_to_the_device():
     for order in (None, torch.randperm(7)):
         for inputs, labels in data.image_minibatches(
-            split_of(7), 3, levels=255, order=order, permuted=True, device="meta"
-        ):
+                split_of(7), 3, levels=255, order=order, permuted=True, device="meta"):
             assert inputs.device.type == labels.device.type == "meta"
 
 
 @pytest.mark.parametrize(
     ("n", "batch_size", "order", "reason"),
-    [
-        (0, 4, None, "without images"),
-        (3, 0, None, "at least one image, not 0"),
-        (3, -1, None, "not -1"),
-        (3, 2, [0, 1], "order of 3 images"),
-        (3, 2, [0, 1, 1], "permutation of 0 to 2"),
-        (3, 2, [1, 2, 3], "permutation of 0 to 2"),
-    ],
+    [(0, 4, None, "without images"), (3, 0, None, "at least one image, not 0"),
+     (3, -1, None, "not -1"), (3, 2, [0, 1], "order of 3 images"),
+     (3, 2, [0, 1, 1], "permutation of 0 to 2"), (3, 2, [1, 2, 3], "permutation of 0 to 2")],
 )
 def test_image_minibatches_errors_come_at_once(n, batch_size, order, reason):
     order = None if order is None else torch.tensor(order)
@@ -867,7 +886,8 @@ def test_minibatches_predict_each_symbol_of_a_stream_once_in_order(batch_size, s
     assert 1 <= len(batches[-1][0]) <= steps
     assert torch.equal(torch.cat([inputs for inputs, _ in batches]).t(), streams[:, :-1])
     assert torch.equal(torch.cat([targets for _, targets in batches]).t(), streams[:, 1:])
-    assert sum(targets.numel() for _, targets in batches) == data.count_predicted(len(symbols), batch_size)
+    assert sum(targets.numel() for _, targets in batches) == data.count_predicted(
+        len(symbols), batch_size)
 
 
 @settings(deadline=None)
@@ -888,7 +908,9 @@ def test_shuffled_sequences_are_read_each_for_itself(batch_size, steps, more, se
     assert sizes[-1] <= batch_size + 1
     assert batch_size == 1 or len(firsts) == 1 or min(sizes) >= 2  # batch normalization needs two
     ordered = firsts.sort().values
-    assert torch.equal(ordered, ordered[0] + steps * torch.arange(len(ordered)))  # each once, side by side
+    assert torch.equal(
+        ordered, ordered[0] + steps * torch.arange(len(ordered))
+    )  # each once, side by side
     assert 0 <= ordered[0] < steps
     assert len(symbols) - 1 - steps < ordered[-1] + steps <= len(symbols) - 1
     torch.manual_seed(seed)
@@ -897,7 +919,8 @@ def test_shuffled_sequences_are_read_each_for_itself(batch_size, steps, more, se
 
 
 def test_shuffled_sequences_of_a_short_text():
-    with pytest.raises(DataError, match="a text of 30 symbols has not the 31 that three sequences of 10 take"):
+    with pytest.raises(
+            DataError, match="a text of 30 symbols has not the 31 that three sequences of 10 take"):
         data.shuffled_sequences(torch.zeros(30, dtype=torch.uint8), 2, 10)
 
 
@@ -911,7 +934,8 @@ def test_minibatches_errors_come_at_once(sizes):
 def test_folders(monkeypatch, tmp_path):
     monkeypatch.delenv("QLSTM_DATA")
     monkeypatch.delenv("QLSTM_REPORTS", raising=False)
-    assert (storage.raw_data(), records.reports()) == (storage.ROOT / "data" / "raw", storage.ROOT / "reports")
+    assert (storage.raw_data(), records.reports()) == (storage.ROOT / "data" / "raw",
+                                                       storage.ROOT / "reports")
     monkeypatch.setenv("QLSTM_DATA", str(tmp_path))
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
     assert storage.raw_data() == records.reports() == tmp_path

@@ -1,4 +1,5 @@
-"""The docstrings: every public name has one that names its parameters, and its examples come out as written."""
+"""The docstrings: every public name has one that names its parameters, and its examples come out as
+written."""
 
 import ast
 import doctest
@@ -12,7 +13,8 @@ import torch
 from qlstm.data.storage import ROOT
 from qlstm.report import api_reference
 
-# the kernels are called by triton.py alone, and their many arguments explained once, in its comments
+# the kernels are called by triton.py alone, and their many arguments explained once, in its
+# comments
 SOURCES = sorted(path for path in (ROOT / "qlstm").rglob("*.py") if path.stem != "triton_kernels")
 WITH_EXAMPLES = [path for path in SOURCES if re.search(r"^\s*>>> ", path.read_text(), re.M)]
 
@@ -22,9 +24,11 @@ def dotted(path):
 
 
 def undocumented(tree):
-    """What a module leaves undescribed: public functions, classes and methods, and their parameters.
+    """What a module leaves undescribed: public functions, classes and methods, and their
+    parameters.
 
-    A parameter may be described where it is taken, by the class, or in ``double backticks`` by the module for all of it.
+    A parameter may be described where it is taken, by the class, or in ``double backticks`` by the
+    module for all of it.
     """
     legend = set(re.findall(r"``(\w+)``", ast.get_docstring(tree) or ""))
 
@@ -42,8 +46,11 @@ def undocumented(tree):
                 yield from walk(node.body, text)
                 continue
             arguments = node.args
-            taken = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-            for name in {argument.arg for argument in taken if argument} - {"self", "cls", "_"} - legend:
+            taken = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs,
+                     arguments.vararg, arguments.kwarg]
+            for name in (
+                {argument.arg for argument in taken if argument} - {"self", "cls", "_"} - legend
+            ):
                 if not re.search(rf"\b{name}\b", f"{text} {outer}"):
                     yield f"{node.name} does not describe {name}"
 
@@ -65,12 +72,9 @@ class A:
     def h(self, *, size, v=1): pass
     def _private(self, q): pass
 '''
-    assert undocumented(ast.parse(source)) == [
-        "__init__ does not describe w",
-        "g does not describe y",
-        "h does not describe v",
-        "h has no docstring",
-    ]
+    assert undocumented(ast.parse(source)) == ["__init__ does not describe w",
+                                               "g does not describe y", "h does not describe v",
+                                               "h has no docstring"]
 
 
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=dotted)
@@ -84,15 +88,13 @@ def test_examples_come_out_as_written(path):
 
 @pytest.mark.parametrize(
     ("formula", "tex"),
-    [
-        ("w_hat = alpha sign(w)", r"\hat{w} = \alpha  \operatorname{sign}(w)"),
-        ("dl/dw = dl/dw_hat", r"\partial l / \partial w = \partial l / \partial \hat{w}"),
-        ("sqrt(6 / (n + 4d)) / 2", r"\sqrt{6 / (n + 4d)} / 2"),
-        ("d xi_m / d h_{t-1}", r"\partial \xi _{m} / \partial h_{t-1}"),
-        ("g_* = max |g_j|", r"g_{*} = \operatorname{max} |g_{j}|"),
-        ("+1 if w is large, else 0", r"+1\text{ if } w\text{ is large},\text{ else } 0"),
-        ("i~ * c", r"\tilde{i} \odot  c"),
-    ],
+    [("w_hat = alpha sign(w)", r"\hat{w} = \alpha  \operatorname{sign}(w)"),
+     ("dl/dw = dl/dw_hat", r"\partial l / \partial w = \partial l / \partial \hat{w}"),
+     ("sqrt(6 / (n + 4d)) / 2", r"\sqrt{6 / (n + 4d)} / 2"),
+     ("d xi_m / d h_{t-1}", r"\partial \xi _{m} / \partial h_{t-1}"),
+     ("g_* = max |g_j|", r"g_{*} = \operatorname{max} |g_{j}|"),
+     ("+1 if w is large, else 0", r"+1\text{ if } w\text{ is large},\text{ else } 0"),
+     ("i~ * c", r"\tilde{i} \odot  c")],
 )
 def test_a_formula_in_plain_text_as_latex(formula, tex):
     assert api_reference.tex(formula).split() == tex.split()
@@ -109,8 +111,12 @@ def test_a_docstring_on_the_site():
     >>> 1 + 1
     2
     """
-    shown = api_reference.docstring(text, "qlstm.quantizers", {"qlstm.quantizers.bwn": "q.html#bwn"})
-    assert '<p>Codes of <code>weight</code>; see <a href="q.html#bwn"><code>bwn</code></a>, <em>once</em>.</p>' in shown
+    shown = api_reference.docstring(
+        text, "qlstm.quantizers", {"qlstm.quantizers.bwn": "q.html#bwn"})
+    assert (
+        '<p>Codes of <code>weight</code>; see <a href="q.html#bwn"><code>bwn</code></a>, <em>once</em>.</p>'
+        in shown
+    )
     assert re.search(r'<math[^>]* display="block"[^>]*>\s*<mover', shown)
     assert "<ol><li>First | second.</li><li>Third.</li></ol>" in shown
     assert "&gt;&gt;&gt; " in shown
@@ -119,9 +125,9 @@ def test_a_docstring_on_the_site():
 def test_no_formula_is_left_as_it_was_written():
     for module in api_reference.modules():
         members = [member for entry in module.entries for member in entry.members]
-        for text in [module.text, *(entry.text for entry in [*module.entries, *members] if entry.text)]:
+        for text in [module.text,
+                     *(entry.text for entry in [*module.entries, *members] if entry.text)]:
             shown = api_reference.docstring(text, module.name, {}) if text else ""
             assert 'class="formula-error"' not in shown
             assert not re.search(r"<math(?:(?!</math>).)*[:`]{2}", shown, re.S), (
-                f"{module.name}: text taken for a formula"
-            )
+                f"{module.name}: text taken for a formula")

@@ -15,7 +15,8 @@ from qlstm.study.training import learning_rate
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"quantizer": "binary_conect"}, "unknown quantizer 'binary_conect': did you mean 'binary_connect'?"),
+        ({"quantizer": "binary_conect"},
+         "unknown quantizer 'binary_conect': did you mean 'binary_connect'?"),
         ({"normalizer": "bach_shared"}, "did you mean 'batch_shared'?"),
         ({"profile": "quik"}, "did you mean 'quick'?"),
         ({"dataset": "war_and_piece"}, "did you mean 'war_and_peace'?"),
@@ -40,15 +41,15 @@ from qlstm.study.training import learning_rate
         ({"dropout": 1, "task": "word_lm"}, "dropout must be a probability below 1"),
         ({"dropout": -0.1, "task": "word_lm"}, "dropout must be a number of 0"),
         ({"initial_gain": 0.1}, "initial_gain is a setting of task 'sequential_image'"),
-        ({"state_noise": 0.1, "task": "word_lm"}, "state_noise is a setting of task 'sequential_image'"),
-        (
-            {"permuted": True, "dataset": "penn_char"},
-            "permuted is a setting of task 'sequential_image', not of 'char_lm'",
-        ),
+        ({"state_noise": 0.1, "task": "word_lm"},
+         "state_noise is a setting of task 'sequential_image'"),
+        ({"permuted": True, "dataset": "penn_char"},
+         "permuted is a setting of task 'sequential_image', not of 'char_lm'"),
         ({"permuted": 1, "dataset": "digits"}, "permuted must be True or False"),
         ({"dataset": "mnist", "steps": 100}, "steps of mnist are its 784 pixels, got 100"),
         ({"dataset": "digits", "steps": 784}, "steps of digits are its 64 pixels, got 784"),
-        ({"dataset": "penn_word", "task": "char_lm"}, "data set penn_word is for task 'word_lm', not 'char_lm'"),
+        ({"dataset": "penn_word", "task": "char_lm"},
+         "data set penn_word is for task 'word_lm', not 'char_lm'"),
         ({"dataset": "mnist", "task": "word_lm"}, "is for task 'sequential_image'"),
         ({"cell": "gru", "quantizer": "sbn", "normalizer": "batch_separate"}, "defined for LSTMs"),
         ({"clip_norm": -1}, "clip_norm must be a number of 0"),
@@ -56,11 +57,13 @@ from qlstm.study.training import learning_rate
         ({"decay": "latend"}, "unknown decay 'latend': did you mean 'latent'?"),
         ({"biases": 3}, "biases must be 1 or 2, got 3"),
         ({"biases": True}, "biases must be a whole number"),
-        ({"biases": 2, "normalizer": "layer"}, "two biases are for full-precision LSTMs without normalization only"),
+        ({"biases": 2, "normalizer": "layer"},
+         "two biases are for full-precision LSTMs without normalization only"),
         ({"biases": 2, "quantizer": "bwn"}, "two biases are for"),
         ({"biases": 2, "cell": "gru"}, "two biases are for"),
         ({"biases": 2, "dataset": "digits"}, "biases and carry_state are settings of texts"),
-        ({"carry_state": False, "dataset": "digits"}, "biases and carry_state are settings of texts"),
+        ({"carry_state": False, "dataset": "digits"},
+         "biases and carry_state are settings of texts"),
         ({"carry_state": 0}, "carry_state must be True or False"),
     ],
 )
@@ -73,14 +76,16 @@ def test_an_impossible_setting_is_one_clear_error(settings, message):
 @pytest.mark.parametrize("quantizer", ["sbn", "stn"])
 def test_stochastic_quantizers_follow_their_own_release(quantizer):
     def own(dataset):
-        config = ExperimentConfig(profile="paper", dataset=dataset, quantizer=quantizer, normalizer="batch_separate")
+        config = ExperimentConfig(
+            profile="paper", dataset=dataset, quantizer=quantizer, normalizer="batch_separate")
         assert config.at_paper_scale
         return config
 
     for dataset in ("war_and_peace", "penn_char", "text8"):
         assert (own(dataset).clip_norm, own(dataset).carry_state) == (0.0, False)
         rates = [learning_rate(own(dataset), epoch, []) for epoch in (1, 200)]
-        assert rates[1] / rates[0] == pytest.approx(0.5 if dataset == "war_and_peace" else 1, rel=0.05)
+        assert rates[1] / rates[0] == pytest.approx(
+            0.5 if dataset == "war_and_peace" else 1, rel=0.05)
     assert (own("penn_word").clip_norm, own("penn_word").carry_state) == (0.25, True)
     images = own("mnist")
     assert (images.clip_norm, images.learning_rate, images.lr_decay) == (0.0, 0.004, 0.25)
@@ -101,13 +106,15 @@ def test_settings_of_the_release_are_experiments_of_their_own():
         assert not panel.suits(other)
         texts.add(label(other, ""))
     assert texts == {f"Penn Treebank (words), d = 300, {what}"
-                     for what in ("decay of latent weights", "2 biases", "least rate 0")}  # fmt: skip
+                     for what in ("decay of latent weights", "2 biases", "least rate 0")}
 
 
 def test_what_is_left_out_comes_from_the_profile():
     config = ExperimentConfig(profile="paper", dataset="text8")
-    assert (config.hidden_size, config.steps, config.batch_size, config.epochs) == (2000, 180, 128, 100)
-    assert (config.learning_rate, config.lr_decay, config.clip_norm, config.max_train) == (0.001, 1.0, 5.0, 0)
+    assert (config.hidden_size, config.steps, config.batch_size, config.epochs) == (
+        2000, 180, 128, 100)
+    assert (config.learning_rate, config.lr_decay, config.clip_norm, config.max_train) == (
+        0.001, 1.0, 5.0, 0)
     assert ExperimentConfig(profile="paper", dataset="penn_char", epochs=3).epochs == 3
     assert ExperimentConfig(**config.as_dict()) == config == dataclasses.replace(config)
 
@@ -124,10 +131,12 @@ def test_only_the_papers_own_settings_are_at_paper_scale():
 
 def test_run_ids_tell_runs_apart(tmp_path):
     (tmp_path / "a.txt").write_text("x" * 2000)
-    base = ExperimentConfig(profile="paper", dataset="penn_char", quantizer="bwn", normalizer="layer")
+    base = ExperimentConfig(
+        profile="paper", dataset="penn_char", quantizer="bwn", normalizer="layer")
     assert base.run_id == "penn_char-bwn-layer-seed0"
-    others = [dataclasses.replace(base, seed=1), dataclasses.replace(base, epochs=10), dataclasses.replace(base, clip_norm=1),
-              dataclasses.replace(base, dataset=str(tmp_path / "a.txt"))]  # fmt: skip
+    others = [dataclasses.replace(base, seed=1), dataclasses.replace(base, epochs=10),
+              dataclasses.replace(base, clip_norm=1),
+              dataclasses.replace(base, dataset=str(tmp_path / "a.txt"))]
     assert len({base.run_id, *(config.run_id for config in others)}) == 5
     assert dataclasses.replace(base, epochs=10).run_id == "penn_char-bwn-layer-seed0-epochs=10"
     assert all("/" not in config.run_id for config in others)
@@ -138,19 +147,22 @@ def test_the_papers_grid():
     assert len(TABLE_ROWS) == len(set(TABLE_ROWS)) == 38
     assert len(runs) == 3 * 38
     assert all(config.at_paper_scale for config in runs)
-    assert len(grid("paper", datasets=["war_and_peace"], seeds=3)) == 3 * 38  # the figures' runs are among the table's
+    assert (
+        len(grid("paper", datasets=["war_and_peace"], seeds=3)) == 3 * 38
+    )  # the figures' runs are among the table's
     assert {config.dataset for config in grid("paper")} == set(PAPER_DATASETS)
 
 
 def test_selections_combine():
     runs = grid("paper", only=["table_2"], datasets=["war_and_peace"], seeds=2, epochs=10)
     assert len(runs) == 2 * 38
-    assert {(config.epochs, config.dataset, config.at_paper_scale) for config in runs} == {(10, "war_and_peace", False)}
+    assert {(config.epochs, config.dataset, config.at_paper_scale) for config in runs} == {
+        (10, "war_and_peace", False)}
     assert grid("paper", only=["figure_06"], datasets=["penn_char"]) == []
     assert {config.dataset for config in grid("quick")} == set(STAND_INS.values())
     rows = {(config.quantizer, config.normalizer) for config in grid("quick", only=["table_2"])}
     needed = {(q, n) for q in ("full_precision", "binary_connect", "ter_connect")
-              for n in ("none", "weight", "layer", "batch_shared")}  # fmt: skip
+              for n in ("none", "weight", "layer", "batch_shared")}
     assert needed <= rows
     for name in FROM_ALL:
         assert grid("quick", only=[name]) == []
@@ -172,8 +184,8 @@ def test_every_run_once_and_under_a_name_of_its_own(profile):
 def configs_of(panel, profile, dataset):
     """Of every row of a panel."""
     for quantizer, normalizer in panel.rows:
-        yield ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer, normalizer=normalizer,
-                               **panel.overrides(profile))  # fmt: skip
+        yield ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer,
+                               normalizer=normalizer, **panel.overrides(profile))
 
 
 PANELS = [(name, panel) for name, panels in ARTEFACTS.items() for panel in panels]
@@ -182,7 +194,8 @@ PANELS = [(name, panel) for name, panels in ARTEFACTS.items() for panel in panel
 @pytest.mark.parametrize("profile", PROFILES)
 def test_panels_suit_their_own_runs_and_no_others(profile):
     for name, panel in PANELS:
-        for dataset in {panel.dataset, panel.dataset if profile == "paper" else STAND_INS[panel.task]}:
+        for dataset in {panel.dataset,
+                        panel.dataset if profile == "paper" else STAND_INS[panel.task]}:
             for config in configs_of(panel, profile, dataset):
                 assert panel.suits(config), (name, config)
                 for other in ARTEFACTS[name]:
@@ -193,7 +206,8 @@ def test_panels_suit_their_own_runs_and_no_others(profile):
                 if name == "gru":
                     assert not any(p.suits(config) for n, p in PANELS if n != "gru")
     for config in grid(profile):
-        assert any(panel.suits(config) and (config.quantizer, config.normalizer) in panel.rows for _, panel in PANELS)
+        assert any(panel.suits(config) and (config.quantizer, config.normalizer) in panel.rows
+                   for _, panel in PANELS)
 
 
 def test_a_panel_does_not_suit_other_settings():
@@ -201,7 +215,8 @@ def test_a_panel_does_not_suit_other_settings():
     base = ExperimentConfig(dataset="digits", normalizer="layer")
     assert table_4.suits(base)
     assert table_4.suits(dataclasses.replace(base, epochs=1, seed=3))
-    for changes in (dict(permuted=True), dict(initial_gain=0.5), dict(state_noise=0.0), dict(cell="gru")):
+    for changes in (dict(permuted=True), dict(initial_gain=0.5), dict(state_noise=0.0),
+                    dict(cell="gru")):
         assert not table_4.suits(dataclasses.replace(base, **changes)), changes
     assert not table_4.suits(ExperimentConfig(dataset="penn_char"))
 
@@ -209,22 +224,21 @@ def test_a_panel_does_not_suit_other_settings():
 def test_the_settings_of_words_and_images():
     words = ExperimentConfig(profile="paper", dataset="penn_word")
     assert (words.task, words.hidden_size, words.num_layers, words.steps, words.batch_size) == (
-        "word_lm",
-        300,
-        1,
-        35,
-        20,
-    )
-    assert (words.learning_rate, words.lr_decay, words.clip_norm, words.dropout) == (20.0, 0.25, 0.25, 0.5)
+        "word_lm", 300, 1, 35, 20)
+    assert (words.learning_rate, words.lr_decay, words.clip_norm, words.dropout) == (
+        20.0, 0.25, 0.25, 0.5)
     assert (words.epochs, words.max_train) == (120, 0)
     images = ExperimentConfig(profile="paper", dataset="mnist")
-    assert (images.task, images.hidden_size, images.steps, images.batch_size) == ("sequential_image", 100, 784, 100)
-    assert (images.learning_rate, images.lr_decay, images.clip_norm, images.epochs) == (0.002, 0.5, 1.0, 200)
-    gains = {normalizer: (config.initial_gain, config.state_noise)
-             for normalizer in ("none", "weight", "layer", "batch_shared", "batch_separate")
-             for config in [ExperimentConfig(profile="paper", dataset="mnist", normalizer=normalizer)]}  # fmt: skip
-    assert gains == {"none": (0.0, 0.0), "weight": (0.0, 0.0), "layer": (0.1, 0.1), "batch_shared": (0.0, 0.1),
-                     "batch_separate": (0.1, 0.1)}  # fmt: skip
+    assert (images.task, images.hidden_size, images.steps, images.batch_size) == (
+        "sequential_image", 100, 784, 100)
+    assert (images.learning_rate, images.lr_decay, images.clip_norm, images.epochs) == (
+        0.002, 0.5, 1.0, 200)
+    gains = {
+        normalizer: (config.initial_gain, config.state_noise)
+        for normalizer in ("none", "weight", "layer", "batch_shared", "batch_separate")
+        for config in [ExperimentConfig(profile="paper", dataset="mnist", normalizer=normalizer)]}
+    assert gains == {"none": (0.0, 0.0), "weight": (0.0, 0.0), "layer": (0.1, 0.1),
+                     "batch_shared": (0.0, 0.1), "batch_separate": (0.1, 0.1)}
     assert ExperimentConfig(task="word_lm").dataset == "python_help_words"
     assert ExperimentConfig(task="sequential_image").steps == 64
 
@@ -233,23 +247,27 @@ def test_the_papers_word_models_are_at_paper_scale_and_others_not(tmp_path):
     paper = [dict(), dict(hidden_size=650), dict(hidden_size=650, num_layers=2)]
     (tmp_path / "a.txt").write_text("a b " * 600)
     for sizes, variant in zip(paper, VARIANTS, strict=True):
-        base = ExperimentConfig(profile="paper", dataset="penn_word", quantizer="twn", normalizer="layer", **sizes)
+        base = ExperimentConfig(
+            profile="paper", dataset="penn_word", quantizer="twn", normalizer="layer", **sizes)
         assert base.at_paper_scale
         assert base.variant == variant
         assert dataclasses.replace(base, seed=9, quantizer="bwn").at_paper_scale
         asked = base.as_dict() | {"profile": "quick"}
-        assert ExperimentConfig(**asked).at_paper_scale  # the settings count, not the profile's name
+        assert ExperimentConfig(
+            **asked
+        ).at_paper_scale  # the settings count, not the profile's name
         assert ExperimentConfig(**asked).variant == variant
-        for changes in (
-            dict(dataset="python_help_words"), dict(dataset=str(tmp_path / "a.txt")), dict(cell="gru"),
-            dict(hidden_size=base.hidden_size + 1), dict(num_layers=3), dict(steps=34), dict(batch_size=21), dict(epochs=119),
-            dict(max_train=10**7), dict(learning_rate=10), dict(lr_decay=0.5), dict(clip_norm=1), dict(dropout=0.0),
-        ):  # fmt: skip
+        for changes in (dict(dataset="python_help_words"), dict(dataset=str(tmp_path / "a.txt")),
+                        dict(cell="gru"), dict(hidden_size=base.hidden_size + 1),
+                        dict(num_layers=3), dict(steps=34), dict(batch_size=21), dict(epochs=119),
+                        dict(max_train=10**7), dict(learning_rate=10), dict(lr_decay=0.5),
+                        dict(clip_norm=1), dict(dropout=0.0)):
             assert not dataclasses.replace(base, **changes).at_paper_scale, changes
     assert not ExperimentConfig(profile="paper", dataset="penn_word", num_layers=2).at_paper_scale
     mnist = ExperimentConfig(profile="paper", dataset="mnist", normalizer="layer")
     assert mnist.at_paper_scale
-    for changes in (dict(permuted=True), dict(initial_gain=0.0), dict(state_noise=0.0), dict(cell="gru")):
+    for changes in (dict(permuted=True), dict(initial_gain=0.0), dict(state_noise=0.0),
+                    dict(cell="gru")):
         assert not dataclasses.replace(mnist, **changes).at_paper_scale, changes
     assert not ExperimentConfig(profile="paper", dataset="digits").at_paper_scale
 
@@ -259,14 +277,15 @@ def test_data_sets_that_are_given_stand_in_for_those_of_their_task(tmp_path):
     own.write_text("some text " * 300)
     for profile in ("quick", "paper"):
         for config in grid(profile, datasets=["digits", "python_help_words", str(own)]):
-            assert config.task == {"digits": "sequential_image", "python_help_words": "word_lm"}.get(
-                config.dataset, "char_lm"
-            )
+            assert config.task == {"digits": "sequential_image",
+                                   "python_help_words": "word_lm"}.get(config.dataset, "char_lm")
     assert {config.dataset for config in grid("paper", datasets=["digits"])} == {"digits"}
     assert grid("quick", only=["table_4"], datasets=["penn_char"]) == []
     assert len(grid("paper", only=["table_4"], datasets=["digits"])) == 38
     assert grid("paper", only=["table_2"], datasets=["penn_word"]) == []
-    assert {config.dataset for config in grid("paper", only=["table_2"], datasets=["text8", "mnist"])} == {"text8"}
+    assert {
+        config.dataset for config in grid("paper", only=["table_2"], datasets=["text8", "mnist"])
+    } == {"text8"}
     with pytest.raises(DataError, match="did you mean 'mnist'"):
         grid("paper", datasets=["minst"])
 
@@ -274,14 +293,25 @@ def test_data_sets_that_are_given_stand_in_for_those_of_their_task(tmp_path):
 def test_run_ids_tell_tasks_and_settings_apart(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("a b " * 600)
-    characters, words = (ExperimentConfig(dataset=str(path), task=task) for task in ("char_lm", "word_lm"))
+    characters, words = (
+        ExperimentConfig(dataset=str(path), task=task) for task in ("char_lm", "word_lm"))
     images = ExperimentConfig(dataset="digits", normalizer="batch_shared")
     configs = [
-        characters, words, dataclasses.replace(words, num_layers=2), dataclasses.replace(words, dropout=0.0), images,
-        dataclasses.replace(words, cell="gru"), *(dataclasses.replace(images, **{name: value}) for name, value in
-        [("permuted", True), ("initial_gain", 0.1), ("state_noise", 0.0), ("cell", "gru"), ("hidden_size", 9)])]  # fmt: skip
+        characters,
+        words,
+        dataclasses.replace(words, num_layers=2),
+        dataclasses.replace(words, dropout=0.0),
+        images,
+        dataclasses.replace(words, cell="gru"),
+        *(
+            dataclasses.replace(images, **{name: value})
+            for name, value in [("permuted", True), ("initial_gain", 0.1), ("state_noise", 0.0),
+                                ("cell", "gru"), ("hidden_size", 9)]
+        ),
+    ]
     assert len({config.run_id for config in configs}) == len(configs)
-    assert dataclasses.replace(images, permuted=True).run_id == "digits-full_precision-batch_shared-seed0-permuted=True"
+    assert (dataclasses.replace(images, permuted=True).run_id
+            == "digits-full_precision-batch_shared-seed0-permuted=True")
 
 
 def parameters_of(path):
@@ -292,24 +322,27 @@ def parameters_of(path):
 
 @pytest.mark.parametrize(
     ("notebook", "task"),
-    [
-        ("char_language_model", "char_lm"),
-        ("word_language_model", "word_lm"),
-        ("sequential_mnist", "sequential_image"),
-    ],
+    [("char_language_model", "char_lm"), ("word_language_model", "word_lm"),
+     ("sequential_mnist", "sequential_image")],
 )
 def test_the_run_notebooks_parameters_are_the_configurations_fields(notebook, task):
     source = parameters_of(ROOT / "notebooks" / "run" / f"{notebook}.ipynb")
     namespace = {}
     exec(source, {}, namespace)
     others = ["directory", "device", "backend", "train"]
-    assert list(namespace) == [field.name for field in dataclasses.fields(ExperimentConfig)] + others
+    assert (
+        list(namespace) == [field.name for field in dataclasses.fields(ExperimentConfig)] + others)
     assert all("#" in line for line in source.splitlines())
     config = ExperimentConfig.from_parameters(namespace, *others)
     assert config == ExperimentConfig(task=task, quantizer="binary_connect", normalizer="layer")
 
 
 def test_a_parameter_that_papermill_would_let_pass_is_an_error():
-    with pytest.raises(ConfigError, match="unknown parameter 'quantiser': did you mean 'quantizer'"):
+    with pytest.raises(
+            ConfigError, match="unknown parameter 'quantiser': did you mean 'quantizer'"):
         ExperimentConfig.from_parameters({"quantizer": "bwn", "quantiser": "twn"})
-    assert ExperimentConfig.from_parameters({"seed": 3, "In": ["x"], "_": 1, "record": {}, "data": data}).seed == 3
+    assert (
+        ExperimentConfig.from_parameters(
+            {"seed": 3, "In": ["x"], "_": 1, "record": {}, "data": data}).seed
+        == 3
+    )

@@ -1,4 +1,5 @@
-"""What may happen to a run, for real: the record at the end is that of an unbroken one. `make soak` has the long ones."""
+"""What may happen to a run, for real: the record at the end is that of an unbroken one. `make soak`
+has the long ones."""
 
 import dataclasses
 import json
@@ -68,13 +69,16 @@ print(killed)
 
 def test_kill_9_at_every_moment_of_writing(tmp_path):
     config = dataclasses.replace(TINY, quantizer="bwn", epochs=2)
-    script = KILLED_WHILE_WRITING.replace("CONFIG", repr(config.as_dict())).replace("DIRECTORY", repr(str(tmp_path)))
+    script = KILLED_WHILE_WRITING.replace("CONFIG", repr(config.as_dict())).replace(
+        "DIRECTORY", repr(str(tmp_path)))
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) >= 6
-    assert comparable(records.load(tmp_path / "record.json")) == comparable(qlstm.run(config, report=quiet))
+    assert comparable(records.load(tmp_path / "record.json")) == comparable(
+        qlstm.run(config, report=quiet))
     assert not list(tmp_path.glob(".*.tmp"))
-    history = [json.loads(line)["epoch"] for line in (tmp_path / "epochs.jsonl").read_text().splitlines()]
+    history = [
+        json.loads(line)["epoch"] for line in (tmp_path / "epochs.jsonl").read_text().splitlines()]
     assert history == [0, 1, 2]
 
 
@@ -83,7 +87,12 @@ def small_disk(tmp_path):
     """A file system of 400 KB, and a function that makes it larger."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True).returncode:  # fmt: skip
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True
+        ).returncode
+    ):
         pytest.skip("only root can mount a small disk")
     yield disk, lambda: subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
     subprocess.run(["umount", disk], check=True)
@@ -93,14 +102,16 @@ def test_a_full_disk_is_named_and_with_room_the_run_goes_on(small_disk, tmp_path
     disk, enlarge = small_disk
     run_id = "python_help-ter_connect-none-seed0"
     command = [sys.executable, "-m", "qlstm", "run", "--profile", "smoke", "--no-notebook", run_id]
-    full = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"QLSTM_REPORTS": str(disk)})
+    full = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"QLSTM_REPORTS": str(disk)})
     assert full.returncode == 1
     assert full.stderr.startswith(f"error: {run_id}: ")
     assert "No space left on device" in full.stderr
     assert not list(disk.rglob("record.json"))
     enlarge()
     for reports in (disk, tmp_path / "unbroken"):
-        subprocess.run(command, check=True, env=os.environ | {"QLSTM_REPORTS": str(reports)}, capture_output=True)
+        subprocess.run(command, check=True, env=os.environ | {"QLSTM_REPORTS": str(reports)},
+                       capture_output=True)
     found = [records.load_of(run_id, "smoke", reports) for reports in (disk, tmp_path / "unbroken")]
     assert comparable(found[0]) == comparable(found[1])
     assert not list(disk.rglob(".*.tmp"))
@@ -112,8 +123,7 @@ def test_a_gpu_out_of_memory_says_the_way_out_and_keeps_the_epochs(tmp_path, mon
     def too_large(self, *arguments):
         if len(self.epochs) == 3:
             raise torch.OutOfMemoryError(
-                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."
-            )
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ...")
         return plain(self, *arguments)
 
     with monkeypatch.context() as patch:
@@ -131,7 +141,8 @@ def test_a_gpu_out_of_memory_says_the_way_out_and_keeps_the_epochs(tmp_path, mon
 
 @pytest.fixture
 def report(tmp_path, monkeypatch):
-    """`make report` without its engine: exit status and, for each phase, the plan and the rules that are forced."""
+    """`make report` without its engine: exit status and, for each phase, the plan and the rules
+    that are forced."""
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path / "merged"))
 
     def call(*arguments):
@@ -142,7 +153,8 @@ def report(tmp_path, monkeypatch):
             return 0
 
         monkeypatch.setattr(workflow, "engine", engine)
-        return workflow.main(["report", "--profile", "smoke", "--only", "table_2", *arguments]), phases
+        return workflow.main(
+            ["report", "--profile", "smoke", "--only", "table_2", *arguments]), phases
 
     return call
 
@@ -170,7 +182,11 @@ def test_reports_of_two_machines_merge_by_copying(tmp_path, report, monkeypatch,
     assert status == 0
     plan, forced = phases["page"]
     assert set(plan["records"]) == {one.run_id, other.run_id, foreign.parent.name}
-    assert forced == ["report", "explore", "page"]  # whatever page and engine's notes were copied along
+    assert forced == [
+        "report",
+        "explore",
+        "page",
+    ]  # whatever page and engine's notes were copied along
     assert set(phases["notebooks"][0]["unrendered"]) == {one.run_id, other.run_id}
     assert "1 notebooks are left out: their data sets are not at hand" in capsys.readouterr().out
     assert report()[1]["page"][1] == []
@@ -205,14 +221,14 @@ def test_ages_neither_repeat_nor_hide_work(tmp_path, report, monkeypatch, age):
 
 
 def test_a_run_is_repeated_only_for_its_settings_text_or_recipe_and_its_record_stays(
-    tmp_path, monkeypatch, report, capsys
-):
+        tmp_path, monkeypatch, report, capsys):
     config = grid("smoke", only=["table_2"])[0]
     text = qlstm.load_dataset(config.dataset).sha256
     record = made_up(config, sha256=text)
     assert records.outdated(record, config.as_dict(), text) == ""
     assert records.outdated(record, config.as_dict(), None) == ""
-    assert records.outdated(record, config.as_dict() | {"seed": 1}, "b") == "other settings, other text"
+    assert (records.outdated(record, config.as_dict() | {"seed": 1}, "b")
+            == "other settings, other text")
     assert records.outdated(record | {"recipe": 0}, config.as_dict(), text) == "other recipe"
     path = written(config, tmp_path / "merged", recipe=0)
     monkeypatch.setattr(workflow, "engine", lambda *_, **__: 0)
@@ -233,8 +249,10 @@ def test_a_page_is_made_from_records_of_the_future(tmp_path, monkeypatch):
     plan = workflow.plan(options, grid("smoke", only=["table_5"])) | {"records": [path.parent.name]}
     (folder / "plan.json").write_text(json.dumps(plan))
     target = "notebooks/report/table_5.ipynb"
-    assert workflow.engine("page", target, folder, 1, os.open(folder, os.O_RDONLY), lambda: None) == 0
+    assert (
+        workflow.engine("page", target, folder, 1, os.open(folder, os.O_RDONLY), lambda: None) == 0)
     assert (folder / "tables" / "table_5.csv").exists()
     made = (folder / target).stat().st_mtime_ns
-    assert workflow.engine("page", target, folder, 1, os.open(folder, os.O_RDONLY), lambda: None) == 0
+    assert (
+        workflow.engine("page", target, folder, 1, os.open(folder, os.O_RDONLY), lambda: None) == 0)
     assert (folder / target).stat().st_mtime_ns == made

@@ -1,4 +1,5 @@
-"""A recorded training step, on the CPU with a stand-in for CUDA's graphs, and on a GPU where there is one."""
+"""A recorded training step, on the CPU with a stand-in for CUDA's graphs, and on a GPU where there
+is one."""
 
 import dataclasses
 import itertools
@@ -16,12 +17,14 @@ from qlstm.study import cuda_graphs, training
 
 SMALL = dict(profile="smoke", hidden_size=6, batch_size=4, epochs=3)
 CHARACTERS = ExperimentConfig(**SMALL, steps=5, max_train=400)
-WORDS = ExperimentConfig(**SMALL, task="word_lm", num_layers=2, steps=5, dropout=0.3, learning_rate=2.0, max_train=400)
+WORDS = ExperimentConfig(
+    **SMALL, task="word_lm", num_layers=2, steps=5, dropout=0.3, learning_rate=2.0, max_train=400)
 IMAGES = ExperimentConfig(**SMALL, task="sequential_image", state_noise=0.1, max_train=18)
 
 
 class Tape:
-    """Stands for a CUDA graph: what is recorded is not done, and a replay runs no line of Python, but each operator again.
+    """Stands for a CUDA graph: what is recorded is not done, and a replay runs no line of Python,
+    but each operator again.
 
     Each reads and writes the memory that it had when it was recorded.
     """
@@ -70,7 +73,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:This instance was constructed wi
 
 
 def losses_and_parameters(config, recorder=None, report=pytest.fail):
-    """Of ten updates: with a new start, another learning rate and a shorter minibatch in between."""
+    """Of ten updates: with a new start, another learning rate and a shorter minibatch in
+    between."""
     torch.manual_seed(1)
     model = training.build_model(config).double().train()  # where rounding is no matter
     model.rnn.backend = "naive"
@@ -83,7 +87,8 @@ def losses_and_parameters(config, recorder=None, report=pytest.fail):
     for number in range(10):
         steps = config.steps - (number == 7)
         if config.task == "sequential_image":
-            inputs, targets = torch.rand(steps, config.batch_size, 1).double(), torch.randint(10, (config.batch_size,))
+            inputs, targets = (torch.rand(steps, config.batch_size, 1).double(),
+                               torch.randint(10, (config.batch_size,)))
         else:
             inputs, targets = torch.randint(20, (2, steps, config.batch_size)).unbind(0)
         given += [(inputs, inputs.clone()), (targets, targets.clone())]
@@ -102,9 +107,15 @@ def losses_and_parameters(config, recorder=None, report=pytest.fail):
     return losses, model.state_dict()
 
 
-RECORDED = sorted({*itertools.product([CHARACTERS.task], set(QUANTIZERS) - {"sbn", "stn", *training.WAITING}, ["layer"]),
-                   *itertools.product([WORDS.task, IMAGES.task], ["binary_connect"], NORMALIZERS),
-                   (CHARACTERS.task, "sbn", "batch_separate"), (CHARACTERS.task, "stn", "batch_separate")})  # fmt: skip
+RECORDED = sorted(
+    {
+        *itertools.product(
+            [CHARACTERS.task], set(QUANTIZERS) - {"sbn", "stn", *training.WAITING}, ["layer"]),
+        *itertools.product([WORDS.task, IMAGES.task], ["binary_connect"], NORMALIZERS),
+        (CHARACTERS.task, "sbn", "batch_separate"),
+        (CHARACTERS.task, "stn", "batch_separate"),
+    }
+)
 
 
 @pytest.mark.parametrize(("task", "quantizer", "normalizer"), RECORDED)
@@ -117,17 +128,19 @@ def test_a_recorded_step_trains_as_one_that_is_not(task, quantizer, normalizer):
     torch.testing.assert_close(recorded_parameters, parameters, rtol=1e-6, atol=1e-7)
 
 
-# of its own release: sequences, no state that is carried, an Adam that starts anew, and rates of which some fall
-SBN = dataclasses.replace(
-    CHARACTERS, quantizer="sbn", normalizer="batch_separate", carry_state=False, clip_norm=0.0, decay="latent"
-)
+# of its own release: sequences, no state that is carried, an Adam that starts anew, and rates of
+# which some fall
+SBN = dataclasses.replace(CHARACTERS, quantizer="sbn", normalizer="batch_separate",
+                          carry_state=False, clip_norm=0.0, decay="latent")
 
 
-@pytest.mark.parametrize("config", [CHARACTERS, WORDS, IMAGES, SBN], ids=["characters", "words", "images", "sbn"])
+@pytest.mark.parametrize(
+    "config", [CHARACTERS, WORDS, IMAGES, SBN], ids=["characters", "words", "images", "sbn"])
 def test_a_whole_run_and_a_resumed_one(tmp_path, monkeypatch, config):
     if config is not SBN:
         config = dataclasses.replace(config, quantizer="lab", normalizer="batch_separate")
-    plain = qlstm.run(config, tmp_path / "plain", report=lambda line: None, device="cpu", backend="naive")
+    plain = qlstm.run(
+        config, tmp_path / "plain", report=lambda line: None, device="cpu", backend="naive")
     monkeypatch.setattr(training, "make_recorder", lambda device: Tape())
     kept, epoch = training._Run._keep_epoch, []
 
@@ -139,8 +152,10 @@ def test_a_whole_run_and_a_resumed_one(tmp_path, monkeypatch, config):
 
     monkeypatch.setattr(training._Run, "_keep_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
-        qlstm.run(config, tmp_path / "recorded", report=lambda line: None, device="cpu", backend="naive")
-    recorded = qlstm.run(config, tmp_path / "recorded", report=lambda line: None, device="cpu", backend="naive")
+        qlstm.run(
+            config, tmp_path / "recorded", report=lambda line: None, device="cpu", backend="naive")
+    recorded = qlstm.run(
+        config, tmp_path / "recorded", report=lambda line: None, device="cpu", backend="naive")
     assert epoch == [0, 1, 2, 3]
     for before, after in zip(plain["epochs"][1:], recorded["epochs"][1:], strict=True):
         assert after["train_loss"] == pytest.approx(before["train_loss"], rel=1e-4)
@@ -163,23 +178,21 @@ def test_a_step_that_cannot_be_recorded_goes_on_as_it_is():
     torch.testing.assert_close(refused_parameters, parameters, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("own", [dict(quantizer="lat"), dict(quantizer="alternating"), dict(quantizer="torch:sign")])
+@pytest.mark.parametrize(
+    "own", [dict(quantizer="lat"), dict(quantizer="alternating"), dict(quantizer="torch:sign")])
 def test_a_step_that_waits_for_a_value_is_not_recorded(monkeypatch, own):
     monkeypatch.setattr(training, "make_recorder", lambda device: pytest.fail)
     config = dataclasses.replace(CHARACTERS, **own)
     model = training.build_model(config)
-    assert not isinstance(
-        training.make_step(config, model, training.make_optimizer(config, model)), cuda_graphs.GraphedStep
-    )
+    assert not isinstance(training.make_step(config, model, training.make_optimizer(config, model)),
+                          cuda_graphs.GraphedStep)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 @pytest.mark.parametrize("backend", ["naive", "triton"])
-@pytest.mark.parametrize(
-    ("config", "normalizer"),
-    [*itertools.product([CHARACTERS, WORDS, IMAGES], NORMALIZERS)],
-    ids=lambda of: getattr(of, "task", of),
-)
+@pytest.mark.parametrize(("config", "normalizer"),
+                         [*itertools.product([CHARACTERS, WORDS, IMAGES], NORMALIZERS)],
+                         ids=lambda of: getattr(of, "task", of))
 def test_a_graph_on_a_gpu_trains_as_its_steps_do(monkeypatch, config, normalizer, backend):
     config, lines = dataclasses.replace(config, quantizer="bwn", normalizer=normalizer), []
     recorded = qlstm.run(config, report=lines.append, backend=backend, device="cuda")

@@ -1,4 +1,5 @@
-"""QuantLSTM against torch.nn.LSTM, and against a step-by-step LSTM of its own written from the equations."""
+"""QuantLSTM against torch.nn.LSTM, and against a step-by-step LSTM of its own written from the
+equations."""
 
 import copy
 import io
@@ -17,9 +18,8 @@ from qlstm.normalizers import NORMALIZERS, BatchNorm
 from qlstm.quantizers import QUANTIZERS
 
 DOUBLE = torch.float64
-COMBINATIONS = [(q, n) for q in QUANTIZERS for n in NORMALIZERS if q not in STOCHASTIC or n == "batch_separate"]
-
-
+COMBINATIONS = [
+    (q, n) for q in QUANTIZERS for n in NORMALIZERS if q not in STOCHASTIC or n == "batch_separate"]
 @pytest.fixture(autouse=True)
 def seeded():
     with torch.random.fork_rng():
@@ -28,7 +28,8 @@ def seeded():
 
 
 def randn(*shape, seed=0, dtype=DOUBLE):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE).to(dtype)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE).to(
+        dtype)
 
 
 def make(n, d, layers=1, dtype=DOUBLE, **settings):
@@ -48,11 +49,13 @@ def make(n, d, layers=1, dtype=DOUBLE, **settings):
 # The independent LSTM: four separate gates, plain formulas, autograd.
 
 
-def independent(lstm, values, x, h_0, c_0, *, quantizer, normalizer, max_steps, codes=None, training=True, nudge=None):
-    """Output and last states from the tensors ``values`` (by state_dict name), a step and a gate at a time.
+def independent(lstm, values, x, h_0, c_0, *, quantizer, normalizer, max_steps, codes=None,
+                training=True, nudge=None):
+    """Output and last states from the tensors ``values`` (by state_dict name), a step and a gate at
+    a time.
 
-    ``codes``: the quantized matrix of each weight name, where it is not to be derived. ``nudge``: tensors by
-    (layer, step, "h" or "c") added to that state as it arises.
+    ``codes``: the quantized matrix of each weight name, where it is not to be derived. ``nudge``:
+    tensors by (layer, step, "h" or "c") added to that state as it arises.
     """
     d, steps = lstm.hidden_size, len(x)
 
@@ -102,7 +105,8 @@ def independent(lstm, values, x, h_0, c_0, *, quantizer, normalizer, max_steps, 
             c = torch.sigmoid(i) * torch.tanh(a) + torch.sigmoid(f) * c
             if nudge is not None:
                 c = c + nudge[k, t, "c"]
-            cell = normalize("batch_separate", f"norm_c_l{k}", c, t) if quantizer in STOCHASTIC else c
+            cell = (
+                normalize("batch_separate", f"norm_c_l{k}", c, t) if quantizer in STOCHASTIC else c)
             h = torch.sigmoid(o) * torch.tanh(cell)
             if nudge is not None:
                 h = h + nudge[k, t, "h"]
@@ -116,14 +120,14 @@ def independent(lstm, values, x, h_0, c_0, *, quantizer, normalizer, max_steps, 
 def leaves(lstm):
     """Detached copies of everything in the state dict; the parameters ask for gradients."""
     parameters = dict(lstm.named_parameters())
-    return {
-        name: tensor.detach().clone().requires_grad_(name in parameters) for name, tensor in lstm.state_dict().items()
-    }
+    return {name: tensor.detach().clone().requires_grad_(name in parameters)
+            for name, tensor in lstm.state_dict().items()}
 
 
 def gradients(outputs, inputs, seed=50):
     """Of a random functional of all outputs."""
-    total = sum((y * randn(*y.shape, seed=seed + k, dtype=y.dtype)).sum() for k, y in enumerate(outputs))
+    total = sum(
+        (y * randn(*y.shape, seed=seed + k, dtype=y.dtype)).sum() for k, y in enumerate(outputs))
     return torch.autograd.grad(total, inputs)
 
 
@@ -144,8 +148,7 @@ def inputs(lstm, T, N, dtype=DOUBLE):
 
 @pytest.mark.parametrize(
     ("T", "N", "n", "d", "layers"),
-    [(1, 1, 1, 1, 1), (5, 3, 7, 11, 1), (4, 2, 3, 5, 2), (3, 5, 9, 4, 3), (63, 3, 17, 100, 2)],
-)
+    [(1, 1, 1, 1, 1), (5, 3, 7, 11, 1), (4, 2, 3, 5, 2), (3, 5, 9, 4, 3), (63, 3, 17, 100, 2)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_without_quantizer_and_normalizer_it_is_torchs_lstm(T, N, n, d, layers, dtype):
     theirs = nn.LSTM(n, d, layers).to(dtype)
@@ -154,7 +157,8 @@ def test_without_quantizer_and_normalizer_it_is_torchs_lstm(T, N, n, d, layers, 
         for k in range(layers):
             for side in ("ih", "hh"):
                 getattr(ours, f"weight_{side}_l{k}").copy_(getattr(theirs, f"weight_{side}_l{k}"))
-            getattr(ours, f"bias_l{k}").copy_(getattr(theirs, f"bias_ih_l{k}") + getattr(theirs, f"bias_hh_l{k}"))
+            getattr(ours, f"bias_l{k}").copy_(
+                getattr(theirs, f"bias_ih_l{k}") + getattr(theirs, f"bias_hh_l{k}"))
     data = inputs(ours, T, N, dtype)
     names = [f"{kind}_l{k}" for k in range(layers) for kind in ("weight_ih", "weight_hh", "bias")]
     results = []
@@ -190,14 +194,8 @@ def test_initial_weights_are_uniform():
     for name, parameter in lstm.named_parameters():
         assert 0.09 < parameter.abs().max() <= 0.1, name
         assert abs(parameter.mean()) < 0.02, name
-    assert [tuple(p.shape) for p in lstm.parameters()] == [
-        (400, 50),
-        (400, 100),
-        (400,),
-        (400, 100),
-        (400, 100),
-        (400,),
-    ]
+    assert [tuple(p.shape) for p in lstm.parameters()] == [(400, 50), (400, 100), (400,),
+                                                           (400, 100), (400, 100), (400,)]
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -208,7 +206,8 @@ def test_from_torch_computes_the_same(bias, normalizer, dtype):
     ours = QuantLSTM.from_torch(theirs, normalizer=normalizer)
     data = inputs(ours, 6, 3, dtype)
     # 1e-8 beside row norms of about 0.3
-    tolerance = "float32" if dtype == torch.float32 else "weight_scaling" if normalizer == "weight" else "float64"
+    tolerance = ("float32" if dtype == torch.float32 else "weight_scaling" if normalizer == "weight"
+                 else "float64")
     for a, b in zip(run(ours, *data), run(theirs, *data), strict=True):
         assert_close(a, b, tolerance)
     with torch.no_grad():
@@ -217,7 +216,8 @@ def test_from_torch_computes_the_same(bias, normalizer, dtype):
 
 
 def test_from_torch_with_settings():
-    ours = QuantLSTM.from_torch(nn.LSTM(5, 7), quantizer="ter_connect", normalizer="batch_separate", max_steps=9)
+    ours = QuantLSTM.from_torch(
+        nn.LSTM(5, 7), quantizer="ter_connect", normalizer="batch_separate", max_steps=9)
     assert set(ours.quantized("weight_hh_l0").dense().unique().tolist()) == {-1.0, 0.0, 1.0}
     assert ours.norm_hh_l0.running_mean.shape == (9, 4, 7)
 
@@ -232,7 +232,8 @@ def test_from_torch_carries_dropout_and_mode():
     assert_close(ours(x)[0], theirs(x)[0], "float32")
 
 
-@pytest.mark.parametrize("kind", [dict(bidirectional=True), dict(proj_size=3), dict(batch_first=True)])
+@pytest.mark.parametrize(
+    "kind", [dict(bidirectional=True), dict(proj_size=3), dict(batch_first=True)])
 def test_from_torch_refuses(kind):
     with pytest.raises(ConfigError, match="from_torch"):
         QuantLSTM.from_torch(nn.LSTM(5, 7, **kind))
@@ -245,7 +246,8 @@ def test_dropout_is_between_layers_in_training_only():
     plain.load_state_dict(lstm.state_dict())
     second = QuantLSTM(4, 4).double()
     second.load_state_dict(
-        {name.replace("l1", "l0"): tensor for name, tensor in lstm.state_dict().items() if "l1" in name}
+        {name.replace("l1", "l0"): tensor for name, tensor in lstm.state_dict().items()
+         if "l1" in name}
     )
     output, (h_n, _) = lstm(x)
     assert_close(output, second(torch.zeros(5, 2, 4, dtype=DOUBLE))[0], "float64")
@@ -266,7 +268,8 @@ def test_dropout_is_random_and_scaled():
 
 @pytest.mark.parametrize(
     ("quantizer", "normalizer", "batch_statistics"),
-    [(q, n, batch) for q, n in COMBINATIONS for batch in ([True, False] if n.startswith("batch") else [True])],
+    [(q, n, batch) for q, n in COMBINATIONS
+     for batch in ([True, False] if n.startswith("batch") else [True])],
 )
 def test_every_combination_equals_the_independent_lstm(quantizer, normalizer, batch_statistics):
     T, N, n, d, steps = 5, 6, 7, 5, 3
@@ -281,9 +284,8 @@ def test_every_combination_equals_the_independent_lstm(quantizer, normalizer, ba
         for name in ("weight_ih_l0", "weight_hh_l0", "weight_ih_l1", "weight_hh_l1"):
             codes[name] = lstm.quantized(name).dense()
             A = level(np.empty((d, codes[name].shape[-1])))
-            assert np.allclose(
-                codes[name].unique().tolist(), [-A, A] if quantizer == "sbn" else [-A, 0.0, A], rtol=1e-12
-            )
+            assert np.allclose(codes[name].unique().tolist(),
+                               [-A, A] if quantizer == "sbn" else [-A, 0.0, A], rtol=1e-12)
     data, values = inputs(lstm, T, N), leaves(lstm)
     kind = dict(quantizer=quantizer, normalizer=normalizer, max_steps=steps)
     expected = independent(lstm, values, *data, **kind, codes=codes, training=batch_statistics)
@@ -314,18 +316,23 @@ def test_each_of_the_eight_blocks_has_its_own_scale(quantizer, name):
         factor = torch.ones(1, 4, 1, 1, dtype=DOUBLE)
         factor[0, gate] = 3
         assert_close(changed.quantized(name).scales, before.scales * factor, "float64")
-        assert all(torch.equal(changed.quantized(other).scales, scales) for other, scales in others.items())
+        assert all(
+            torch.equal(changed.quantized(other).scales, scales) for other, scales in others.items()
+        )
 
 
 @pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
 @pytest.mark.parametrize("normalizer", ["weight", "layer", "batch_shared"])
 def test_each_of_the_eight_blocks_has_its_own_norm(normalizer, name):
-    """Scaling one block of W leaves a normalized network (nearly, by eps) unchanged, a plain one not."""
+    """Scaling one block of W leaves a normalized network (nearly, by eps) unchanged, a plain one
+    not."""
     x = randn(4, 8, 3)
     for kind in (normalizer, "none"):
         lstm = QuantLSTM(3, 5, normalizer=kind).double()
         with torch.no_grad():
-            getattr(lstm, name).mul_(100 if kind in ("layer", "batch_shared") else 1)  # so that eps is little
+            getattr(lstm, name).mul_(
+                100 if kind in ("layer", "batch_shared") else 1
+            )  # so that eps is little
             before = lstm(x, (randn(1, 8, 5), randn(1, 8, 5, seed=1)))[0]
             getattr(lstm, name)[5:10] *= 7
             after = lstm(x, (randn(1, 8, 5), randn(1, 8, 5, seed=1)))[0]
@@ -352,7 +359,8 @@ def test_scale_does_not_matter_under_normalization(normalizer):
     x = randn(4, 3, 6)
     lstms = [make(6, 8, quantizer=q, normalizer=normalizer) for q in ("binary_connect", "bwn")]
     lstms[1].load_state_dict(lstms[0].state_dict())
-    assert_close(lstms[0](x)[0], lstms[1](x)[0], "weight_scaling" if normalizer == "weight" else "layer_scaling")
+    assert_close(lstms[0](x)[0], lstms[1](x)[0],
+                 "weight_scaling" if normalizer == "weight" else "layer_scaling")
 
 
 # Stochastic.
@@ -394,13 +402,17 @@ def test_stochastic_evaluation_repeats_and_training_does_not(quantizer):
         assert not torch.equal(lstm.quantized(name).codes, lstm.quantized(name).codes)
     state = torch.get_rng_state()
     lstm(torch.zeros(2, 3, 9))
-    assert not torch.equal(state, torch.get_rng_state())  # the default generator: seeded, training repeats
+    assert not torch.equal(
+        state, torch.get_rng_state()
+    )  # the default generator: seeded, training repeats
 
     lstm.eval()
     x, state = randn(4, 3, 9, dtype=torch.float32), torch.get_rng_state()
     first = lstm(x)[0]
     assert torch.equal(first, lstm(x)[0])
-    assert torch.equal(state, torch.get_rng_state())  # training goes on as if there had been no evaluation
+    assert torch.equal(
+        state, torch.get_rng_state()
+    )  # training goes on as if there had been no evaluation
     torch.manual_seed(77)
     assert torch.equal(first, copy.deepcopy(lstm)(x)[0])
     lstm.sample_seed = 1
@@ -413,9 +425,8 @@ def test_stochastic_matrices_are_sampled_apart():
         for name, parameter in lstm.named_parameters():
             if name.startswith("weight"):
                 parameter.zero_()
-    samples = [
-        codes for k in (0, 1) for side in ("ih", "hh") for codes in lstm.quantized(f"weight_{side}_l{k}").codes[0]
-    ]
+    samples = [codes for k in (0, 1) for side in ("ih", "hh")
+               for codes in lstm.quantized(f"weight_{side}_l{k}").codes[0]]
     assert len(samples) == 16
     for a, b in itertools.combinations(samples, 2):
         assert abs((a * b).mean()) < 5 / 11  # 121 entries: five standard deviations
@@ -436,11 +447,9 @@ def test_second_moment_of_adam_sets_the_scale(quantizer):
             for gate in range(4):
                 block = slice(gate * 6, (gate + 1) * 6)
                 v = None if moments is None else moments[name][block].numpy()
-                assert_close(
-                    result.dense()[gate],
-                    torch.from_numpy(derive(quantizer, weight[block].numpy(), v)),
-                    "float64",
-                )
+                assert_close(result.dense()[gate],
+                             torch.from_numpy(derive(quantizer, weight[block].numpy(), v)),
+                             "float64")
 
     check(None)  # before the first step D = 1
     adam = torch.optim.Adam(lstm.parameters(), lr=0.01)
@@ -449,7 +458,9 @@ def test_second_moment_of_adam_sets_the_scale(quantizer):
         adam.zero_grad()
         lstm(x)[0].pow(2).sum().backward()
         adam.step()
-        moments = {name: adam.state[parameter]["exp_avg_sq"] for name, parameter in lstm.named_parameters()}
+        moments = {
+            name: adam.state[parameter]["exp_avg_sq"] for name, parameter in lstm.named_parameters()
+        }
         lstm.set_second_moment(moments)  # the names of biases and norms are ignored
         check(moments)
         scales = lstm.quantized("weight_hh_l1").scales
@@ -480,7 +491,8 @@ def test_loading_leaves_the_optimizer_alone():
     adam = torch.optim.Adam(lstm.parameters())
     lstm(randn(5, 3, 3, dtype=torch.float32))[0].pow(2).sum().backward()
     adam.step()
-    moments = {name: adam.state[parameter]["exp_avg_sq"] for name, parameter in lstm.named_parameters()}
+    moments = {
+        name: adam.state[parameter]["exp_avg_sq"] for name, parameter in lstm.named_parameters()}
     before = {name: moment.clone() for name, moment in moments.items()}
     lstm.set_second_moment(moments)
     lstm.load_state_dict(fresh)
@@ -498,15 +510,15 @@ def trained(quantizer, normalizer):
         lstm(randn(5, 4, 7, seed=seed, dtype=torch.float32))[0].pow(2).sum().backward()
         adam.step()
         lstm.set_second_moment(
-            {name: adam.state[parameter]["exp_avg_sq"] for name, parameter in lstm.named_parameters()}
+            {name: adam.state[parameter]["exp_avg_sq"]
+             for name, parameter in lstm.named_parameters()}
         )
     return lstm
 
 
 @pytest.mark.parametrize(
     ("quantizer", "normalizer"),
-    [(q, "batch_separate") for q in QUANTIZERS] + [("lab", n) for n in NORMALIZERS],
-)
+    [(q, "batch_separate") for q in QUANTIZERS] + [("lab", n) for n in NORMALIZERS])
 def test_state_dict_deepcopy_and_pickle_are_bit_identical(quantizer, normalizer):
     lstm = trained(quantizer, normalizer).eval()
     x = randn(5, 4, 7, seed=9, dtype=torch.float32)
@@ -528,7 +540,8 @@ def test_state_dict_deepcopy_and_pickle_are_bit_identical(quantizer, normalizer)
 
 @pytest.mark.parametrize(
     ("quantizer", "normalizer"),
-    [("lab", "batch_separate"), ("alternating", "layer"), ("twn", "weight"), ("full_precision", "none")],
+    [("lab", "batch_separate"), ("alternating", "layer"), ("twn", "weight"),
+     ("full_precision", "none")],
 )
 def test_double_and_float(quantizer, normalizer):
     lstm = trained(quantizer, normalizer).eval()
@@ -567,11 +580,8 @@ def test_integers_stand_for_one_hot_vectors(integer, normalizer):
     results = [run(lstm, symbols, h_0, c_0), run(other, one_hot, h_0, c_0)]
     for a, b in zip(*results, strict=True):
         assert_close(a, b, "float64")
-    for a, b in zip(
-        gradients(results[0], [h_0, c_0, *lstm.parameters()]),
-        gradients(results[1], [h_0, c_0, *other.parameters()]),
-        strict=True,
-    ):
+    for a, b in zip(gradients(results[0], [h_0, c_0, *lstm.parameters()]),
+                    gradients(results[1], [h_0, c_0, *other.parameters()]), strict=True):
         assert_close(a, b, "float64")
     for a, b in zip(lstm.state_dict().values(), other.state_dict().values(), strict=True):
         assert_close(a, b, "float64")  # running statistics too
@@ -584,7 +594,8 @@ def test_unbatched(with_state, integers):
     x = torch.tensor([0, 4, 2, 2]) if integers else randn(4, 5)
     state = (randn(2, 7, seed=1), randn(2, 7, seed=2)) if with_state else None
     output, (h_n, c_n) = lstm(x, state)
-    batched, (h_b, c_b) = lstm(x[:, None], None if state is None else tuple(s[:, None] for s in state))
+    batched, (h_b, c_b) = lstm(
+        x[:, None], None if state is None else tuple(s[:, None] for s in state))
     assert output.shape == (4, 7)
     assert h_n.shape == c_n.shape == (2, 7)
     for a, b in [(output, batched), (h_n, h_b), (c_n, c_b)]:
@@ -614,7 +625,8 @@ AUTOCAST = dict(device_type="cpu", dtype=torch.bfloat16)
 
 @pytest.mark.parametrize(
     ("quantizer", "normalizer"),
-    [("full_precision", "none"), ("bwn", "weight"), ("lat", "layer"), ("ter_connect", "batch_shared")],
+    [("full_precision", "none"), ("bwn", "weight"), ("lat", "layer"),
+     ("ter_connect", "batch_shared")],
 )
 @pytest.mark.parametrize("integers", [True, False])
 def test_autocast_equals_float32(quantizer, normalizer, integers):
@@ -626,7 +638,8 @@ def test_autocast_equals_float32(quantizer, normalizer, integers):
     with torch.autocast(**AUTOCAST):
         cast = run(lstm, x, *state)
     assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(slopes, gradients(cast, list(lstm.parameters())), strict=True))
+    assert all(torch.equal(a, b)
+               for a, b in zip(slopes, gradients(cast, list(lstm.parameters())), strict=True))
 
 
 def test_autocast_with_an_input_that_was_cast():
@@ -653,12 +666,8 @@ def test_autocast_with_a_state_that_was_cast():
 
 @pytest.mark.parametrize(
     ("quantizer", "normalizer"),
-    [
-        ("full_precision", "none"),
-        ("bwn", "weight"),
-        ("ter_connect", "layer"),
-        ("binary_connect", "batch_separate"),
-    ],
+    [("full_precision", "none"), ("bwn", "weight"), ("ter_connect", "layer"),
+     ("binary_connect", "batch_separate")],
 )
 def test_trace_gives_the_states_with_their_total_gradients(quantizer, normalizer):
     T, N, n, d, layers = 4, 3, 5, 4, 2
@@ -667,7 +676,8 @@ def test_trace_gives_the_states_with_their_total_gradients(quantizer, normalizer
     trace = []
     outputs = run(lstm, *data, trace=trace)
     assert len(trace) == layers
-    assert all(len(states) == T and all(h.shape == c.shape == (N, d) for h, c in states) for states in trace)
+    assert all(len(states) == T and all(h.shape == c.shape == (N, d) for h, c in states)
+               for states in trace)
     assert torch.equal(torch.stack([h for h, _ in trace[-1]]), outputs[0])
     assert torch.equal(torch.stack([trace[k][-1][1] for k in range(layers)]), outputs[2])
     for a, b in zip(outputs, run(copy.deepcopy(lstm), *data), strict=True):
@@ -681,7 +691,8 @@ def test_trace_gives_the_states_with_their_total_gradients(quantizer, normalizer
 
     def nudged():
         return objective(
-            independent(lstm, values, *data, quantizer=quantizer, normalizer=normalizer, max_steps=3, nudge=nudge)
+            independent(lstm, values, *data, quantizer=quantizer, normalizer=normalizer,
+                        max_steps=3, nudge=nudge)
         )
 
     expected = torch.autograd.grad(nudged(), [nudge[key] for key in keys])
@@ -706,7 +717,8 @@ def test_trace_of_the_loss_of_one_step():
     lstm, trace = make(3, 4), []
     output, _ = lstm(randn(5, 2, 3), trace=trace)
     slopes = torch.autograd.grad(output[2].sum(), [h for h, _ in trace[0]], allow_unused=True)
-    assert [slope is not None and bool(slope.any()) for slope in slopes] == [True, True, True, False, False]
+    assert [slope is not None and bool(slope.any()) for slope in slopes] == [
+        True, True, True, False, False]
 
 
 # A user's own quantizer.
@@ -746,7 +758,8 @@ class Soft(nn.Module):
         return torch.tanh(self.slope * matrix)
 
 
-@pytest.mark.parametrize("own", [thirds, thirds_quantized, f"{__name__}:thirds", largest, lambda w: w.round()])
+@pytest.mark.parametrize(
+    "own", [thirds, thirds_quantized, f"{__name__}:thirds", largest, lambda w: w.round()])
 @pytest.mark.parametrize("normalizer", ["none", "weight", "layer"])
 def test_own_function_with_straight_through_gradient(own, normalizer):
     lstm = make(3, 4, 2, quantizer=own, normalizer=normalizer)
@@ -756,12 +769,10 @@ def test_own_function_with_straight_through_gradient(own, normalizer):
             getattr(lstm, f"weight_hh_l{k}").mul_(4)
     function = thirds if isinstance(own, str) or own is thirds_quantized else own
     values, data = leaves(lstm), inputs(lstm, 5, 3)
-    codes = {
-        name: torch.stack([function(block) for block in values[name].detach().split(4)])
-        for name in values
-        if name.startswith("weight")
-    }
-    expected = independent(lstm, values, *data, quantizer="own", normalizer=normalizer, max_steps=None, codes=codes)
+    codes = {name: torch.stack([function(block) for block in values[name].detach().split(4)])
+             for name in values if name.startswith("weight")}
+    expected = independent(
+        lstm, values, *data, quantizer="own", normalizer=normalizer, max_steps=None, codes=codes)
     outputs = run(lstm, *data)
     names = [name for name, _ in lstm.named_parameters()]
     ours = [*outputs, *gradients(outputs, list(lstm.parameters()))]
@@ -813,7 +824,8 @@ def test_own_module_defines_its_gradient_and_trains():
     theirs = gradients(expected, [plain.weight_ih_l0, plain.weight_hh_l0])
     with torch.no_grad():
         inner = [g * (1 - torch.tanh(slope * w) ** 2) for g, w in zip(theirs, latent, strict=True)]
-        assert_close(ours_slope, sum((g * w).sum() for g, w in zip(inner, latent, strict=True)), "float64")
+        assert_close(
+            ours_slope, sum((g * w).sum() for g, w in zip(inner, latent, strict=True)), "float64")
         for a, g in zip(ours, inner, strict=True):
             assert_close(a, g * slope, "float64")
 
@@ -833,15 +845,8 @@ class Narrow(nn.Module):
 
 @pytest.mark.parametrize(
     "own",
-    [
-        lambda w: w.T,
-        lambda w: w[:, 1:],
-        lambda w: w[0],
-        lambda w: w.mean(),
-        lambda w: w[None],
-        lambda w: Quantized(w[None, 1:], w.new_ones(1, 1, 1)),
-        Narrow(),
-    ],
+    [lambda w: w.T, lambda w: w[:, 1:], lambda w: w[0], lambda w: w.mean(), lambda w: w[None],
+     lambda w: Quantized(w[None, 1:], w.new_ones(1, 1, 1)), Narrow()],
     ids=["transposed", "column short", "row", "number", "axis more", "codes", "module"],
 )
 def test_own_quantizer_of_the_wrong_shape_is_refused(own):
@@ -855,14 +860,8 @@ def test_own_quantizer_of_the_wrong_shape_is_refused(own):
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [
-        ((4, 3, 6), r"\(T, N, 5\)"),
-        ((4, 6), r"\(T, 5\)"),
-        ((), "expected"),
-        ((5,), "expected"),
-        ((2, 4, 3, 5), "expected"),
-        ((0, 3, 5), "at least one time step"),
-    ],
+    [((4, 3, 6), r"\(T, N, 5\)"), ((4, 6), r"\(T, 5\)"), ((), "expected"), ((5,), "expected"),
+     ((2, 4, 3, 5), "expected"), ((0, 3, 5), "at least one time step")],
 )
 def test_wrong_input_shape(shape, message):
     with pytest.raises(ValueError, match=message):
@@ -898,13 +897,8 @@ def test_packed_sequence():
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [
-        ("input_size", (0, 7)),
-        ("hidden_size", (5, 0)),
-        ("num_layers", (5, 7, 0)),
-        ("hidden_size", (5, -1)),
-        ("hidden_size", (5, 7.0)),
-    ],
+    [("input_size", (0, 7)), ("hidden_size", (5, 0)), ("num_layers", (5, 7, 0)),
+     ("hidden_size", (5, -1)), ("hidden_size", (5, 7.0))],
 )
 def test_sizes_must_be_positive_integers(name, sizes):
     with pytest.raises(ConfigError, match=f"{name} must be a positive integer"):

@@ -20,7 +20,8 @@ def derivatives(product, x, weight, bias):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_products_and_derivatives(shape, dtype):
     generator = torch.Generator().manual_seed(0)
-    x, weight, bias = (torch.randn(size, generator=generator, dtype=dtype) for size in (shape, (6, 5), (6,)))
+    x, weight, bias = (
+        torch.randn(size, generator=generator, dtype=dtype) for size in (shape, (6, 5), (6,)))
     ours = derivatives(linear.linear, x, weight, bias)
     true = derivatives(F.linear, x.double(), weight.double(), bias.double())
     for got, expected in zip(ours, true, strict=True):

@@ -33,14 +33,17 @@ def test_held_as_long_as_the_process_lives(tmp_path):
 
 
 def test_another_machines_process_counts_while_it_is_heard_of(tmp_path, monkeypatch):
-    """The other machine is played by its .owner file; the lock here is free, as on a file system that keeps it local."""
+    """The other machine is played by its .owner file; the lock here is free, as on a file system
+    that keeps it local."""
     (tmp_path / ".lock").touch()
     owner = tmp_path / ".owner"
     owner.write_text("another-machine 17\n")
     assert locks.held(tmp_path)
     os.utime(owner, (time.time() - locks.STALE - 5,) * 2)
     assert not locks.held(tmp_path)
-    monkeypatch.setattr(time, "time", lambda: 0.0)  # this machine's clock is decades behind: the file system's counts
+    monkeypatch.setattr(
+        time, "time", lambda: 0.0
+    )  # this machine's clock is decades behind: the file system's counts
     os.utime(owner)
     assert locks.held(tmp_path)
     lines = []
@@ -112,14 +115,16 @@ def test_a_run_takes_the_gpu_that_the_fewest_use(monkeypatch):
 
 @pytest.mark.parametrize(
     ("device", "rates", "slots"),
-    [("Fast GPU", {1: 10, 2: 17, 4: 19, 8: 18}, 4), ("Fast GPU", {1: 10, 2: 9}, 1), ("Fast GPU", {}, machine.GPU_SLOTS),
-     ("Other", {1: 10, 2: 9}, machine.GPU_SLOTS)],
-)  # fmt: skip
+    [("Fast GPU", {1: 10, 2: 17, 4: 19, 8: 18}, 4), ("Fast GPU", {1: 10, 2: 9}, 1),
+     ("Fast GPU", {}, machine.GPU_SLOTS), ("Other", {1: 10, 2: 9}, machine.GPU_SLOTS)],
+)
 @pytest.mark.usefixtures("three_gpus")
-def test_as_many_runs_share_a_gpu_as_the_benchmark_found(tmp_path, monkeypatch, device, rates, slots):
+def test_as_many_runs_share_a_gpu_as_the_benchmark_found(
+        tmp_path, monkeypatch, device, rates, slots):
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
     (tmp_path / "bench").mkdir()
-    found = [{"shape": "character", "processes": count, "steps_per_s": rate} for count, rate in rates.items()]
+    found = [{"shape": "character", "processes": count, "steps_per_s": rate}
+             for count, rate in rates.items()]
     record = {"environment": {"device": device}, "rows": [], "side_by_side": found}
     (tmp_path / "bench" / "machine.json").write_text(json.dumps(record))
     assert machine.side_by_side() == 3 * slots
@@ -127,8 +132,7 @@ def test_as_many_runs_share_a_gpu_as_the_benchmark_found(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("visible", "names"),
-    [("", []), ("-1", []), ("3", ["3"]), ("0, 5", ["0", "5"]), ("GPU-a,MIG-b", ["GPU-a", "MIG-b"])],
-)
+    [("", []), ("-1", []), ("3", ["3"]), ("0, 5", ["0", "5"]), ("GPU-a,MIG-b", ["GPU-a", "MIG-b"])])
 @pytest.mark.usefixtures("three_gpus")
 def test_what_the_environment_allows_counts(monkeypatch, visible, names):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -1,4 +1,5 @@
-"""The models of the words and of the images, the GRU, and weights that are frozen or left in full precision."""
+"""The models of the words and of the images, the GRU, and weights that are frozen or left in full
+precision."""
 
 import copy
 
@@ -28,7 +29,8 @@ def test_the_images_initial_weights(layers):
     model = SequenceClassifier(10, d, layers, initial_gain=0.1)
     assert model.rnn.weight_ih_l0.shape == (4 * d, 1)
     for k in range(layers):
-        w_x, w_h, bias = (getattr(model.rnn, f"{name}_l{k}").detach() for name in ("weight_ih", "weight_hh", "bias"))
+        w_x, w_h, bias = (getattr(model.rnn, f"{name}_l{k}").detach()
+                          for name in ("weight_ih", "weight_hh", "bias"))
         assert torch.allclose(w_x.norm(dim=0), torch.ones(w_x.shape[1]), atol=1e-6)
         i, f, a, o = w_h.chunk(4)
         assert torch.equal(a, torch.eye(d))
@@ -67,7 +69,8 @@ def test_the_images_initial_gains():
     assert torch.equal(gains("layer")[1], torch.ones(4, d))
     rnn, gain_x, gain_h = gains("weight", initial_gain=0.1)
     assert_close(gain_x.flatten(), rnn.weight_ih_l0.detach().abs().flatten(), "formula_float32")
-    assert_close(gain_h.flatten(), rnn.weight_hh_l0.detach().square().sum(1).sqrt(), "formula_float32")
+    assert_close(
+        gain_h.flatten(), rnn.weight_hh_l0.detach().square().sum(1).sqrt(), "formula_float32")
     assert torch.allclose(gain_h[2], torch.ones(d))
 
 
@@ -90,8 +93,8 @@ def test_the_state_noise(monkeypatch):
     model = SequenceClassifier(10, d, state_noise=0.1)
     forward = QuantLSTM.forward
     monkeypatch.setattr(
-        QuantLSTM, "forward", lambda self, x, state, **k: (seen.append(state), forward(self, x, state))[1]
-    )
+        QuantLSTM, "forward",
+        lambda self, x, state, **k: (seen.append(state), forward(self, x, state))[1])
     x = images(2, samples)
     first, second = model(x)[0], model(x)[0]
     assert not torch.equal(first, second)  # training: anew each time
@@ -181,7 +184,9 @@ def test_the_words_dropout_acts_in_three_places_in_training_only(monkeypatch):
     # by hand, with these masks
     first, second = QuantLSTM(6, 6), QuantLSTM(6, 6)
     for k, layer in enumerate((first, second)):
-        layer.load_state_dict({n.replace(f"l{k}", "l0"): v for n, v in model.rnn.state_dict().items() if f"l{k}" in n})
+        layer.load_state_dict(
+            {n.replace(f"l{k}", "l0"): v for n, v in model.rnn.state_dict().items() if f"l{k}" in n}
+        )
     assert torch.allclose(first(embedded_out)[0], between, atol=1e-6)
     assert torch.allclose(second(between_out)[0], output, atol=1e-6)
 
@@ -199,7 +204,8 @@ def gru(n, d, layers=1, **settings):
     return layer
 
 
-@pytest.mark.parametrize(("T", "N", "n", "d", "layers"), [(1, 1, 1, 1, 1), (7, 3, 5, 6, 1), (5, 2, 4, 7, 3)])
+@pytest.mark.parametrize(
+    ("T", "N", "n", "d", "layers"), [(1, 1, 1, 1, 1), (7, 3, 5, 6, 1), (5, 2, 4, 7, 3)])
 def test_the_gru_is_torchs(T, N, n, d, layers):
     ours, theirs = gru(n, d, layers), nn.GRU(n, d, layers).double()
     with torch.no_grad():
@@ -219,9 +225,10 @@ def test_the_gru_is_torchs(T, N, n, d, layers):
     weights = torch.randn_like(expected), torch.randn_like(h_n)
     names = [f"{name}_l{k}" for k in range(layers) for name in ("weight_ih", "weight_hh", "bias")]
     found = torch.autograd.grad((output * weights[0]).sum() + (state[0] * weights[1]).sum(),
-                                [x, h_0, *(getattr(ours, name) for name in names)])  # fmt: skip
-    wanted = torch.autograd.grad((expected * weights[0]).sum() + (h_n * weights[1]).sum(),
-                                 [x, h_0, *(getattr(theirs, name.replace("bias", "bias_ih")) for name in names)])  # fmt: skip
+                                [x, h_0, *(getattr(ours, name) for name in names)])
+    wanted = torch.autograd.grad(
+        (expected * weights[0]).sum() + (h_n * weights[1]).sum(),
+        [x, h_0, *(getattr(theirs, name.replace("bias", "bias_ih")) for name in names)])
     for name, a, b in zip(["x", "h_0", *names], found, wanted, strict=True):
         assert b.abs().max() > 0, name
         assert_close(a, b, "float64")
@@ -249,7 +256,8 @@ def own_gru(layer, x, h, normalizer, *, training, max_steps):
         alpha = w.detach().abs().mean()
         w = w + (alpha * sign(w.detach()) - w.detach())  # BWN, straight-through
         if normalizer == "weight":
-            w = getattr(layer, f"norm_{side}_l0").gain[gate][:, None] * w / (w.norm(dim=1, keepdim=True) + 1e-8)
+            w = (getattr(layer, f"norm_{side}_l0").gain[gate][:, None] * w
+                 / (w.norm(dim=1, keepdim=True) + 1e-8))
         return w
 
     outputs = []
@@ -271,7 +279,8 @@ def own_gru(layer, x, h, normalizer, *, training, max_steps):
 @pytest.mark.parametrize("training", [True, False])
 def test_the_quantized_normalized_gru_equals_one_of_our_own(normalizer, training):
     layer = gru(4, 5, quantizer="bwn", normalizer=normalizer, max_steps=3).train(training)
-    x, h_0 = (torch.randn(*shape, dtype=DOUBLE, requires_grad=True) for shape in ((6, 7, 4), (1, 7, 5)))
+    x, h_0 = (
+        torch.randn(*shape, dtype=DOUBLE, requires_grad=True) for shape in ((6, 7, 4), (1, 7, 5)))
     expected = own_gru(layer, x, h_0[0], normalizer, training=training, max_steps=3)
     weights = torch.randn_like(expected)
     leaves = [x, h_0, *layer.parameters()]

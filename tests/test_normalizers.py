@@ -134,7 +134,9 @@ def test_layer_normalizes_each_gate_of_each_sample():
     scale = torch.tensor([1.0, 10.0, 0.1, 5.0], dtype=torch.float64)[:, None]
     y = norm(randn(N, 4, d) * scale + scale, 0)
     assert y.mean(-1).abs().max() < 1e-10
-    assert (y.var(-1, correction=0) - 1).abs().max() < 0.02  # of variance 0.01 and less, eps = 1e-5 takes a part
+    assert (
+        y.var(-1, correction=0) - 1
+    ).abs().max() < 0.02  # of variance 0.01 and less, eps = 1e-5 takes a part
 
 
 def test_layer_constant_product_is_finite():
@@ -166,14 +168,17 @@ def test_batch_formula_in_evaluation(name, features):
         y = randn(N, *features, seed=t).requires_grad_()
         expected = norm.gain * (y - mean) / (var + 1e-5) ** 0.5 + norm.shift
         compare(norm(y, t), expected, [y, norm.gain, norm.shift])
-        assert_close(norm(y[:1], t), expected[:1], "float64")  # a sample does not depend on the others
+        assert_close(
+            norm(y[:1], t), expected[:1], "float64"
+        )  # a sample does not depend on the others
     assert all(torch.equal(before[key], value) for key, value in norm.state_dict().items())
 
 
 @pytest.mark.parametrize(("momentum", "biased"), [(0.1, False), (0.05, True)])
 @pytest.mark.parametrize("name", ["batch_shared", "batch_separate"])
 def test_batch_running_statistics(name, momentum, biased):
-    """r <- 0.9 r + 0.1 of the batch, the variance unbiased; a step past the last counts as the last. SBN, STN: 0.05, biased."""
+    """r <- 0.9 r + 0.1 of the batch, the variance unbiased; a step past the last counts as the
+    last. SBN, STN: 0.05, biased."""
     norm = make(name)
     norm.momentum, norm.biased = momentum, biased
     n, all_at_once = N if biased else N - 1, copy.deepcopy(norm)
@@ -193,7 +198,8 @@ def test_batch_running_statistics(name, momentum, biased):
         found = [batch_formula(randn(N, 4, d, seed=t), 1.0, 0.0)[1:] for t in steps]
         for t in steps:
             norm(randn(N, 4, d, seed=t), t)
-        all_at_once.update(*(torch.stack(parts).flatten(1) for parts in zip(*found, strict=True)), N)
+        all_at_once.update(
+            *(torch.stack(parts).flatten(1) for parts in zip(*found, strict=True)), N)
         assert_close(all_at_once.running_mean, norm.running_mean, "float64")
         assert_close(all_at_once.running_var, norm.running_var, "float64")
 
@@ -208,13 +214,8 @@ def test_batch_training_needs_two_samples():
 
 @pytest.mark.parametrize(
     ("name", "parameters", "statistics"),
-    [
-        ("none", 0, 0),
-        ("weight", 1, 0),
-        ("layer", 2, 0),
-        ("batch_shared", 2, 2),
-        ("batch_separate", 2, 2 * STEPS),
-    ],
+    [("none", 0, 0), ("weight", 1, 0), ("layer", 2, 0), ("batch_shared", 2, 2),
+     ("batch_separate", 2, 2 * STEPS)],
 )
 @pytest.mark.parametrize("features", [(4, d), (d,)])
 def test_shapes(name, parameters, statistics, features):
@@ -236,7 +237,8 @@ def seeded():
 
 @pytest.mark.parametrize("columns", [50, 200])
 def test_initial_weight_gains_are_row_norms_of_a_fresh_matrix(seeded, columns):
-    """Rows of U(-1/sqrt(d), 1/sqrt(d)): squared norm n/(3d) on average, spread over rows sqrt(4n/45)/d."""
+    """Rows of U(-1/sqrt(d), 1/sqrt(d)): squared norm n/(3d) on average, spread over rows
+    sqrt(4n/45)/d."""
     units = 200
     squares = make_normalizer("weight", (4, units), columns, None).gain.detach() ** 2
     mean, deviation = columns / (3 * units), math.sqrt(columns * 4 / 45) / units
@@ -323,7 +325,8 @@ def test_own_function_with_and_without_the_step():
         assert torch.equal(make_normalizer(half, (4, d), n, None)(y, t), y / 2)
         assert torch.equal(make_normalizer(fading, (4, d), n, None)(y, t), y / (t + 1))
         assert torch.equal(make_normalizer(lambda z: z + 1, (4, d), n, None)(y, t), y + 1)
-        assert torch.equal(make_normalizer("torch.nn.functional:tanhshrink", (4, d), n, None)(y, t), y - torch.tanh(y))
+        assert torch.equal(make_normalizer("torch.nn.functional:tanhshrink", (4, d), n, None)(y, t),
+                           y - torch.tanh(y))
 
 
 def test_own_function_of_torch_itself():
@@ -363,7 +366,8 @@ def test_own_function_sees_each_step_and_shape():
 def test_own_module_is_copied_for_each_place_and_trains(module):
     original = module()
     lstm = QuantLSTM(n, d, 2, normalizer=original).double()
-    factors = {name: parameter for name, parameter in lstm.named_parameters() if name.endswith("factor")}
+    factors = {
+        name: parameter for name, parameter in lstm.named_parameters() if name.endswith("factor")}
     assert len(factors) == 4  # input and recurrent product, two layers
     assert len({id(parameter) for parameter in factors.values()} | {id(original.factor)}) == 5
     assert all(parameter.item() == 2.0 for parameter in factors.values())
@@ -375,7 +379,8 @@ def test_own_module_is_copied_for_each_place_and_trains(module):
 @pytest.mark.parametrize("module", [Stretch, StretchWeight])
 def test_own_module_in_the_layer(module):
     lstm = QuantLSTM(n, d, normalizer=module()).double()
-    own = {("ih" if "ih" in name else "hh"): p for name, p in lstm.named_parameters() if name.endswith("factor")}
+    own = {("ih" if "ih" in name else "hh"): p for name, p in lstm.named_parameters()
+           if name.endswith("factor")}
     with torch.no_grad():
         own["ih"].fill_(1.5)
         own["hh"].fill_(-0.5)
@@ -392,20 +397,20 @@ def test_own_module_normalizes_the_quantized_weight():
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("wieght", "weight"), ("layernorm", "layer"), ("batch_seperate", "batch_separate")]
-)
+    ("name", "meant"),
+    [("wieght", "weight"), ("layernorm", "layer"), ("batch_seperate", "batch_separate")])
 def test_unknown_name_is_an_error_with_a_suggestion(name, meant):
-    for make_it in (lambda: make_normalizer(name, (4, d), n, 3), lambda: QuantLSTM(n, d, normalizer=name)):
-        with pytest.raises(ConfigError, match=f"unknown normalizer '{name}': did you mean '{meant}'") as error:
+    for make_it in (lambda: make_normalizer(name, (4, d), n, 3),
+                    lambda: QuantLSTM(n, d, normalizer=name)):
+        with pytest.raises(
+                ConfigError, match=f"unknown normalizer '{name}': did you mean '{meant}'") as error:
             make_it()
         assert all(known in str(error.value) for known in NORMALIZERS)
 
 
 def test_batch_separate_needs_max_steps():
-    for make_it in (
-        lambda: make_normalizer("batch_separate", (4, d), n, None),
-        lambda: QuantLSTM(n, d, normalizer="batch_separate"),
-    ):
+    for make_it in (lambda: make_normalizer("batch_separate", (4, d), n, None),
+                    lambda: QuantLSTM(n, d, normalizer="batch_separate")):
         with pytest.raises(ConfigError, match="max_steps"):
             make_it()
 

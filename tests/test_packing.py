@@ -19,7 +19,14 @@ from qlstm import ConfigError, ExperimentConfig, packing, quantizers, size_kb
 from qlstm.layer import QuantGRU, QuantLSTM
 from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
-from qlstm.packing import PackedError, load_packed, pack_codes, packed_bytes, save_packed, unpack_codes
+from qlstm.packing import (
+    PackedError,
+    load_packed,
+    pack_codes,
+    packed_bytes,
+    save_packed,
+    unpack_codes,
+)
 from qlstm.quantizers import QUANTIZERS, Quantized
 from qlstm.study import training
 from qlstm.study.grid import TABLE_ROWS
@@ -42,13 +49,15 @@ def make(kind, quantizer="twn", normalizer="layer", sizes=(5, 3, 1), **others):
     return LanguageModel(*sizes, **others)
 
 
-KINDS = ["lstm", "gru", "characters", "characters gru", "words", "words gru", "images", "images gru"]
+KINDS = ["lstm", "gru", "characters", "characters gru", "words", "words gru", "images",
+         "images gru"]
 
 
 def inputs_of(model):
     if isinstance(model, LanguageModel):
         return torch.randint(model.decoder.out_features, (STEPS, SAMPLES))
-    return torch.randn(STEPS, SAMPLES, 1 if isinstance(model, SequenceClassifier) else model.input_size)
+    return torch.randn(
+        STEPS, SAMPLES, 1 if isinstance(model, SequenceClassifier) else model.input_size)
 
 
 def network(model):
@@ -61,7 +70,8 @@ def train_a_step(model):
     model.train()(inputs_of(model))[0].square().mean().backward()
     optimizer.step()
     network(model).set_second_moment(
-        {name: optimizer.state[p]["exp_avg_sq"] for name, p in network(model).named_parameters(recurse=False)}
+        {name: optimizer.state[p]["exp_avg_sq"]
+         for name, p in network(model).named_parameters(recurse=False)}
     )
 
 
@@ -72,7 +82,8 @@ def outputs(model, inputs):
 
 
 def same(some, others):
-    return len(some) == len(others) and all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+    return len(some) == len(others) and all(
+        torch.equal(a, b) for a, b in zip(some, others, strict=True))
 
 
 def header_of(content):
@@ -85,11 +96,12 @@ def header_of(content):
 def bytes_of(path):
     """Bytes of each tensor of a file."""
     return {name: end - start for name, entry in header_of(path.read_bytes())[1].items()
-            for start, end in [entry["data_offsets"]]}  # fmt: skip
+            for start, end in [entry["data_offsets"]]}
 
 
 def network_bytes(path, model):
-    return sum(size for name, size in bytes_of(path).items() if model is network(model) or name.startswith("rnn."))
+    return sum(size for name, size in bytes_of(path).items()
+               if model is network(model) or name.startswith("rnn."))
 
 
 def rewrite(path, tensors=(), without=(), **metadata):
@@ -169,13 +181,9 @@ def test_every_combination(folder, quantizer, kind):
             check_round_trip(model, folder)
 
 
-@given(
-    st.sampled_from(KINDS),
-    st.sampled_from(list(QUANTIZERS)),
-    st.sampled_from(list(NORMALIZERS)),
-    st.tuples(st.integers(1, 9), st.integers(1, 11), st.integers(1, 2)),
-    st.integers(0, 2**31),
-)
+@given(st.sampled_from(KINDS), st.sampled_from(list(QUANTIZERS)),
+       st.sampled_from(list(NORMALIZERS)),
+       st.tuples(st.integers(1, 9), st.integers(1, 11), st.integers(1, 2)), st.integers(0, 2**31))
 @example("words", "alternating", "batch_separate", (9, 1, 2), 0)
 @example("lstm", "stn", "batch_separate", (1, 1, 1), 0)
 @examples
@@ -252,11 +260,9 @@ def tensor(path, name):
 
 def test_bytes_of_a_layer(tmp_path):
     """One unit, one input: the signs of W_x i, f, a, o, then those of W_h."""
-    for quantizer, codes, scales in [
-        ("binary_connect", bytes([0b1001_0110]), None),
-        ("bwn", bytes([0b1001_0110]), [0.5, 0.25, 0.5, 0.25]),
-        ("ter_connect", bytes([0b10_00_00_10, 0b00_10_10_00]), None),
-    ]:
+    for quantizer, codes, scales in [("binary_connect", bytes([0b1001_0110]), None),
+                                     ("bwn", bytes([0b1001_0110]), [0.5, 0.25, 0.5, 0.25]),
+                                     ("ter_connect", bytes([0b10_00_00_10, 0b00_10_10_00]), None)]:
         lstm = QuantLSTM(1, 1, quantizer=quantizer)
         with torch.no_grad():
             lstm.weight_ih_l0.copy_(torch.tensor([[0.5], [-0.25], [-0.5], [0.25]]))
@@ -301,12 +307,14 @@ def difference(config):
 @pytest.mark.parametrize("dataset", ["war_and_peace", "penn_char", "text8", "penn_word", "mnist"])
 def test_paper_sizes(dataset):
     for quantizer, normalizer in TABLE_ROWS:
-        config = ExperimentConfig(profile="paper", dataset=dataset, quantizer=quantizer, normalizer=normalizer)
+        config = ExperimentConfig(
+            profile="paper", dataset=dataset, quantizer=quantizer, normalizer=normalizer)
         assert difference(config) == 0
 
 
 @given(
-    st.sampled_from(["war_and_peace", "penn_char", "penn_word", "python_help_words", "mnist", "digits"]),
+    st.sampled_from(
+        ["war_and_peace", "penn_char", "penn_word", "python_help_words", "mnist", "digits"]),
     st.sampled_from(TABLE_ROWS),
     st.integers(1, 60),
     st.integers(1, 3),
@@ -315,15 +323,16 @@ def test_paper_sizes(dataset):
 @examples
 def test_sizes_agree_but_for_the_padding(dataset, row, d, layers, cell):
     cell = "lstm" if row[0] in ("sbn", "stn") else cell
-    config = ExperimentConfig(dataset=dataset, quantizer=row[0], normalizer=row[1], hidden_size=d, num_layers=layers,
-                              cell=cell)  # fmt: skip
+    config = ExperimentConfig(dataset=dataset, quantizer=row[0], normalizer=row[1], hidden_size=d,
+                              num_layers=layers, cell=cell)
     assert 0 <= difference(config) < layers
     if d % 2 == 0 and cell == "lstm":
         assert difference(config) == 0
 
 
 def test_some_sizes_need_padding():
-    config = ExperimentConfig(dataset="penn_char", quantizer="binary_connect", hidden_size=33, num_layers=1)
+    config = ExperimentConfig(
+        dataset="penn_char", quantizer="binary_connect", hidden_size=33, num_layers=1)
     assert difference(config) == 0.5  # 4 * 33 * (50 + 33) bits
 
 
@@ -331,14 +340,15 @@ def test_some_sizes_need_padding():
 def test_binary_codes_of_zero_are_named(tmp_path, quantizer):
     """Sequential MNIST starts with the identity for the candidate gate."""
     model = SequenceClassifier(10, 4, quantizer=quantizer)
-    with pytest.raises(ConfigError, match=r"weight_hh_l0: 12 of its 64 codes are 0.*train the model first"):
+    with pytest.raises(
+            ConfigError, match=r"weight_hh_l0: 12 of its 64 codes are 0.*train the model first"):
         save_packed(model, tmp_path / "untrained")
     assert not (tmp_path / "untrained").exists()
     with torch.no_grad():
         model.rnn.weight_hh_l0 += 1e-6
     save_packed(model, tmp_path / "trained")
     assert torch.equal(load_packed(tmp_path / "trained")[0].rnn.quantized("weight_hh_l0").dense(),
-                       model.rnn.quantized("weight_hh_l0").dense())  # fmt: skip
+                       model.rnn.quantized("weight_hh_l0").dense())
 
 
 def test_two_codes_of_zero_have_room(tmp_path):
@@ -350,10 +360,10 @@ def test_two_codes_of_zero_have_room(tmp_path):
 
 def record_of(model, **config):
     own = {"quantizer": "twn", "normalizer": "layer", "hidden_size": 3, "num_layers": 1}
-    return {
-        "run_id": "a-run", "config": {"profile": "smoke", "dataset": "python_help", "seed": 3, **own, **config},
-        "data": {"sha256": "abc"}, "metric": "bpc", "test_metric": 2.5, "size_kb": 1.25, "recipe": 1, "traces": {},
-    }  # fmt: skip
+    return {"run_id": "a-run",
+            "config": {"profile": "smoke", "dataset": "python_help", "seed": 3, **own, **config},
+            "data": {"sha256": "abc"}, "metric": "bpc", "test_metric": 2.5, "size_kb": 1.25,
+            "recipe": 1, "traces": {}}
 
 
 def test_card(tmp_path):
@@ -361,9 +371,10 @@ def test_card(tmp_path):
     record = record_of(model)
     save_packed(model, tmp_path / "a", record)
     loaded, card = load_packed(tmp_path / "a")
-    common = {"model": "LanguageModel", "quantizer": "twn", "normalizer": "layer", "packed_bytes": packed_bytes(model)}
+    common = {"model": "LanguageModel", "quantizer": "twn", "normalizer": "layer",
+              "packed_bytes": packed_bytes(model)}
     assert card == common | {key: value for key, value in record.items() if key != "traces"} | {
-        "profile": "smoke", "dataset": "python_help", "seed": 3}  # fmt: skip
+        "profile": "smoke", "dataset": "python_help", "seed": 3}
     save_packed(loaded, tmp_path / "b", card)  # handed on
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     save_packed(model, tmp_path / "a")
@@ -380,7 +391,8 @@ def test_records_that_do_not_fit(tmp_path, damage):
         record["data"] = {"sha256": torch.zeros(1)}
     if damage == "NaN":
         record["test_metric"] = math.nan
-    word = {"other model": "hidden_size 4", "incomplete": "metric", "not JSON": "JSON", "NaN": "JSON"}[damage]
+    word = {"other model": "hidden_size 4", "incomplete": "metric", "not JSON": "JSON",
+            "NaN": "JSON"}[damage]
     with pytest.raises(ConfigError, match=word):
         save_packed(model, tmp_path / "a", record)
     assert list(tmp_path.iterdir()) == []
@@ -408,7 +420,8 @@ def changed(model, **attributes):
     ("build", "words"),
     [
         (lambda: make("lstm", lambda weight: weight.sign()), "quantizer of your own"),
-        (lambda: make("lstm", functools.partial(quantizers.alternating, bits=3)), "quantizer of your own"),
+        (lambda: make("lstm", functools.partial(quantizers.alternating, bits=3)),
+         "quantizer of your own"),
         (lambda: make("characters", Own()), "quantizer of your own"),
         (lambda: make("characters", "torch:sign"), "quantizer of your own"),
         (lambda: make("lstm", normalizer=nn.LayerNorm(3)), "normalizer of your own"),
@@ -418,7 +431,8 @@ def changed(model, **attributes):
         (lambda: make("characters").double(), "call model.float"),
         (lambda: make("lstm").half(), "call model.float"),
         (lambda: make("lstm", normalizer="none", max_steps=np.int64(3)), "JSON"),
-        (lambda: changed(make("characters"), decoder=nn.Linear(3, 6)), "changed after construction"),
+        (lambda: changed(make("characters"), decoder=nn.Linear(3, 6)),
+         "changed after construction"),
         (lambda: changed(make("lstm"), quantize_input=False), "changed after construction"),
     ],
 )
@@ -437,11 +451,18 @@ def test_models_that_no_file_can_hold(tmp_path, build, words):
     ("bits", "function", "words"),
     [
         (3, lambda weight: Quantized(weight[None].round(), weight.new_ones(1, 4, 1, 1)), "3 bits"),
-        (1, lambda weight: Quantized(weight[None], weight.new_ones(1, 4, 1, 1)), "codes and scales"),
-        (2, lambda weight: Quantized(weight[None].sign(), weight.abs().amax((1, 2), keepdim=True)[None]), "codes and"),
+        (1, lambda weight: Quantized(weight[None], weight.new_ones(1, 4, 1, 1)),
+         "codes and scales"),
+        (
+            2,
+            lambda weight: Quantized(
+                weight[None].sign(), weight.abs().amax((1, 2), keepdim=True)[None]),
+            "codes and",
+        ),
     ],
 )
-def test_quantizers_that_are_not_what_their_entry_says(tmp_path, monkeypatch, bits, function, words):
+def test_quantizers_that_are_not_what_their_entry_says(
+        tmp_path, monkeypatch, bits, function, words):
     """Without this check the file would hold another model."""
     monkeypatch.setitem(QUANTIZERS, "new", function)
     function.bits, function.scales = bits, None
@@ -498,7 +519,8 @@ def test_folders_that_cannot_be_written_to(tmp_path):
 
 def test_truncated(path):
     content = path.read_bytes()
-    for length in [*range(0, 40), *range(40, len(content), 23), *range(len(content) - 9, len(content))]:
+    for length in [*range(0, 40), *range(40, len(content), 23),
+                   *range(len(content) - 9, len(content))]:
         path.write_bytes(content[:length])
         assert_refused(path)
     path.write_bytes(content + b"\0")
@@ -525,8 +547,10 @@ def test_other_bytes_are_found(folder, data):
     save_packed(make("gru", "lab", "batch_shared", sizes=(2, 2, 1)), path)
     content = bytearray(path.read_bytes())
     end = 8 + int.from_bytes(content[:8], "little")
-    for position in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4, unique=True)):
-        same_meaning = b" \t\r\n" if position < end and content[position] == 0x20 else content[position : position + 1]
+    for position in data.draw(
+            st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4, unique=True)):
+        same_meaning = (b" \t\r\n" if position < end and content[position] == 0x20
+                        else content[position : position + 1])
         content[position] = data.draw(st.sampled_from(sorted(set(range(256)) - set(same_meaning))))
     path.write_bytes(content)
     assert_refused(path)
@@ -535,9 +559,10 @@ def test_other_bytes_are_found(folder, data):
 @pytest.mark.parametrize("key", ["version", "model", "settings", "card", "sha256"])
 def test_metadata_that_were_changed(path, key):
     old = header_of(path.read_bytes())[0]
-    changed = {"version": "1 ", "model": "QuantLSTM", "settings": settings_with(path, dropout=0.5), "card": "{}",
-               "sha256": old["sha256"][::-1]}  # fmt: skip
-    path.write_bytes(packing._serialize(safetensors.numpy.load(path.read_bytes()), old | {key: changed[key]}))
+    changed = {"version": "1 ", "model": "QuantLSTM", "settings": settings_with(path, dropout=0.5),
+               "card": "{}", "sha256": old["sha256"][::-1]}
+    path.write_bytes(
+        packing._serialize(safetensors.numpy.load(path.read_bytes()), old | {key: changed[key]}))
     assert_refused(path, "damaged")
 
 
@@ -597,7 +622,8 @@ def test_a_pickle_does_not_run(tmp_path):
 @pytest.mark.parametrize("where", ["quantizer", "normalizer", "cell", "backend", "model"])
 def test_nothing_that_a_file_names_is_imported(path, tmp_path, monkeypatch, where):
     marker = tmp_path / "ran"
-    (tmp_path / "hostile.py").write_text(f"open({str(marker)!r}, 'w').close()\ndef quantize(w): return w\n")
+    (tmp_path / "hostile.py").write_text(
+        f"open({str(marker)!r}, 'w').close()\ndef quantize(w): return w\n")
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("hostile:quantize", "os:system", "builtins:exec", "hostile"):
         if where == "model":
@@ -614,41 +640,17 @@ def test_nothing_that_a_file_names_is_imported(path, tmp_path, monkeypatch, wher
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        dict(hidden_size=10**9),
-        dict(hidden_size=10**5),
-        dict(hidden_size=2**52),
-        dict(hidden_size=2**62),
-        dict(hidden_size=10**400),
-        dict(vocabulary_size=10**12),
-        dict(num_layers=10**12),
-        dict(num_layers=4),
-        dict(num_layers=0),
-        dict(num_layers=None),
-        dict(hidden_size=2),
-        dict(hidden_size=3.0),
-        dict(hidden_size=True),
-        dict(hidden_size="3"),
-        dict(hidden_size=[3]),
-        dict(vocabulary_size=-5),
-        dict(embedding_size=5),
-        dict(cell="gru"),
-        dict(quantizer="binary_connect"),
-        dict(quantizer="alternating"),
-        dict(quantizer="sbn"),
-        dict(quantizer=None),
-        dict(quantizer=["twn"]),
-        dict(normalizer="batch_separate", max_steps=10**12),
-        dict(normalizer={}),
-        dict(dropout=math.nan),
-        dict(dropout=math.inf),
-        dict(dropout=2),
-        dict(dropout="0.5"),
-        dict(unheard_of=1),
-        dict(model="LanguageModel"),
-        dict(quantize_input=False),
-        dict(state_noise=[[1] * 10**5]),
-    ],
+    [dict(hidden_size=10**9), dict(hidden_size=10**5), dict(hidden_size=2**52),
+     dict(hidden_size=2**62), dict(hidden_size=10**400), dict(vocabulary_size=10**12),
+     dict(num_layers=10**12), dict(num_layers=4), dict(num_layers=0), dict(num_layers=None),
+     dict(hidden_size=2), dict(hidden_size=3.0), dict(hidden_size=True), dict(hidden_size="3"),
+     dict(hidden_size=[3]), dict(vocabulary_size=-5), dict(embedding_size=5), dict(cell="gru"),
+     dict(quantizer="binary_connect"), dict(quantizer="alternating"), dict(quantizer="sbn"),
+     dict(quantizer=None), dict(quantizer=["twn"]),
+     dict(normalizer="batch_separate", max_steps=10**12), dict(normalizer={}),
+     dict(dropout=math.nan), dict(dropout=math.inf), dict(dropout=2), dict(dropout="0.5"),
+     dict(unheard_of=1), dict(model="LanguageModel"), dict(quantize_input=False),
+     dict(state_noise=[[1] * 10**5])],
     ids=str,
 )
 def test_settings_that_do_not_fit(path, changes):
@@ -667,13 +669,17 @@ def test_causes_take_one_line(path, monkeypatch):
 def test_absurd_sizes_take_no_memory(path):
     load_packed(path)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for changes in [dict(hidden_size=20_000), dict(vocabulary_size=10**8), dict(embedding_size=10**8)]:
+    for changes in [dict(hidden_size=20_000), dict(vocabulary_size=10**8),
+                    dict(embedding_size=10**8)]:
         rewrite(path, settings=settings_with(path, **changes))
         assert_refused(path, "by the settings")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 50_000  # KB; d = 20,000 would take 6 GB
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 50_000
+    )  # KB; d = 20,000 would take 6 GB
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "[" * 100_000, '{"a": 1e999}', "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", "[" * 100_000, '{"a": 1e999}', "9" * 5000])
 def test_settings_that_are_none(path, text):
     rewrite(path, settings=text)
     assert_refused(path)
@@ -685,19 +691,15 @@ def test_tensors_that_do_not_fit(path):
     name, codes = "rnn.codes_l0", tensors["rnn.codes_l0"]
     bias = tensors["rnn.bias_l0"]
     for without, added, word in [
-        ([name], {}, "missing"),
-        (["decoder.bias"], {}, "missing"),
-        ([], {"more": bias}, "more"),
-        ([], {"two\nlines": bias}, "lines"),
-        ([], {"rnn.weight_hh_l0": np.zeros((12, 3), np.float32)}, "rnn.weight_hh_l0"),
-        ([], {"rnn.second_moment_hh_l0": np.zeros((12, 3), np.float32)}, "second_moment"),
-        ([], {name: np.append(codes, np.uint8(0))}, name),
-        ([], {name: codes[:-1]}, name),
-        ([], {name: codes.astype(np.float32)}, name),
-        ([], {"rnn.bias_l0": bias[None]}, "rnn.bias_l0"),
-        ([], {"rnn.scales_hh_l0": np.zeros((1, 4, 3, 1), np.float32)}, "scales"),
-        ([], {name: np.full_like(codes, 255)}, "no code"),
-    ]:
+            ([name], {}, "missing"), (["decoder.bias"], {}, "missing"),
+            ([], {"more": bias}, "more"), ([], {"two\nlines": bias}, "lines"),
+            ([], {"rnn.weight_hh_l0": np.zeros((12, 3), np.float32)}, "rnn.weight_hh_l0"),
+            ([], {"rnn.second_moment_hh_l0": np.zeros((12, 3), np.float32)}, "second_moment"),
+            ([], {name: np.append(codes, np.uint8(0))}, name), ([], {name: codes[:-1]}, name),
+            ([], {name: codes.astype(np.float32)}, name),
+            ([], {"rnn.bias_l0": bias[None]}, "rnn.bias_l0"),
+            ([], {"rnn.scales_hh_l0": np.zeros((1, 4, 3, 1), np.float32)}, "scales"),
+            ([], {name: np.full_like(codes, 255)}, "no code")]:
         path.write_bytes(content)
         rewrite(path, added, without)
         assert_refused(path, word)

@@ -111,7 +111,8 @@ def derive(name, w, v=None):
 
 @st.composite
 def matrices(draw, dtypes=("float32", "float64"), most=7):
-    """Small, of odd shapes: anything, normal, rows of constant magnitude, all zero; tiny to huge."""
+    """Small, of odd shapes: anything, normal, rows of constant magnitude, all zero; tiny to
+    huge."""
     dtype = np.dtype(draw(st.sampled_from(dtypes)))
     shape = draw(st.tuples(st.integers(1, 5), st.integers(1, most)))
     kind = draw(st.sampled_from(["anything", "normal", "normal", "constant", "zero"]))
@@ -119,7 +120,8 @@ def matrices(draw, dtypes=("float32", "float64"), most=7):
         return np.zeros(shape, dtype)
     numbers = np.random.default_rng(draw(st.integers(0, 999)))
     if kind == "anything":
-        special = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.25, -1.5, 3.0, 1e-20, -1e-20, 1e12, -1e12])
+        special = st.sampled_from(
+            [0.0, -0.0, 1.0, -1.0, 0.25, -1.5, 3.0, 1e-20, -1e-20, 1e12, -1e12])
         values = special | st.floats(-4, 4, width=16)
         return draw(hnp.arrays(dtype, shape, elements=values))
     if kind == "normal":
@@ -209,14 +211,17 @@ def test_binary_codes_are_signs_and_an_exact_zero_stays_zero(name, wv):
 
 @pytest.mark.parametrize("name", ["binary_connect", "bwn", "lab", "ter_connect", "twn", "lat"])
 def test_a_scaled_identity_stays_one(name):
-    """Where sequential MNIST starts: with sign(0) = +1 a binary code of it would be a matrix of ones."""
+    """Where sequential MNIST starts: with sign(0) = +1 a binary code of it would be a matrix of
+    ones."""
     codes, scales = parts(quantize(name, np.eye(5)))
     assert np.array_equal(codes[0], np.eye(5))
     assert scales.item() == pytest.approx({"bwn": 1 / 5, "lab": 1 / 5}.get(name, 1.0))
 
 
 def test_the_sign_passes_no_gradient():
-    assert not QUANTIZERS["binary_connect"](torch.ones(2, 2, requires_grad=True)).dense().requires_grad
+    assert (
+        not QUANTIZERS["binary_connect"](torch.ones(2, 2, requires_grad=True)).dense().requires_grad
+    )
 
 
 def test_the_smallest_numbers_are_no_zeros():
@@ -249,7 +254,8 @@ def test_ternary_threshold(name, w):
 @given(wv=weighted())
 def test_binary_scale_is_the_derived_one(name, wv):
     w, v = wv
-    assert near(quantize(name, w, v).dense(), derive(name, w, v if name == "lab" else None), w.dtype)
+    assert near(
+        quantize(name, w, v).dense(), derive(name, w, v if name == "lab" else None), w.dtype)
 
 
 @examples
@@ -285,13 +291,17 @@ def error(w, v, codes, alpha):
 @given(wv=weighted())
 def test_no_other_scale_is_better(name, wv):
     w, v = wv
-    assume(w.all() or name in ("twn", "lat"))  # BWN and LAB count exact zeros, whose code is 0, as the release does
+    assume(
+        w.all() or name in ("twn", "lat")
+    )  # BWN and LAB count exact zeros, whose code is 0, as the release does
     codes, scales = parts(quantize(name, w, v))
-    w, v = w.astype(np.float64), v.astype(np.float64) if v is not None and name in LOSS_AWARE else None
+    w, v = (w.astype(np.float64),
+            v.astype(np.float64) if v is not None and name in LOSS_AWARE else None)
     alpha, largest = scales.item(), np.abs(w).max() or 1.0
     best = error(w, v, codes[0], alpha)
     others = [alpha * (1 + step) for step in (-0.5, -0.1, -1e-2, 1e-2, 0.1, 0.5)]
-    others += [alpha + step * largest for step in (-1e-2, 1e-2)] + list(np.linspace(0, largest, 101))
+    others += [alpha + step * largest for step in (-1e-2, 1e-2)] + list(
+        np.linspace(0, largest, 101))
     for other in others:
         assert error(w, v, codes[0], other) >= best - TOLERANCES["objective"]["atol"]
 
@@ -324,7 +334,8 @@ def test_lab_without_second_moment_is_bwn(w):
 def test_constant_second_moment_stands_for_none(name):
     w = np.random.default_rng(0).normal(size=(5, 7))
     for v in (1.0, 1e-9):
-        assert_close(quantize(name, w, np.full_like(w, v)).dense(), quantize(name, w).dense(), "formula")
+        assert_close(
+            quantize(name, w, np.full_like(w, v)).dense(), quantize(name, w).dense(), "formula")
 
 
 @pytest.mark.parametrize("name", LOSS_AWARE)
@@ -369,7 +380,8 @@ def test_lat_fixed_point_by_hand():
 
 
 def staircase(n=9):
-    """1, 1/4, 1/16, ...: the alternation drops some entries every round (dyadic: all sums are exact)."""
+    """1, 1/4, 1/16, ...: the alternation drops some entries every round (dyadic: all sums are
+    exact)."""
     return np.array([[(-1.0) ** k * 0.25**k for k in range(n)]])
 
 
@@ -383,7 +395,8 @@ def test_lat_takes_several_rounds():
 
 
 def test_lat_stops_after_100_rounds():
-    """Each weight is just under half the mean of the larger ones and itself: every round drops one."""
+    """Each weight is just under half the mean of the larger ones and itself: every round drops
+    one."""
     row = [1.0]
     for m in range(2, 151):
         row.append(0.9999 * sum(row) / (2 * m - 0.9999))
@@ -400,13 +413,8 @@ def test_lat_stops_after_100_rounds():
 def test_lat_stops_each_matrix_of_a_batch_on_its_own():
     """Tiny matrices stop after a round, since alpha moves by less than 1e-6, while others go on."""
     numbers = np.random.default_rng(1)
-    base = (
-        staircase(),
-        np.zeros((1, 9)),
-        staircase() * 2.0**-20,
-        staircase() * 2.0**-40,
-        numbers.normal(size=(1, 9)),
-    )
+    base = (staircase(), np.zeros((1, 9)), staircase() * 2.0**-20, staircase() * 2.0**-40,
+            numbers.normal(size=(1, 9)))
     rounds = [derive_lat(w)[2] for w in base]
     assert rounds[0] > rounds[2] == rounds[3] == 1
     # going on would change what they give
@@ -478,18 +486,21 @@ def test_default_generator_is_torchs_and_a_given_one_leaves_it_alone():
 @pytest.mark.parametrize("name", STOCHASTIC)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_probabilities(name, dtype):
-    """Frequencies of every entry within 5 standard deviations (0.03 and less) of the probabilities."""
+    """Frequencies of every entry within 5 standard deviations (0.03 and less) of the
+    probabilities."""
     draws, shape = 8000, (3, 7)
     A = level(np.empty(shape))
     w = torch.linspace(-1.3, 1.3, 21, dtype=torch.float64).view(shape) * A
-    codes = QUANTIZERS[name](w.to(dtype).expand(draws, *shape), generator=torch.Generator().manual_seed(0)).codes[0]
+    codes = QUANTIZERS[name](
+        w.to(dtype).expand(draws, *shape), generator=torch.Generator().manual_seed(0)).codes[0]
     if name == "sbn":
         probability = ((w / A + 1) / 2).clip(0, 1)
         frequency = (codes == 1).double().mean(0)
         assert set(codes.unique().tolist()) == {-1.0, 1.0}
     else:
         probability = (w.abs() / A).clip(max=1)
-        frequency = (codes == torch.sign(w)).double().mean(0).where(w.abs() > 1e-12, 1 - (codes == 0).double().mean(0))
+        frequency = ((codes == torch.sign(w)) .double() .mean(0)
+                     .where(w.abs() > 1e-12, 1 - (codes == 0).double().mean(0)))
         assert set(codes.unique().tolist()) == {-1.0, 0.0, 1.0}
     spread = (probability * (1 - probability) / draws).sqrt()
     assert ((frequency - probability).abs() <= 5 * spread + 1e-12).all()
@@ -503,7 +514,8 @@ def test_probabilities(name, dtype):
 @examples
 @given(w=matrices(), seed=st.integers(0, 99))
 def test_certain_outside_the_level(name, w, seed):
-    codes = QUANTIZERS[name](torch.from_numpy(w), generator=torch.Generator().manual_seed(seed)).codes[0].numpy()
+    codes = (QUANTIZERS[name](torch.from_numpy(w), generator=torch.Generator().manual_seed(seed))
+             .codes[0] .numpy())
     outside = np.abs(w) > level(w) * (1 + 1e-6)
     assert np.array_equal(codes[outside], np.sign(w)[outside])
     if name == "stn":
@@ -527,30 +539,29 @@ def test_alternating_is_never_worse_than_greedy(w, bits):
     unit = np.abs(w).max(-1, keepdims=True).astype(np.float64)
     unit[unit == 0] = 1.0
     w64 = w.astype(np.float64)
-    greedy = np.stack([alphas @ planes for planes, alphas in (derive_greedy(row, bits) for row in w64)])
+    greedy = np.stack(
+        [alphas @ planes for planes, alphas in (derive_greedy(row, bits) for row in w64)])
     rounding = TOLERANCES["objective" if w.dtype == np.float64 else "objective_float32"]["atol"]
     ours = squares((result.dense().double().numpy() - w64) / unit)
     assert np.all(ours <= squares((greedy - w64) / unit) + rounding)
 
 
 @examples
-@given(
-    a=st.floats(1.0, 3.0),
-    b=st.floats(0.01, 0.9),
-    seed=st.integers(0, 999),
-    shape=st.tuples(st.integers(1, 4), st.integers(1, 9)),
-    dtype=st.sampled_from([np.float32, np.float64]),
-)
+@given(a=st.floats(1.0, 3.0), b=st.floats(0.01, 0.9), seed=st.integers(0, 999),
+       shape=st.tuples(st.integers(1, 4), st.integers(1, 9)),
+       dtype=st.sampled_from([np.float32, np.float64]))
 def test_alternating_is_exact_for_sums_of_two_scaled_planes(a, b, seed, shape, dtype):
     numbers = np.random.default_rng(seed)
-    w = (a * numbers.choice([-1.0, 1.0], shape) + b * numbers.choice([-1.0, 1.0], shape)).astype(dtype)
+    w = (a * numbers.choice([-1.0, 1.0], shape) + b * numbers.choice([-1.0, 1.0], shape)).astype(
+        dtype)
     assert near(quantize("alternating", w).dense(), w, dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     "row",
-    [[2.0, 2.0, 2.0], [-2.0, -2.0, -2.0], [2.0, -2.0, 2.0], [0.0, 0.0, 0.0], [3e-20, -3e-20, 3e-20], [7.0]],
+    [[2.0, 2.0, 2.0], [-2.0, -2.0, -2.0], [2.0, -2.0, 2.0], [0.0, 0.0, 0.0], [3e-20, -3e-20, 3e-20],
+     [7.0]],
 )
 def test_alternating_coinciding_planes(row, dtype):
     w = np.array([row, [1.0, -2.0, 0.5][: len(row)]], dtype)
@@ -564,7 +575,8 @@ def test_alternating_scales_are_a_row_each():
     w = np.random.default_rng(0).normal(size=(3, 9))
     scaled = w * np.array([[1.0], [10.0], [0.1]])
     factor = torch.tensor([1.0, 10.0, 0.1], dtype=torch.float64)[:, None]
-    assert_close(quantize("alternating", scaled).dense(), quantize("alternating", w).dense() * factor, "formula")
+    assert_close(quantize("alternating", scaled).dense(),
+                 quantize("alternating", w).dense() * factor, "formula")
 
 
 # Batches, gradients, names.
@@ -574,9 +586,8 @@ def test_alternating_scales_are_a_row_each():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_four_gates_at_once_equal_four_calls(name, dtype):
     generator = torch.Generator().manual_seed(0)
-    w = torch.randn(4, 5, 7, generator=generator, dtype=dtype) * torch.tensor([0.1, 1.0, 5.0, 0.0], dtype=dtype).view(
-        4, 1, 1
-    )
+    w = torch.randn(4, 5, 7, generator=generator, dtype=dtype) * torch.tensor(
+        [0.1, 1.0, 5.0, 0.0], dtype=dtype).view(4, 1, 1)
     if name in STOCHASTIC:  # where the outcome is certain
         w[w.abs() < 1] = 1.0
     v = torch.rand(4, 5, 7, generator=generator, dtype=dtype)
@@ -588,7 +599,8 @@ def test_four_gates_at_once_equal_four_calls(name, dtype):
     for g in range(4):
         alone = QUANTIZERS[name](w[g], **extra[1 + g])
         assert torch.equal(together.codes[:, g], alone.codes)
-        assert_close(together.scales[:, g], alone.scales, "formula" if dtype == torch.float64 else "formula_float32")
+        assert_close(together.scales[:, g], alone.scales,
+                     "formula" if dtype == torch.float64 else "formula_float32")
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
@@ -611,34 +623,27 @@ def test_straight_through_gives_the_quantized_weight_no_gradient():
 
 
 def test_names():
-    assert list(QUANTIZERS) == [
-        "full_precision",
-        "binary_connect",
-        "bwn",
-        "lab",
-        "ter_connect",
-        "twn",
-        "lat",
-        "sbn",
-        "stn",
-        "alternating",
-    ]
+    assert list(QUANTIZERS) == ["full_precision", "binary_connect", "bwn", "lab", "ter_connect",
+                                "twn", "lat", "sbn", "stn", "alternating"]
     for name, function in QUANTIZERS.items():
         assert find_quantizer(name) is function
     assert find_quantizer("qlstm.quantizers:bwn") is QUANTIZERS["bwn"]
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("bnw", "bwn"), ("binaryconnect", "binary_connect"), ("tern_connect", "ter_connect")]
-)
+    ("name", "meant"),
+    [("bnw", "bwn"), ("binaryconnect", "binary_connect"), ("tern_connect", "ter_connect")])
 def test_unknown_name_is_an_error_with_a_suggestion(name, meant):
-    with pytest.raises(qlstm.ConfigError, match=f"unknown quantizer '{name}': did you mean '{meant}'") as error:
+    with pytest.raises(
+        qlstm.ConfigError, match=f"unknown quantizer '{name}': did you mean '{meant}'"
+    ) as error:
         find_quantizer(name)
     assert all(known in str(error.value) for known in QUANTIZERS)
     assert isinstance(error.value, ValueError)
 
 
-@pytest.mark.parametrize("name", ["no_such_module:f", "qlstm.quantizers:no_such_function", ":", "math:"])
+@pytest.mark.parametrize(
+    "name", ["no_such_module:f", "qlstm.quantizers:no_such_function", ":", "math:"])
 def test_name_that_cannot_be_imported(name):
     with pytest.raises(qlstm.ConfigError, match="cannot import"):
         find_quantizer(name)

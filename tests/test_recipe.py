@@ -1,7 +1,8 @@
 """The golden test: small networks of every kind, trained, give the numbers that were stored.
 
-After a change that means to give other numbers: append an entry to ``CHANGES`` of ``qlstm/study/recipe.py`` that names the runs
-it touches, then ``python tests/test_recipe.py`` stores the new ones. It refuses numbers that move without a new recipe.
+After a change that means to give other numbers: append an entry to ``CHANGES`` of
+``qlstm/study/recipe.py`` that names the runs it touches, then ``python tests/test_recipe.py``
+stores the new ones. It refuses numbers that move without a new recipe.
 """
 
 import contextlib
@@ -28,22 +29,27 @@ STORED = Path(__file__).with_name("golden.json")
 TEXT = dict(hidden_size=12, steps=10, batch_size=4, epochs=13, max_train=124)
 WORDS = dict(task="word_lm", hidden_size=12, steps=10, batch_size=4, epochs=6, max_train=204)
 IMAGES = dict(dataset="digits", hidden_size=8, batch_size=20, epochs=3, max_train=200)
-"""Three updates an epoch, so that the rate falls after the eleventh; five an epoch; ten an epoch."""
-VOCABULARY = ["the", "a", "of", "and", "net", "gate", "cell", "state", "weight", "norm", "loss", "grows", "falls"]
+"""Three updates an epoch, so that the rate falls after the eleventh; five an epoch; ten an
+epoch."""
+VOCABULARY = ["the", "a", "of", "and", "net", "gate", "cell", "state", "weight", "norm", "loss",
+              "grows", "falls"]
 CALM = dict(learning_rate=1.0, epochs=4)
-"""For words with batch normalization, which with the usual rate of 20 amplify the last bits of a sum to 2 % in 30 updates."""
+"""For words with batch normalization, which with the usual rate of 20 amplify the last bits of a
+sum to 2 % in 30 updates."""
 
 CASES = [
     *[(TEXT, dict(quantizer="binary_connect", normalizer=n))
       for n in ("none", "weight", "layer", "batch_shared", "batch_separate")],
-    *[(TEXT, dict(quantizer=q)) for q in ("full_precision", "bwn", "lab", "ter_connect", "twn", "lat", "alternating")],
+    *[(TEXT, dict(quantizer=q))
+      for q in ("full_precision", "bwn", "lab", "ter_connect", "twn", "lat", "alternating")],
     (TEXT, dict(normalizer="layer", decay="latent")),
     (TEXT, dict(biases=2)),
     (TEXT, dict(quantizer="lab", normalizer="weight", decay="latent", carry_state=False)),
     (TEXT, dict(quantizer="ter_connect", normalizer="batch_shared", num_layers=2)),
     (TEXT, dict(quantizer="twn", normalizer="layer", cell="gru")),
     *[(TEXT, dict(quantizer=q, normalizer="batch_separate", epochs=3)) for q in ("sbn", "stn")],
-    *[(WORDS, dict(quantizer=q)) for q in ("full_precision", "binary_connect", "lat", "alternating")],
+    *[(WORDS, dict(quantizer=q))
+      for q in ("full_precision", "binary_connect", "lat", "alternating")],
     (WORDS, dict(quantizer="binary_connect", normalizer="weight")),
     (WORDS, dict(quantizer="ter_connect", normalizer="layer", min_learning_rate=2.0)),
     (WORDS, dict(quantizer="lab", normalizer="batch_shared", num_layers=2)),
@@ -57,7 +63,7 @@ CASES = [
     (IMAGES, dict(quantizer="twn", normalizer="weight", permuted=True)),
     (IMAGES, dict(quantizer="lat", cell="gru")),
     *[(IMAGES, dict(quantizer=q, normalizer="batch_separate")) for q in ("sbn", "stn")],
-]  # fmt: skip
+]
 
 
 def name_of(case) -> str:
@@ -68,16 +74,13 @@ def machine() -> dict[str, str]:
     """What the last bits of a sum depend on."""
     processor = hashlib.sha256(cpu.processor().encode()).hexdigest()[:16]
     instructions = torch.backends.cpu.get_cpu_capability()
-    return {
-        "processor": processor,
-        "instructions": instructions,
-        "torch": torch.__version__,
-        "system": platform.system(),
-    }
+    return {"processor": processor, "instructions": instructions, "torch": torch.__version__,
+            "system": platform.system()}
 
 
 def configuration(case, folder: Path) -> ExperimentConfig:
-    """A case's settings; texts are one that is written into the folder, the same on every machine."""
+    """A case's settings; texts are one that is written into the folder, the same on every
+    machine."""
     sizes, settings = case
     if sizes is not IMAGES:
         state, chosen = 1, []
@@ -107,8 +110,11 @@ def exactly():
         torch.set_num_threads(threads)
 
 
-def losses(case, folder: Path, *, stop_after: int | None = None, backend: str = "naive") -> list[float]:
-    """Training and validation loss of each epoch and the test metric; broken off after an epoch and taken up again.
+def losses(
+    case, folder: Path, *, stop_after: int | None = None, backend: str = "naive"
+) -> list[float]:
+    """Training and validation loss of each epoch and the test metric; broken off after an epoch and
+    taken up again.
 
     Infinite where training diverged.
     """
@@ -122,7 +128,8 @@ def losses(case, folder: Path, *, stop_after: int | None = None, backend: str = 
         if stop_after is not None:
             with pytest.raises(Stopped):
                 run(config, folder / "run", device="cpu", backend=backend, report=report)
-        record = run(config, folder / "run", device="cpu", backend=backend, report=lambda line: None)
+        record = run(
+            config, folder / "run", device="cpu", backend=backend, report=lambda line: None)
     names = ("train_loss", "valid_loss")
     per_epoch = [line.get(name, math.inf) for line in record["epochs"][1:] for name in names]
     return [*per_epoch, math.inf if record["diverged"] else record["test_metric"]]
@@ -133,7 +140,8 @@ def moved(name: str, found: list[float], stored: dict, *, exact: bool) -> str:
     expected = stored["cases"][name]["losses"]
     tolerance = 0.0 if exact else TOLERANCES["golden"]["rtol"]
     pairs = enumerate(itertools.zip_longest(found, expected))
-    wrong = [(k, a, b) for k, (a, b) in pairs if None in (a, b) or not abs(a - b) <= tolerance * abs(b)]
+    wrong = [
+        (k, a, b) for k, (a, b) in pairs if None in (a, b) or not abs(a - b) <= tolerance * abs(b)]
     if not wrong:
         return ""
     k, a, b = wrong[0]
@@ -160,27 +168,27 @@ def test_training_gives_the_stored_numbers(case, tmp_path, stored):
 def test_the_stored_numbers_are_of_todays_recipes(tmp_path, stored):
     for case in CASES:
         now = recipe(configuration(case, tmp_path).as_dict())
-        assert stored["cases"][name_of(case)]["recipe"] == now, "python tests/test_recipe.py stores the numbers anew"
+        assert stored["cases"][name_of(case)]["recipe"] == now, (
+            "python tests/test_recipe.py stores the numbers anew")
     assert len(stored["cases"]) == len(CASES)
 
 
 MUTATIONS = {
     "the gradient is not clipped": ("if clip_norm:", "if False:"),
-    "Adam's second moment stays unknown": ("model.rnn.set_second_moment(", "(lambda moments: None)("),
+    "Adam's second moment stays unknown": ("model.rnn.set_second_moment(",
+                                           "(lambda moments: None)("),
     "the state is not carried": ("if carry_state and state", "if not carry_state and state"),
     "the last sample is left out": (
         "F.cross_entropy(logits.flatten(0, -2), targets.flatten())",
-        "F.cross_entropy(logits[..., :-1, :].flatten(0, -2), targets[..., :-1].flatten())",
-    ),
+        "F.cross_entropy(logits[..., :-1, :].flatten(0, -2), targets[..., :-1].flatten())"),
 }
-SHOWING = [
-    (WORDS, dict(quantizer="binary_connect", normalizer="weight")),
-    (TEXT, dict(quantizer="lab")),
-]
+SHOWING = [(WORDS, dict(quantizer="binary_connect", normalizer="weight")),
+           (TEXT, dict(quantizer="lab"))]
 
 
 def changed(monkeypatch, *replacements, before=""):
-    """Put ``qlstm.study.training.update`` in the place of itself, its source changed, as of another file."""
+    """Put ``qlstm.study.training.update`` in the place of itself, its source changed, as of another
+    file."""
     source = inspect.getsource(training.update)
     for old, new in replacements:
         assert old in source
@@ -216,8 +224,10 @@ def test_recipes_have_rising_numbers_and_a_reason():
 
 
 def store() -> str:
-    """Store the numbers of all cases. Returns what is wrong: numbers that move although their recipe does not."""
-    before = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {"cases": {}, "machine": {}}
+    """Store the numbers of all cases. Returns what is wrong: numbers that move although their
+    recipe does not."""
+    before = (json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists()
+              else {"cases": {}, "machine": {}})
     cases, wrong = {}, []
     for case in CASES:
         name = name_of(case)
@@ -229,8 +239,10 @@ def store() -> str:
             wrong += [message] if message else []
         cases[name] = {"recipe": number, "losses": found}
     if not wrong:
-        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items())
-        STORED.write_text(f'{{"machine": {json.dumps(machine())}, "cases": {{\n{lines}\n}}}}\n', encoding="utf-8")
+        lines = ",\n".join(
+            f"  {json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items())
+        STORED.write_text(
+            f'{{"machine": {json.dumps(machine())}, "cases": {{\n{lines}\n}}}}\n', encoding="utf-8")
     return "\n".join(wrong)
 
 

@@ -1,4 +1,5 @@
-"""Every fast recurrence against the naive one: outputs, states, all gradients, running statistics."""
+"""Every fast recurrence against the naive one: outputs, states, all gradients, running
+statistics."""
 
 import copy
 import subprocess
@@ -12,21 +13,23 @@ from qlstm import ConfigError, QuantLSTM
 from qlstm.normalizers import NORMALIZERS, BatchNorm
 from qlstm.recurrence import cpu
 
-ROWS = [(q, n) for q in ("full_precision", "binary_connect", "ter_connect", "alternating") for n in NORMALIZERS]
+ROWS = [(q, n) for q in ("full_precision", "binary_connect", "ter_connect", "alternating")
+        for n in NORMALIZERS]
 ROWS += [(q, "batch_separate") for q in ("sbn", "stn")]
-SHAPES = {"short": (7, 5, 3, 37), "odd": (13, 3, 4, 9), "two samples": (2, 2, 2, 33), "one step": (1, 4, 1, 1)}
+SHAPES = {"short": (7, 5, 3, 37), "odd": (13, 3, 4, 9), "two samples": (2, 2, 2, 33),
+          "one step": (1, 4, 1, 1)}
 """T, N, D, d."""
 
 needs_compiler = pytest.mark.skipif(isinstance(cpu.library(), str), reason=str(cpu.library()))
 
 
 def pair(quantizer, normalizer, shape, dtype=torch.float64, layers=1, **settings):
-    """The same layer on both backends, its parameters far from their initial values; input and states."""
+    """The same layer on both backends, its parameters far from their initial values; input and
+    states."""
     t, n, d_in, d = shape
     torch.manual_seed(1)
-    naive = QuantLSTM(
-        d_in, d, layers, quantizer=quantizer, normalizer=normalizer, max_steps=5, backend="naive", **settings
-    )
+    naive = QuantLSTM(d_in, d, layers, quantizer=quantizer, normalizer=normalizer, max_steps=5,
+                      backend="naive", **settings)
     with torch.no_grad():
         for name, parameter in naive.named_parameters():
             if "gain" in name or "shift" in name:
@@ -44,7 +47,8 @@ def pair(quantizer, normalizer, shape, dtype=torch.float64, layers=1, **settings
 
 
 def evaluate(layer, x, state):
-    """All outputs and gradients by name, for random cotangents of output and last state; running statistics after it."""
+    """All outputs and gradients by name, for random cotangents of output and last state; running
+    statistics after it."""
     x, state = x.clone().requires_grad_(), tuple(s.clone().requires_grad_() for s in state)
     torch.manual_seed(2)  # stochastic quantizers
     output, (h, c) = layer(x, state)
@@ -52,7 +56,8 @@ def evaluate(layer, x, state):
     loss = sum((value * torch.randn_like(value)).sum() for value in (output, h, c))
     names = ["x", "h_0", "c_0", *(name for name, _ in layer.named_parameters())]
     gradients = torch.autograd.grad(loss, [x, *state, *layer.parameters()])
-    found = {"output": output, "h": h, "c": c} | {f"gradient of {k}": g for k, g in zip(names, gradients, strict=True)}
+    found = {"output": output, "h": h, "c": c} | {
+        f"gradient of {k}": g for k, g in zip(names, gradients, strict=True)}
     return found | {name: value for name, value in layer.state_dict().items() if "running" in name}
 
 
@@ -159,7 +164,9 @@ def test_unknown_things_go_to_naive():
     layer(torch.zeros(2, 2, 3))
     assert layer.backend_used == "naive"
     layer.backend = "cpu"
-    with pytest.raises(ConfigError, match="backend 'cpu' cannot run this: it knows the study's normalizers only"):
+    with pytest.raises(
+        ConfigError, match="backend 'cpu' cannot run this: it knows the study's normalizers only"
+    ):
         layer(torch.zeros(2, 2, 3))
 
 

@@ -46,16 +46,8 @@ def paper_release(quantizer, normalizer):
 
 
 def stochastic_release(quantizer, noisy, every_step):
-    return Recipe(
-        quantizer,
-        "batch_separate",
-        quantized=("x", "h"),
-        noisy=noisy,
-        momentum=0.05,
-        unbiased=False,
-        clip=None,
-        every_step=every_step,
-    )
+    return Recipe(quantizer, "batch_separate", quantized=("x", "h"), noisy=noisy, momentum=0.05,
+                  unbiased=False, clip=None, every_step=every_step)
 
 
 def amplitude(inputs, units):
@@ -173,10 +165,7 @@ class Port:
         if self.recipe.unbiased:
             variance = variance * samples / (samples - 1)
         m = self.recipe.momentum
-        self.running[key] = (
-            (1 - m) * old_mean + m * mean,
-            (1 - m) * old_variance + m * variance,
-        )
+        self.running[key] = ((1 - m) * old_mean + m * mean, (1 - m) * old_variance + m * variance)
 
     def initial_state(self, samples):
         states = []
@@ -263,13 +252,8 @@ def quartering_rate(epoch, epochs):
 
 def values_of(model):
     """The parameters of qlstm's model by the names of :class:`Port`."""
-    names = {
-        "rnn.weight_ih_l0": "w_x",
-        "rnn.weight_hh_l0": "w_h",
-        "rnn.bias_l0": "b",
-        "decoder.weight": "decoder_weight",
-        "decoder.bias": "decoder_bias",
-    }
+    names = {"rnn.weight_ih_l0": "w_x", "rnn.weight_hh_l0": "w_h", "rnn.bias_l0": "b",
+             "decoder.weight": "decoder_weight", "decoder.bias": "decoder_bias"}
     for side, which in (("ih", "x"), ("hh", "h"), ("c", "c")):
         for kind in ("gain", "shift"):
             names[f"rnn.norm_{side}_l0.{kind}"] = f"{kind}_{which}"
@@ -304,21 +288,16 @@ def assert_same_training(config, recipe, rate, minibatch):
         expected = port.update(numbers, targets, rate(epoch, config.epochs))
         torch.manual_seed(seed)
         clip_norm, carry_state = config.clip_norm, config.carry_state
-        loss, state = training.update(model, optimizer, inputs, targets, state, clip_norm, carry_state)
+        loss, state = training.update(
+            model, optimizer, inputs, targets, state, clip_norm, carry_state)
         assert_close(loss.item(), expected, "float64_trained")
         return loss, state
 
     def minibatches(split):
         return [minibatch() for _ in range(2)]
 
-    run = types.SimpleNamespace(
-        config=config,
-        model=model,
-        optimizer=optimizer,
-        device=torch.device("cpu"),
-        step=step,
-        _minibatches=minibatches,
-    )
+    run = types.SimpleNamespace(config=config, model=model, optimizer=optimizer,
+                                device=torch.device("cpu"), step=step, _minibatches=minibatches)
     for epoch in range(1, config.epochs + 1):
         if recipe.quantizer in STOCHASTIC:
             port.reset_adam()
@@ -363,26 +342,12 @@ def configure(task, quantizer, normalizer, **settings):
 
 @pytest.mark.parametrize(
     ("quantizer", "normalizer"),
-    [
-        ("full_precision", "none"),
-        ("full_precision", "weight"),
-        ("full_precision", "batch_shared"),
-        ("binary_connect", "none"),
-        ("binary_connect", "weight"),
-        ("binary_connect", "layer"),
-        ("binary_connect", "batch_separate"),
-        ("bwn", "none"),
-        ("lab", "none"),
-        ("lab", "weight"),
-        ("lab", "layer"),
-        ("lab", "batch_separate"),
-        ("ter_connect", "none"),
-        ("ter_connect", "layer"),
-        ("ter_connect", "batch_shared"),
-        ("twn", "none"),
-        ("twn", "weight"),
-        ("twn", "batch_separate"),
-    ],
+    [("full_precision", "none"), ("full_precision", "weight"), ("full_precision", "batch_shared"),
+     ("binary_connect", "none"), ("binary_connect", "weight"), ("binary_connect", "layer"),
+     ("binary_connect", "batch_separate"), ("bwn", "none"), ("lab", "none"), ("lab", "weight"),
+     ("lab", "layer"), ("lab", "batch_separate"), ("ter_connect", "none"), ("ter_connect", "layer"),
+     ("ter_connect", "batch_shared"), ("twn", "none"), ("twn", "weight"),
+     ("twn", "batch_separate")],
 )
 def test_sequential_mnist_of_the_papers_release(quantizer, normalizer):
     config = configure("sequential_image", quantizer, normalizer)
@@ -525,10 +490,8 @@ def untrained(quantizer, inputs, targets):
     hidden = port.hidden_states(inputs)
     trace = []
     logits, _ = model(inputs, trace=trace)
-    return (
-        (cross_entropy(port.decode(hidden[-1]), targets), hidden),
-        (cross_entropy(logits, targets), [h for h, _ in trace[0]]),
-    )
+    return ((cross_entropy(port.decode(hidden[-1]), targets), hidden),
+            (cross_entropy(logits, targets), [h for h, _ in trace[0]]))
 
 
 def positive_zero(w):

@@ -17,13 +17,11 @@ from qlstm.study.grid import STAND_INS, STATISTICS_EXPERIMENT
 
 @pytest.mark.parametrize(
     ("metric", "value", "baseline", "answer"),
-    [
-        ("bpc", 2.4, 2.0, False), ("bpc", 2.401, 2.0, True), ("ppl", 120.0, 100.0, False), ("ppl", 120.1, 100.0, True),
-        ("accuracy", 88.0, 98.0, False), ("accuracy", 87.9, 98.0, True), ("accuracy", 99.0, 50.0, False),
-        ("bpc", None, 2.0, True), ("bpc", math.nan, 2.0, True), ("bpc", math.nan, None, True),
-        ("bpc", 9.0, None, None), ("bpc", 9.0, math.nan, None),
-    ],
-)  # fmt: skip
+    [("bpc", 2.4, 2.0, False), ("bpc", 2.401, 2.0, True), ("ppl", 120.0, 100.0, False),
+     ("ppl", 120.1, 100.0, True), ("accuracy", 88.0, 98.0, False), ("accuracy", 87.9, 98.0, True),
+     ("accuracy", 99.0, 50.0, False), ("bpc", None, 2.0, True), ("bpc", math.nan, 2.0, True),
+     ("bpc", math.nan, None, True), ("bpc", 9.0, None, None), ("bpc", 9.0, math.nan, None)],
+)
 def test_what_fails(metric, value, baseline, answer):
     assert verdicts.fails(metric, value, baseline) is answer
 
@@ -67,16 +65,10 @@ def test_the_margin(metric, paper, ours, half_width, answer):
 
 @pytest.mark.parametrize(
     ("metric", "paper", "ours", "side"),
-    [
-        ("bpc", 1.74, 1.77, "within"),
-        ("bpc", 1.74, 1.7701, "outside"),
-        ("bpc", 1.74, 1.71, "within"),
-        ("bpc", 1.74, 1.7099, "outside"),
-        ("ppl", 50.0, 51.0, "within"),
-        ("ppl", 50.0, 51.01, "outside"),
-        ("accuracy", 98.0, 98.5, "within"),
-        ("accuracy", 98.0, 97.49, "outside"),
-    ],
+    [("bpc", 1.74, 1.77, "within"), ("bpc", 1.74, 1.7701, "outside"), ("bpc", 1.74, 1.71, "within"),
+     ("bpc", 1.74, 1.7099, "outside"), ("ppl", 50.0, 51.0, "within"),
+     ("ppl", 50.0, 51.01, "outside"), ("accuracy", 98.0, 98.5, "within"),
+     ("accuracy", 98.0, 97.49, "outside")],
 )
 @pytest.mark.parametrize("half_width", [0.0, 5.0, math.nan])
 def test_one_seed_neither_agrees_nor_is_worse(metric, paper, ours, side, half_width):
@@ -100,15 +92,8 @@ def judged_at(metric, paper, shift, width, seeds=3):
     """The verdict ``shift`` margins from the printed number, with a half-width of ``width``."""
     margin = margin_of(metric, paper)
     ours = paper + shift * margin
-    return verdicts.verdict(
-        metric,
-        paper,
-        ours,
-        paper_baseline=paper,
-        our_baseline=paper,
-        half_width=width * margin,
-        seeds=seeds,
-    )
+    return verdicts.verdict(metric, paper, ours, paper_baseline=paper, our_baseline=paper,
+                            half_width=width * margin, seeds=seeds)
 
 
 @examples
@@ -196,8 +181,8 @@ def of(quantizer, normalizer="none", test=2.0, *, task=CHAR, variant="", setting
     def build(profile):
         sizes = VARIANTS[variant][profile] if variant else {}
         dataset = PAPERS[task] if profile == "paper" else STAND_INS[task]
-        config = ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer, normalizer=normalizer,
-                                  **sizes, **settings or {})  # fmt: skip
+        config = ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer,
+                                  normalizer=normalizer, **sizes, **settings or {})
         return made_up(config, test, **content)
 
     return build
@@ -205,12 +190,15 @@ def of(quantizer, normalizer="none", test=2.0, *, task=CHAR, variant="", setting
 
 def lm(task=CHAR, settings=None, **tests):
     """Language models by name (``full``, ``bc_layer``) and test metric; None: diverged."""
-    short = {"full": "full_precision", "bc": "binary_connect", "tc": "ter_connect", "bwn": "bwn", "lab": "lab"}
+    short = {"full": "full_precision", "bc": "binary_connect", "tc": "ter_connect", "bwn": "bwn",
+             "lab": "lab"}
     runs = []
     for name, test in tests.items():
         quantizer, _, normalizer = name.partition("_")
-        runs.append(of(short[quantizer], normalizer or "none", test or 0.0, task=task, settings=settings,
-                       variant="small" if task == WORD else "", diverged=test is None))  # fmt: skip
+        runs.append(
+            of(short[quantizer], normalizer or "none", test or 0.0, task=task, settings=settings,
+               variant="small" if task == WORD else "", diverged=test is None)
+        )
     return runs
 
 
@@ -219,7 +207,8 @@ def grown(quantizer, rate, normalizer="none", **more):
 
 
 def images(shared, separate):
-    """The statistics experiment: accuracies of shared and separate statistics by initial gain and noise."""
+    """The statistics experiment: accuracies of shared and separate statistics by initial gain and
+    noise."""
     runs = []
     for panel in STATISTICS_EXPERIMENT:
         for _, normalizer in panel.rows:
@@ -237,40 +226,47 @@ BC, TC = "binary_connect", "ter_connect"
 CASES = {
     "bc_fails": (lm(full=2.0, bc=4.0), lm(full=2.0, bc=2.4)),
     "tc_fails": (lm(WORD, full=100.0, tc=121.0), lm(WORD, full=100.0, tc=113.0)),
-    "bc_trains": (lm(full=2.0, bc=4.0, bc_weight=2.1, bc_layer=2.0), lm(full=2.0, bc=4.0, bc_weight=2.1, bc_layer=2.5)),
+    "bc_trains": (lm(full=2.0, bc=4.0, bc_weight=2.1, bc_layer=2.0),
+                  lm(full=2.0, bc=4.0, bc_weight=2.1, bc_layer=2.5)),
     "tc_trains": (lm(full=2.0, tc=2.3, tc_layer=2.1), lm(full=2.0, tc=2.05, tc_layer=2.1)),
     "bc_close": (lm(full=2.0, bc_layer=2.09), lm(full=2.0, bc_layer=2.11)),
     "tc_close": (lm(WORD, full=100.0, tc_weight=80.0), lm(WORD, full=100.0, tc_weight=106.0)),
     "bc_close_normalized": (lm(full_layer=2.0, bc_layer=2.09), lm(full_layer=2.0, bc_layer=2.11)),
     "scale_helps": (lm(bc=4.0, bwn=2.0, lab=2.0), lm(bc=4.0, bwn=2.0, lab=4.1)),
     "alpha": ([of("bwn", alpha=0.99)], [of("lab", "layer", alpha=1.0)]),
-    "separate": (lm(bc_batch_shared=2.0, bc_batch_separate=1.98), lm(bc_batch_shared=2.0, bc_batch_separate=1.96)),
+    "separate": (lm(bc_batch_shared=2.0, bc_batch_separate=1.98),
+                 lm(bc_batch_shared=2.0, bc_batch_separate=1.96)),
     "raises_lambda": ([of(BC, lambdas=(1.0, 1.1))], [of(TC, lambdas=(1.1, 1.0))]),
     "lower_bounds": ([of(BC, norms=(1.0, 4.0), bound=4.0)], [of(TC, norms=(1.0, 3.9), bound=4.0)]),
     "binary_explodes": (grown(BC, 1.11), grown(BC, 1.09)),
     "ternary_explodes": (grown(TC, 1.11), grown(TC, 1.09)),
-    "binary_small": (grown(BC, 1.11, task=WORD, variant="small"), grown(BC, 1.09, task=WORD, variant="small")),
-    "binary_large": (grown(BC, 1.11, task=WORD, variant="large"), grown(BC, 1.09, task=WORD, variant="large")),
-    "ternary_small": (grown(TC, 1.09, task=WORD, variant="small"), grown(TC, 1.11, task=WORD, variant="small")),
-    "ternary_large": (grown(TC, 1.11, task=WORD, variant="large"), grown(TC, 1.09, task=WORD, variant="large")),
+    "binary_small": (grown(BC, 1.11, task=WORD, variant="small"),
+                     grown(BC, 1.09, task=WORD, variant="small")),
+    "binary_large": (grown(BC, 1.11, task=WORD, variant="large"),
+                     grown(BC, 1.09, task=WORD, variant="large")),
+    "ternary_small": (grown(TC, 1.09, task=WORD, variant="small"),
+                      grown(TC, 1.11, task=WORD, variant="small")),
+    "ternary_large": (grown(TC, 1.11, task=WORD, variant="large"),
+                      grown(TC, 1.09, task=WORD, variant="large")),
     "slower": (grown(BC, 1.3) + grown(TC, 1.2), grown(BC, 1.2) + grown(TC, 1.3)),
-    "full_stable": (grown("full_precision", 1.09), grown("full_precision", 1.11, task=WORD, variant="large")),
-    "bc_stable": (grown(BC, 1.0, "layer") + grown(BC, 1.09, "weight"), grown(BC, 1.0, "layer") + grown(BC, 1.11, "weight")),
+    "full_stable": (grown("full_precision", 1.09),
+                    grown("full_precision", 1.11, task=WORD, variant="large")),
+    "bc_stable": (grown(BC, 1.0, "layer") + grown(BC, 1.09, "weight"),
+                  grown(BC, 1.0, "layer") + grown(BC, 1.11, "weight")),
     "tc_stable": (grown(TC, 1.09, "batch_shared"), grown(TC, 1.11, "batch_shared")),
     "gains": ([of(BC, "layer", gains=(1.0, 1.5, 1.2))], [of(BC, "weight", gains=(1.0, 1.6, 1.2))]),
     "propositions": ([of(BC, ratio=1.0)], [of(BC, "layer", ratio=1.01)]),
     "necessary": ([of(BC, rate=1.2, lambdas=(0.5, 1.1))], [of(BC, rate=1.2, lambdas=(1.5, 0.9))]),
     "shared_fails": (
-        [of(BC, "batch_shared", 20.0, task=IMAGE), of(BC, "layer", 90.0, task=IMAGE), of(BC, "batch_separate", 15.0, task=IMAGE)],
+        [of(BC, "batch_shared", 20.0, task=IMAGE), of(BC, "layer", 90.0, task=IMAGE),
+         of(BC, "batch_separate", 15.0, task=IMAGE)],
         [of(BC, "batch_shared", 80.1, task=IMAGE), of(BC, "layer", 90.0, task=IMAGE)],
     ),
     "because_shared": (images(LOW, HIGH), images(LOW | {(0.1, 0.0): 85.0}, HIGH)),
     "gru_explodes": (grown(BC, 1.2, settings=GRU), grown(BC, 1.0, settings=GRU)),
-    "gru_trains": (
-        lm(settings=GRU, full=2.0, bc=4.0, bc_layer=2.1),
-        lm(settings=GRU, full=2.0, bc=4.0, bc_layer=3.9),
-    ),
-}  # fmt: skip
+    "gru_trains": (lm(settings=GRU, full=2.0, bc=4.0, bc_layer=2.1),
+                   lm(settings=GRU, full=2.0, bc=4.0, bc_layer=3.9)),
+}
 BY_FORMULA = ["sizes", "fraction"]
 CLAIM = {claim.name: claim for claim in CLAIMS}
 
@@ -297,8 +293,7 @@ def judged_in(name):
 
 def test_every_claim_has_its_cases():
     assert [claim.name for claim in CLAIMS if claim.name not in BY_FORMULA] == [
-        claim.name for claim in CLAIMS if claim.name in CASES
-    ]
+        claim.name for claim in CLAIMS if claim.name in CASES]
     assert len(CLAIM) == len(CLAIMS) == len(CASES) + len(BY_FORMULA)
 
 
@@ -328,7 +323,9 @@ def test_a_claim_can_be_untested(name):
             assert "(against)" not in found["evidence"]
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("gru")])  # the paper has no GRU
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if not name.startswith("gru")]
+)  # the paper has no GRU
 def test_where_the_papers_scale_says_something_the_reduced_runs_are_not_asked(name):
     holds, fails = CASES[name]
     for profile in ("quick", "paper"):
@@ -363,9 +360,11 @@ def test_no_records_at_all():
 
 
 def test_records_that_no_claim_speaks_of():
-    own = made_up(ExperimentConfig(quantizer="qlstm.quantizers:bwn", normalizer="layer"), packed=None)
+    own = made_up(
+        ExperimentConfig(quantizer="qlstm.quantizers:bwn", normalizer="layer"), packed=None)
     own["traces"]["propositions"] = dict.fromkeys(own["traces"]["propositions"])
-    diverged = made_up(ExperimentConfig(quantizer="binary_connect", normalizer="weight"), diverged=True)
+    diverged = made_up(
+        ExperimentConfig(quantizer="binary_connect", normalizer="weight"), diverged=True)
     told = card([own, diverged], "quick")["verdict"]
     assert told["bc_fails"] == UNTESTED
 
@@ -383,7 +382,8 @@ def test_sizes_hold_and_a_wrong_print_would_show(monkeypatch):
 
 def test_the_fraction_of_the_size_can_fail(monkeypatch):
     assert judged("fraction", [], "smoke")["verdict"] == HOLDS
-    monkeypatch.setattr(scorecard, "size_kb", lambda config, **_: {"full_precision": 100.0}.get(config.quantizer, 5.1))
+    monkeypatch.setattr(scorecard, "size_kb",
+                        lambda config, **_: {"full_precision": 100.0}.get(config.quantizer, 5.1))
     assert judged("fraction", [], "smoke")["verdict"] == FALSE
 
 
@@ -410,7 +410,8 @@ def test_shared_statistics_that_diverge_have_failed():
     good = of(BC, "layer", 90.0, task=IMAGE)
     assert verdict_of("shared_fails", [shared, good], "paper") == HOLDS
     assert (
-        verdict_of("shared_fails", [shared, good, of(BC, "batch_separate", task=IMAGE, diverged=True)], "paper")
+        verdict_of("shared_fails",
+                   [shared, good, of(BC, "batch_separate", task=IMAGE, diverged=True)], "paper")
         == HOLDS
     )
 
@@ -419,15 +420,20 @@ def test_without_its_baseline_a_claim_is_not_judged():
     assert verdict_of("bc_fails", lm(bc=4.0)) == UNTESTED
     assert verdict_of("bc_trains", lm(full=2.0, bc_layer=2.1)) == UNTESTED
     assert verdict_of("bc_close_normalized", lm(full=2.0, bc_layer=2.1), "paper") == UNTESTED
-    assert verdict_of("because_shared", images(LOW, HIGH)[:2], "paper") == UNTESTED  # a single pair varies nothing
+    assert (
+        verdict_of("because_shared", images(LOW, HIGH)[:2], "paper") == UNTESTED
+    )  # a single pair varies nothing
     assert verdict_of("gru_trains", lm(full=2.0, bc=4.0, bc_layer=2.1)) == UNTESTED
 
 
 def test_grus_images_and_experiments_are_no_evidence_on_the_lstm():
-    gru = [*lm(settings=GRU, full=2.0, bc=2.1, bc_layer=3.9), *grown(BC, 1.0, settings=GRU | {"seed": 1})]
-    pixels = [of(q, n, 90.0, task=IMAGE, rate=1.3) for q, n in (("full_precision", "none"), (BC, "none"), (TC, "none"))]
+    gru = [*lm(settings=GRU, full=2.0, bc=2.1, bc_layer=3.9),
+           *grown(BC, 1.0, settings=GRU | {"seed": 1})]
+    pixels = [of(q, n, 90.0, task=IMAGE, rate=1.3)
+              for q, n in (("full_precision", "none"), (BC, "none"), (TC, "none"))]
     told = card(at("quick", gru, pixels), "quick")["verdict"]
-    names = ["bc_fails", "bc_trains", "bc_close", "binary_explodes", "slower", "full_stable", "bc_stable"]
+    names = ["bc_fails", "bc_trains", "bc_close", "binary_explodes", "slower", "full_stable",
+             "bc_stable"]
     assert told[names].tolist() == [UNTESTED] * len(names)
 
 
@@ -438,7 +444,8 @@ def test_a_grus_lambda_is_no_evidence_on_the_lstms():
 def test_statistics_of_different_settings_are_not_compared():
     """A reduced run must not take the place of one at the paper's scale, nor stand beside it."""
     few = {"hidden_size": 50}
-    runs = [of(BC, "batch_shared", 20.0, task=IMAGE), of(BC, "layer", 90.0, task=IMAGE, settings=few)]
+    runs = [of(BC, "batch_shared", 20.0, task=IMAGE),
+            of(BC, "layer", 90.0, task=IMAGE, settings=few)]
     assert verdict_of("shared_fails", runs, "paper") == UNTESTED
     both = [*CASES["shared_fails"][0], of(BC, "batch_shared", 89.0, task=IMAGE, settings=few)]
     assert verdict_of("shared_fails", both, "paper") == HOLDS
@@ -449,5 +456,9 @@ def test_growth_is_judged_by_its_worst_moment_and_by_the_networks_size():
     run = of(BC, growing={"epoch 1": 1.2})
     assert verdict_of("binary_explodes", [run]) == HOLDS
     short = {"epochs": 3}  # the paper's network, hardly trained, is enough for its gradients
-    assert verdict_of("ternary_small", grown(TC, 1.0, task=WORD, variant="small", settings=short), "paper") == HOLDS
+    assert (
+        verdict_of(
+            "ternary_small", grown(TC, 1.0, task=WORD, variant="small", settings=short), "paper")
+        == HOLDS
+    )
     assert verdict_of("bc_close", lm(settings=short, full=2.0, bc_layer=2.0), "paper") == UNTESTED

@@ -19,19 +19,12 @@ from qlstm.study import records
 PIXEL = base64.b64encode(
     bytes.fromhex(
         "89504e470d0a1a0a0000000d494844520000000100000001080600000"
-        "01f15c4890000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082"
-    )
+        "01f15c4890000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082")
 ).decode()
 
 
-LOADS = {
-    ("img", "src"),
-    ("script", "src"),
-    ("link", "href"),
-    ("iframe", "src"),
-    ("source", "src"),
-    ("object", "data"),
-}
+LOADS = {("img", "src"), ("script", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"),
+         ("object", "data")}
 
 
 class Page(HTMLParser):
@@ -39,7 +32,8 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.loads, self.links, self.ids, self.pictures, self.levels, self.scripts = [], [], [], [], [], 0
+        self.loads, self.links, self.ids, self.pictures, self.levels, self.scripts = (
+            [], [], [], [], [], 0)
         self.styles = "".join(re.findall(r"<style.*?</style>", text, re.S))
         self.feed(text)
 
@@ -55,17 +49,21 @@ class Page(HTMLParser):
 
 def faults(folder):
     """Everything that is wrong with the pages below a folder, a line each."""
-    found = {path: Page(path.read_text()) for path in sorted(folder.rglob("*.html")) if path.parent.name != "tables"}
+    found = {path: Page(path.read_text()) for path in sorted(folder.rglob("*.html"))
+             if path.parent.name != "tables"}
     for path, page in found.items():
         name = path.relative_to(folder)
-        yield from (f"{name} loads {load}" for load in page.loads if not load.startswith("data:") and "//" in load)
-        yield from (f"{name} loads {load}" for load in re.findall(r"@import[^;]*|url\([^)]*\)", page.styles))
+        yield from (f"{name} loads {load}" for load in page.loads
+                    if not load.startswith("data:") and "//" in load)
+        yield from (
+            f"{name} loads {load}" for load in re.findall(r"@import[^;]*|url\([^)]*\)", page.styles)
+        )
         yield from [f"{name} has a script"] * bool(page.scripts)
         yield from [f"{name} has a picture without a description"] * (
-            not all((picture.get("alt") or "").strip() for picture in page.pictures)
-        )
+            not all((picture.get("alt") or "").strip() for picture in page.pictures))
         yield from (f"{name} has two of id {i}" for i in set(page.ids) if page.ids.count(i) > 1)
-        yield from [f"{name} has {page.levels.count(1)} headings of level 1"] * (page.levels.count(1) != 1)
+        yield from [f"{name} has {page.levels.count(1)} headings of level 1"] * (
+            page.levels.count(1) != 1)
         for target in [*page.links, *(load for load in page.loads if not load.startswith("data:"))]:
             if re.match(r"https?:|mailto:", target):
                 continue
@@ -85,7 +83,8 @@ def cell(source="", *outputs, **metadata):
 
 def write_notebook(path, *cells, **metadata):
     text = nbformat.v4.new_markdown_cell
-    notebook = nbformat.v4.new_notebook(cells=[text(c) if isinstance(c, str) else c for c in cells], metadata=metadata)
+    notebook = nbformat.v4.new_notebook(
+        cells=[text(c) if isinstance(c, str) else c for c in cells], metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     return path
@@ -109,7 +108,8 @@ def built(tmp_path_factory):
         (folder / "tables").mkdir(exist_ok=True)
         (folder / "tables" / f"table_2.{kind}").write_text("<table><tr><td>1</td></tr></table>")
     for name in ("table_2", "figure_01"):
-        write_notebook(folder / "notebooks" / "report" / f"{name}.ipynb", f"# The {name}", cell("1"))
+        write_notebook(
+            folder / "notebooks" / "report" / f"{name}.ipynb", f"# The {name}", cell("1"))
     assert site.Site(results / "site", ROOT, results, ["smoke"]).build() > 30
     return results / "site"
 
@@ -122,7 +122,8 @@ def test_the_site_has_every_lesson_module_and_result(built):
     home = Page((built / "index.html").read_text())
     for lesson in (ROOT / "notebooks" / "learn").glob("*.ipynb"):
         assert f"notebooks/learn/{lesson.stem}.html" in home.links
-    assert {"smoke/index.html", "smoke/notebooks/report/table_2.html", "api/index.html"} <= set(home.links)
+    assert {"smoke/index.html", "smoke/notebooks/report/table_2.html", "api/index.html"} <= set(
+        home.links)
     reference = Page((built / "api" / "index.html").read_text())
     for path in (ROOT / "qlstm").rglob("[a-z]*.py"):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -137,7 +138,8 @@ def test_formulas_of_lessons_and_reference_are_typeset(built):
     for path in built.rglob("*.html"):
         text = path.read_text()
         assert 'class="formula-error"' not in text, path
-        prose = re.sub(r"<pre.*?</pre>|<code.*?</code>|<style.*?</style>|src=\"data:[^\"]*\"", "", text, flags=re.S)
+        prose = re.sub(r"<pre.*?</pre>|<code.*?</code>|<style.*?</style>|src=\"data:[^\"]*\"", "",
+                       text, flags=re.S)
         assert not re.search(r"\$[^$<]*\\[a-z]+[^$<]*\$", prose), path
     assert (built / "notebooks" / "learn" / "01_quantizers.html").read_text().count("<math") > 20
 
@@ -148,25 +150,22 @@ def test_faults_are_found(tmp_path):
         '<style>@import "x";</style><a href="b.html">b</a><a href="#y">y</a><a href="https://example.org">read</a>'
     )
     assert sorted(line.partition("a.html")[2] for line in faults(tmp_path)) == [
-        " has 2 headings of level 1",
-        " has a picture without a description",
-        " has a script",
-        " has two of id x",
-        ' loads @import "x"',
-        " loads https://cdn.example/x.js",
-        ": #y has no such anchor",
-        ": b.html is not there",
-        ": no.png is not there",
-    ]
+        " has 2 headings of level 1", " has a picture without a description", " has a script",
+        " has two of id x", ' loads @import "x"', " loads https://cdn.example/x.js",
+        ": #y has no such anchor", ": b.html is not there", ": no.png is not there"]
 
 
 def test_a_notebook_as_a_page(tmp_path):
     state = {
-        "box": {"model_name": "VBoxModel", "state": {"children": ["IPY_MODEL_slider", "IPY_MODEL_out"]}},
+        "box": {"model_name": "VBoxModel",
+                "state": {"children": ["IPY_MODEL_slider", "IPY_MODEL_out"]}},
         "slider": {"model_name": "IntSliderModel", "state": {"description": "bits", "value": 2}},
         "out": {
             "model_name": "OutputModel",
-            "state": {"outputs": [{"output_type": "stream", "name": "stdout", "text": "what it showed last"}]},
+            "state": {
+                "outputs": [
+                    {"output_type": "stream", "name": "stdout", "text": "what it showed last"}]
+            },
         },
     }
     notebook = write_notebook(
@@ -186,17 +185,13 @@ def test_a_notebook_as_a_page(tmp_path):
     title, body = pages.notebook_cells(notebook, links.get, {"qlstm.run()": "run.html"}.get)
     assert title == "Why W_j?"
     assert [found["alt"] for found in Page(body).pictures] == [
-        "Why W_j? The first sentence, on x.",
-        'Two "lines" < one',
-    ]
+        "Why W_j? The first sentence, on x.", 'Two "lines" < one']
     assert '<a href="other.html#part">next</a>, gone, <a href="https://example.org">web</a>' in body
     assert '<a href="run.html"><code>qlstm.run()</code></a>' in body
     assert re.search(r"<msub>\s*<mover accent=\"true\">\s*<mi>W</mi>", body)
     assert re.search(r'<details class="aside"><summary>Solution</summary>\s*<div[^>]*>', body)
     assert re.findall(r"Interactive in JupyterLab.*?<", body) == [
-        "Interactive in JupyterLab: bits.<",
-        "Interactive in JupyterLab.<",
-    ]
+        "Interactive in JupyterLab: bits.<", "Interactive in JupyterLab.<"]
     assert "what it showed last" in body
     assert len(re.findall(r'<div aria-label="table"[^>]* role="region" tabindex="0">', body)) == 2
     assert "<script" not in body
@@ -225,14 +220,17 @@ def test_text_stands_out_from_its_background():
     for ground in ("code", "note", "alarm"):
         assert contrast(colours["text"], colours[ground]) >= 4.5, ground
         assert contrast(colours["link"], colours[ground]) >= 4.5, ground
-    tokens = {str(kind): token["color"] for kind, token in get_style_by_name(pages.CODE_STYLE) if token["color"]}
-    weak = {kind: c for kind, c in tokens.items() if contrast(c, colours["code"]) < 4.5 and "Whitespace" not in kind}
+    tokens = {str(kind): token["color"] for kind, token in get_style_by_name(pages.CODE_STYLE)
+              if token["color"]}
+    weak = {kind: c for kind, c in tokens.items()
+            if contrast(c, colours["code"]) < 4.5 and "Whitespace" not in kind}
     assert weak == {}
 
 
 def test_a_profile_without_results_is_one_clear_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
-    for name, words in [("quik", "did you mean 'quick'"), ("quick", "make reproduce PROFILE=quick")]:
+    for name, words in [("quik", "did you mean 'quick'"),
+                        ("quick", "make reproduce PROFILE=quick")]:
         monkeypatch.setattr("sys.argv", ["site", name])
         assert site.main() == 2
         error = capsys.readouterr().err

@@ -16,28 +16,27 @@ from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS
 from qlstm.study.training import build_model
 
-MISPRINTS = {
-    ("penn_char", 512, "stn", "batch_separate"): (3521, 3925),
-    ("text8", 2000, "stn", "batch_separate"): (15303, 29443),
-    ("penn_word", 300, "binary_connect", "batch_separate"): (767, 768),
-}
+MISPRINTS = {("penn_char", 512, "stn", "batch_separate"): (3521, 3925),
+             ("text8", 2000, "stn", "batch_separate"): (15303, 29443),
+             ("penn_word", 300, "binary_connect", "batch_separate"): (767, 768)}
 """Printed wrongly in the source: the size there, and the right one."""
 
-BITS = {
-    name: 32 if name == "full_precision" else 1 if name in ("binary_connect", "bwn", "lab", "sbn") else 2
-    for name in QUANTIZERS
-}
+BITS = {name: 32 if name == "full_precision" else 1
+        if name in ("binary_connect", "bwn", "lab", "sbn") else 2 for name in QUANTIZERS}
 VOCABULARY = {"war_and_peace": 87, "penn_char": 50, "text8": 27}
 SCALING = ["bwn", "lab", "twn", "lat"]
 
 examples = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
-with resources.files("qlstm.report").joinpath("published_results.csv").open(encoding="utf-8") as file:
+with (
+    resources.files("qlstm.report").joinpath("published_results.csv").open(encoding="utf-8") as file
+):
     PUBLISHED = list(csv.DictReader(file))
 
 
 def config(dataset="war_and_peace", quantizer="full_precision", normalizer="none", **settings):
-    return ExperimentConfig(profile="paper", dataset=dataset, quantizer=quantizer, normalizer=normalizer, **settings)
+    return ExperimentConfig(
+        profile="paper", dataset=dataset, quantizer=quantizer, normalizer=normalizer, **settings)
 
 
 def allowed(quantizer, normalizer):
@@ -50,13 +49,8 @@ COMBINATIONS = [(q, n) for q in QUANTIZERS for n in NORMALIZERS if allowed(q, n)
 def floats_beside_weights(quantizer, normalizer, d, steps, layers):
     count = (
         4 * d
-        + {
-            "none": 0,
-            "weight": 8 * d,
-            "layer": 16 * d,
-            "batch_shared": 32 * d,
-            "batch_separate": 16 * d + 16 * d * steps,
-        }[normalizer]
+        + {"none": 0, "weight": 8 * d, "layer": 16 * d, "batch_shared": 32 * d,
+           "batch_separate": 16 * d + 16 * d * steps}[normalizer]
     )
     if quantizer in ("sbn", "stn"):
         count += 2 * d + 2 * d * steps
@@ -70,14 +64,15 @@ def floats_beside_weights(quantizer, normalizer, d, steps, layers):
 def published(row):
     """The configuration of a published size."""
     return config(row["dataset"], row["quantizer"], row["normalizer"],
-                  hidden_size=int(row["hidden"]), num_layers=int(row["layers"]))  # fmt: skip
+                  hidden_size=int(row["hidden"]), num_layers=int(row["layers"]))
 
 
 def name_of(row):
     return row["dataset"], int(row["hidden"]), row["quantizer"], row["normalizer"]
 
 
-@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: "-".join([*map(str, name_of(row)), row["layers"]]))
+@pytest.mark.parametrize(
+    "row", PUBLISHED, ids=lambda row: "-".join([*map(str, name_of(row)), row["layers"]]))
 def test_published(row):
     assert published(row).at_paper_scale
     size = round_half_up(size_kb(published(row), row_scales=False))
@@ -88,25 +83,29 @@ def test_published(row):
 
 def test_100_of_103_published_sizes_come_out_exactly():
     found = {name_of(row) for row in PUBLISHED
-             if round_half_up(size_kb(published(row), row_scales=False)) != int(row["size_kb"])}  # fmt: skip
+             if round_half_up(size_kb(published(row), row_scales=False)) != int(row["size_kb"])}
     assert len(PUBLISHED) == 103
     assert found == set(MISPRINTS)
     # round, which takes halves to the even number, would miss more
-    assert sum(round(size_kb(published(row), row_scales=False)) != int(row["size_kb"]) for row in PUBLISHED) > 3
+    assert (
+        sum(round(size_kb(published(row), row_scales=False)) != int(row["size_kb"])
+            for row in PUBLISHED)
+        > 3
+    )
 
 
 def test_only_alternating_has_row_scales():
-    differing = [
-        name_of(row) for row in PUBLISHED if size_kb(published(row)) != size_kb(published(row), row_scales=False)
-    ]
+    differing = [name_of(row) for row in PUBLISHED
+                 if size_kb(published(row)) != size_kb(published(row), row_scales=False)]
     assert differing == [("penn_word", 300, "alternating", "none")]
     assert round_half_up(size_kb(config("penn_word", "alternating"))) == 199
 
 
 def test_published_rows_are_all_there():
     counts = Counter((row["dataset"], int(row["hidden"]), int(row["layers"])) for row in PUBLISHED)
-    assert counts == {("war_and_peace", 512, 1): 17, ("penn_char", 512, 1): 17, ("text8", 2000, 1): 17,
-                      ("penn_word", 300, 1): 14, ("penn_word", 650, 1): 13, ("penn_word", 650, 2): 25}  # fmt: skip
+    assert counts == {("war_and_peace", 512, 1): 17, ("penn_char", 512, 1): 17,
+                      ("text8", 2000, 1): 17, ("penn_word", 300, 1): 14, ("penn_word", 650, 1): 13,
+                      ("penn_word", 650, 2): 25}
     for row in PUBLISHED:
         assert BITS[row["quantizer"]] == int(row["weight_bits"])
         assert config(row["dataset"]).task == row["task"]
@@ -115,18 +114,15 @@ def test_published_rows_are_all_there():
 
 
 @examples
-@given(
-    combination=st.sampled_from(COMBINATIONS),
-    dataset=st.sampled_from(sorted(VOCABULARY)),
-    d=st.integers(1, 700),
-    layers=st.integers(1, 3),
-    steps=st.integers(1, 200),
-)
+@given(combination=st.sampled_from(COMBINATIONS), dataset=st.sampled_from(sorted(VOCABULARY)),
+       d=st.integers(1, 700), layers=st.integers(1, 3), steps=st.integers(1, 200))
 def test_any_size_is_the_sum_of_its_parts(combination, dataset, d, layers, steps):
     quantizer, normalizer = combination
-    size = size_kb(config(dataset, quantizer, normalizer, hidden_size=d, num_layers=layers, steps=steps))
+    size = size_kb(
+        config(dataset, quantizer, normalizer, hidden_size=d, num_layers=layers, steps=steps))
     weights = 4 * d * (VOCABULARY[dataset] + d) + (layers - 1) * 4 * d * (d + d)
-    number_of_bytes = weights * BITS[quantizer] / 8 + 4 * floats_beside_weights(quantizer, normalizer, d, steps, layers)
+    number_of_bytes = weights * BITS[quantizer] / 8 + 4 * floats_beside_weights(
+        quantizer, normalizer, d, steps, layers)
     assert size == number_of_bytes / 1024
 
 
@@ -134,7 +130,8 @@ def test_any_size_is_the_sum_of_its_parts(combination, dataset, d, layers, steps
 def test_size_is_what_the_layer_holds(quantizer, normalizer):
     """Weights at their bits, scales, and every other stored number at 32 bits."""
     d, steps, layers = 6, 5, 2
-    lstm = QuantLSTM(VOCABULARY["penn_char"], d, layers, quantizer=quantizer, normalizer=normalizer, max_steps=steps)
+    lstm = QuantLSTM(VOCABULARY["penn_char"], d, layers, quantizer=quantizer, normalizer=normalizer,
+                     max_steps=steps)
     number_of_bits = 0
     for name, tensor in lstm.state_dict().items():
         if name.startswith("weight"):
@@ -144,26 +141,27 @@ def test_size_is_what_the_layer_holds(quantizer, normalizer):
         elif not name.startswith("second_moment"):  # needed in training only
             number_of_bits += 32 * tensor.numel()
     assert (
-        size_kb(config("penn_char", quantizer, normalizer, hidden_size=d, num_layers=layers, steps=steps))
+        size_kb(
+            config(
+                "penn_char", quantizer, normalizer, hidden_size=d, num_layers=layers, steps=steps)
+        )
         == number_of_bits / 8 / 1024
     )
 
 
 @examples
-@given(
-    combination=st.sampled_from(COMBINATIONS),
-    dataset=st.sampled_from(["penn_char", "penn_word", "digits"]),
-    cell=st.sampled_from(["lstm", "gru"]),
-    d=st.integers(1, 9),
-    layers=st.integers(1, 3),
-    steps=st.integers(1, 9),
-)
-def test_any_models_size_is_what_its_recurrent_layers_hold(combination, dataset, cell, d, layers, steps):
-    """The model that a run trains, its weights at their bits; W_x of images, and all that is no weight, at 32."""
+@given(combination=st.sampled_from(COMBINATIONS),
+       dataset=st.sampled_from(["penn_char", "penn_word", "digits"]),
+       cell=st.sampled_from(["lstm", "gru"]), d=st.integers(1, 9), layers=st.integers(1, 3),
+       steps=st.integers(1, 9))
+def test_any_models_size_is_what_its_recurrent_layers_hold(
+        combination, dataset, cell, d, layers, steps):
+    """The model that a run trains, its weights at their bits; W_x of images, and all that is no
+    weight, at 32."""
     quantizer, normalizer = combination
     assume(cell == "lstm" or quantizer not in ("sbn", "stn"))
     run = config(dataset, quantizer, normalizer, cell=cell, hidden_size=d, num_layers=layers,
-                 steps=64 if dataset == "digits" else steps)  # fmt: skip
+                 steps=64 if dataset == "digits" else steps)
     with torch.random.fork_rng():
         rnn = build_model(run).rnn
     inputs = {"penn_char": 50, "penn_word": d, "digits": 1}[dataset]
@@ -185,27 +183,26 @@ def test_any_models_size_is_what_its_recurrent_layers_hold(combination, dataset,
 
 @pytest.mark.parametrize(
     ("scaling", "plain"),
-    [("bwn", "binary_connect"), ("lab", "binary_connect"), ("twn", "ter_connect"), ("lat", "ter_connect")],
+    [("bwn", "binary_connect"), ("lab", "binary_connect"), ("twn", "ter_connect"),
+     ("lat", "ter_connect")],
 )
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_scaling_quantizers_add_one_float_a_matrix(scaling, plain, normalizer, layers):
-    with_scale, without = (size_kb(config("penn_char", q, normalizer, num_layers=layers)) for q in (scaling, plain))
+    with_scale, without = (
+        size_kb(config("penn_char", q, normalizer, num_layers=layers)) for q in (scaling, plain))
     assert with_scale - without == 8 * layers * 4 / 1024
 
 
 def test_alternating_adds_a_float_a_row_and_plane():
-    sizes = [size_kb(config("penn_char", q, hidden_size=300)) for q in ("alternating", "ter_connect")]
+    sizes = [
+        size_kb(config("penn_char", q, hidden_size=300)) for q in ("alternating", "ter_connect")]
     assert sizes[0] - sizes[1] == 8 * 300 * 2 * 4 / 1024
 
 
 @examples
-@given(
-    combination=st.sampled_from(COMBINATIONS),
-    d=st.integers(1, 3000),
-    more=st.integers(1, 50),
-    layers=st.integers(1, 3),
-)
+@given(combination=st.sampled_from(COMBINATIONS), d=st.integers(1, 3000), more=st.integers(1, 50),
+       layers=st.integers(1, 3))
 def test_size_grows_with_units_and_layers(combination, d, more, layers):
     smaller = config("text8", *combination, hidden_size=d, num_layers=layers)
     assert size_kb(dataclasses.replace(smaller, hidden_size=d + more)) > size_kb(smaller)
@@ -213,16 +210,11 @@ def test_size_grows_with_units_and_layers(combination, d, more, layers):
 
 
 @examples
-@given(
-    normalizer=st.sampled_from(list(NORMALIZERS)),
-    d=st.integers(1, 3000),
-    dataset=st.sampled_from(sorted(VOCABULARY)),
-)
+@given(normalizer=st.sampled_from(list(NORMALIZERS)), d=st.integers(1, 3000),
+       dataset=st.sampled_from(sorted(VOCABULARY)))
 def test_size_grows_with_bits(normalizer, d, dataset):
-    one, two, full = (
-        size_kb(config(dataset, q, normalizer, hidden_size=d))
-        for q in ("binary_connect", "ter_connect", "full_precision")
-    )
+    one, two, full = (size_kb(config(dataset, q, normalizer, hidden_size=d))
+                      for q in ("binary_connect", "ter_connect", "full_precision"))
     weights = 4 * d * (VOCABULARY[dataset] + d)
     assert one < two < full
     assert two - one == weights / 8 / 1024
@@ -231,13 +223,8 @@ def test_size_grows_with_bits(normalizer, d, dataset):
 
 def test_size_does_not_depend_on_training():
     base = config("war_and_peace", "bwn", "batch_shared")
-    for changed in (
-        dict(seed=3),
-        dict(epochs=1),
-        dict(batch_size=8),
-        dict(steps=20),
-        dict(learning_rate=1.0),
-    ):
+    for changed in (dict(seed=3), dict(epochs=1), dict(batch_size=8), dict(steps=20),
+                    dict(learning_rate=1.0)):
         assert size_kb(dataclasses.replace(base, **changed)) == size_kb(base)
     separate = config("war_and_peace", "bwn", "batch_separate")
     assert size_kb(dataclasses.replace(separate, steps=20)) < size_kb(separate)
@@ -245,7 +232,8 @@ def test_size_does_not_depend_on_training():
 
 @pytest.mark.parametrize(
     ("x", "rounded"),
-    [(0.5, 1), (1.5, 2), (2.5, 3), (3.5, 4), (157.75, 158), (2.4999, 2), (0, 0), (7, 7), (63437.5, 63438)],
+    [(0.5, 1), (1.5, 2), (2.5, 3), (3.5, 4), (157.75, 158), (2.4999, 2), (0, 0), (7, 7),
+     (63437.5, 63438)],
 )
 def test_round_half_up(x, rounded):
     assert round_half_up(x) == rounded

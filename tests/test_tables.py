@@ -16,13 +16,14 @@ from qlstm.study.recipe import recipe
 from qlstm.study.sizes import size_kb
 
 
-def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, seconds=3.0, rate=1.0, growing=None,
-            ratio=0.5, lambdas=(1.5, 2.5), norms=(1.0, 8.0), bound=4.0, gains=(1.0, 1.1, 1.2), alpha=0.3,
-            moments=("initial", "epoch 1", "best")):  # fmt: skip
+def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, seconds=3.0,
+            rate=1.0, growing=None, ratio=0.5, lambdas=(1.5, 2.5), norms=(1.0, 8.0), bound=4.0,
+            gains=(1.0, 1.1, 1.2), alpha=0.3, moments=("initial", "epoch 1", "best")):
     """A record as `run` would write it, with numbers that only a test may invent.
 
-    ``rate``: growth of the gradient a step back, at every moment but those of ``growing`` (by name); ``lambdas`` and
-    ``norms``: before and after quantization; ``gains``: g_* by epoch, an epoch each.
+    ``rate``: growth of the gradient a step back, at every moment but those of ``growing`` (by
+    name); ``lambdas`` and ``norms``: before and after quantization; ``gains``: g_* by epoch, an
+    epoch each.
     """
     gates = {"lstm": 4, "gru": 3}[config.cell]
     metric, batch = METRICS[config.task], config.normalizer.startswith("batch")
@@ -31,34 +32,51 @@ def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, s
     epochs = []
     for e, g in enumerate(gains):
         line = {"epoch": e} | (
-            {"valid_loss": 1 + 1 / (e + 1), "valid_metric": test + 1 / (e + 1), "train_loss": 1.0} if e else {}
-        )
+            {"valid_loss": 1 + 1 / (e + 1), "valid_metric": test + 1 / (e + 1), "train_loss": 1.0}
+            if e else {})
         after = {"norms": [norms[1]] * gates, "lambda_1": lambdas[1], "lambda_2": 0.5}
-        line["alpha"] = [[alpha] * gates] if config.quantizer in ("bwn", "lab", "twn", "lat") else None
+        line["alpha"] = (
+            [[alpha] * gates] if config.quantizer in ("bwn", "lab", "twn", "lat") else None)
         line["gains"] = None if config.normalizer == "none" else {"g": [[g, *[0.9] * (gates - 1)]]}
-        line["spectral"] = {"before": {"norms": [norms[0]] * gates, "lambda_1": lambdas[0], "lambda_2": 0.25},
-                            "after": after | ({"bounds": [bound] * gates} if coded else {})}  # fmt: skip
+        line["spectral"] = {
+            "before": {"norms": [norms[0]] * gates, "lambda_1": lambdas[0], "lambda_2": 0.25},
+            "after": after | ({"bounds": [bound] * gates} if coded else {})}
         epochs.append(line)
     if diverged:
         epochs[-1] = {"epoch": epochs[-1]["epoch"], "diverged": True, "spectral": None,
-                      **{key: epochs[-1][key] for key in ("alpha", "gains")}}  # fmt: skip
+                      **{key: epochs[-1][key] for key in ("alpha", "gains")}}
     steps = [1, config.steps // 2, config.steps]
     norm_lines, propositions = {}, {}
     for moment in [name for name in moments if name != "best" or not diverged]:
         grows = (growing or {}).get(moment, rate)
-        lines = [[(k + 1) * 1e-3 * grows ** (config.steps - step) for step in steps] for k in range(1 if batch else 3)]
+        lines = [[(k + 1) * 1e-3 * grows ** (config.steps - step) for step in steps]
+                 for k in range(1 if batch else 3)]
         norm_lines[moment] = {"steps": steps, "training": lines}
         if config.task != "sequential_image":
             norm_lines[moment]["last_step"] = lines
-        propositions[moment] = {"proposition": proposition, "steps": steps, "ratio": ratio, "median_ratio": ratio / 2,
-                                "lambda_1": [lambdas[1]] * 3, "lambda_2": [0.5] * 3}  # fmt: skip
-    record = {"schema": records.SCHEMA, "run_id": config.run_id, "config": config.as_dict(),
-              "config_sha256": records.sha256(config.as_dict()),
-              "data": {"sha256": sha256, "reduced": not config.at_paper_scale, "sizes": {"train": 1, "valid": 1, "test": 1}},
-              "metric": metric, "test_metric": None if diverged else test, "valid_metric": None if diverged else test,
-              "best_epoch": None if diverged else len(gains) - 1, "diverged": diverged, "size_kb": size_kb(config),
-              "packed_bytes": packed, "seconds": seconds, "epochs": epochs, "recipe": recipe(config.as_dict()),
-              "traces": {"gradient_norms": norm_lines, "propositions": propositions}, "environment": {"torch": "t", "backend": "cpu"}}  # fmt: skip
+        propositions[moment] = {"proposition": proposition, "steps": steps, "ratio": ratio,
+                                "median_ratio": ratio / 2, "lambda_1": [lambdas[1]] * 3,
+                                "lambda_2": [0.5] * 3}
+    record = {
+        "schema": records.SCHEMA,
+        "run_id": config.run_id,
+        "config": config.as_dict(),
+        "config_sha256": records.sha256(config.as_dict()),
+        "data": {"sha256": sha256, "reduced": not config.at_paper_scale,
+                 "sizes": {"train": 1, "valid": 1, "test": 1}},
+        "metric": metric,
+        "test_metric": None if diverged else test,
+        "valid_metric": None if diverged else test,
+        "best_epoch": None if diverged else len(gains) - 1,
+        "diverged": diverged,
+        "size_kb": size_kb(config),
+        "packed_bytes": packed,
+        "seconds": seconds,
+        "epochs": epochs,
+        "recipe": recipe(config.as_dict()),
+        "traces": {"gradient_norms": norm_lines, "propositions": propositions},
+        "environment": {"torch": "t", "backend": "cpu"},
+    }
     return record | {"checksum": records.checksum(record)}
 
 
@@ -71,7 +89,8 @@ def paper(dataset, quantizer="full_precision", normalizer="none", **more):
 
 
 def row_of(table, label, quantizer, normalizer="none"):
-    (found,) = table.query("label == @label and quantizer == @quantizer and normalizer == @normalizer").itertuples()
+    (found,) = table.query(
+        "label == @label and quantizer == @quantizer and normalizer == @normalizer").itertuples()
     return found
 
 
@@ -95,27 +114,25 @@ def test_an_empty_table_still_shows_the_papers_rows_and_names_the_misprints():
     assert wide.loc[("1", "BWN", "layer"), ("Text8", "paper BPC")] == tables.NOT_AT_HAND
     misprints = [line for line in tables.notes(table) if line.startswith("Misprint")]
     assert len(misprints) == 2
-    assert all(words in " ".join(misprints) for words in ("3521 printed, 3925", "15303 printed, 29443"))
+    assert all(
+        words in " ".join(misprints) for words in ("3521 printed, 3925", "15303 printed, 29443"))
 
 
 ELSEWHERE = [made_up(quick("bwn", dataset="digits"))]
 """A record that has no place in Tables 2, 3 and 5."""
 
-PENN_300, PENN_650, PENN_DEEP = (f"Penn Treebank (words), d = {size}" for size in ("300", "650", "650, 2 layers"))
-
-
+PENN_300, PENN_650, PENN_DEEP = (
+    f"Penn Treebank (words), d = {size}" for size in ("300", "650", "650, 2 layers"))
 @pytest.mark.parametrize(
     ("artefact", "label", "quantizer", "normalizer", "value", "kb"),
-    [
-        ("table_2", "War and Peace", "binary_connect", "weight", 1.74, 174),
-        ("table_2", "Text8", "ter_connect", "weight", 1.42, 4053),
-        ("table_3", PENN_300, "binary_connect", "weight", 87.6, 102),
-        ("table_3", PENN_650, "binary_connect", "weight", 84.8, 443),
-        ("table_3", PENN_650, "full_precision", "none", 87.6, 13213),
-        ("table_3", PENN_300, "alternating", "none", 103.1, 180),
-        ("table_5", PENN_DEEP, "binary_connect", "weight", 81.86, 886),
-        ("table_5", PENN_DEEP, "twn", "batch_separate", 81.69, 4596),
-    ],
+    [("table_2", "War and Peace", "binary_connect", "weight", 1.74, 174),
+     ("table_2", "Text8", "ter_connect", "weight", 1.42, 4053),
+     ("table_3", PENN_300, "binary_connect", "weight", 87.6, 102),
+     ("table_3", PENN_650, "binary_connect", "weight", 84.8, 443),
+     ("table_3", PENN_650, "full_precision", "none", 87.6, 13213),
+     ("table_3", PENN_300, "alternating", "none", 103.1, 180),
+     ("table_5", PENN_DEEP, "binary_connect", "weight", 81.86, 886),
+     ("table_5", PENN_DEEP, "twn", "batch_separate", 81.69, 4596)],
 )
 def test_the_papers_numbers_stand_in_their_rows(artefact, label, quantizer, normalizer, value, kb):
     row = row_of(tables.results(ELSEWHERE, artefact), label, quantizer, normalizer)
@@ -123,11 +140,13 @@ def test_the_papers_numbers_stand_in_their_rows(artefact, label, quantizer, norm
 
 
 def test_the_rows_and_settings_of_tables_3_4_and_5():
-    found = {name: tables.results([made_up(quick("bwn"))], name) for name in ("table_3", "table_4", "table_5")}
+    found = {name: tables.results([made_up(quick("bwn"))], name)
+             for name in ("table_3", "table_4", "table_5")}
     assert list(found["table_3"]["label"].unique()) == [PENN_300, PENN_650]
     assert list(found["table_4"]["label"].unique()) == ["sequential MNIST"]
     assert list(found["table_5"]["label"].unique()) == [PENN_DEEP]
-    assert [len(table) for table in found.values()] == [2 * len(TABLE_ROWS), len(TABLE_ROWS), len(DEEP_ROWS)]
+    assert [len(table) for table in found.values()] == [2 * len(TABLE_ROWS), len(TABLE_ROWS),
+                                                        len(DEEP_ROWS)]
     assert found["table_3"]["in_paper"].sum() == 14 + 13
     assert found["table_5"]["in_paper"].all()
     assert not found["table_4"]["in_paper"].any()  # its numbers are not at hand
@@ -140,7 +159,8 @@ def test_the_third_misprint_the_suspect_and_lab_on_words_are_named():
     assert [line for line in lines if line.startswith("Misprint")] == [
         f"Misprint in the paper's sizes: BinaryConnect (BC), batch (separate), {PENN_300}: 767 printed, 768 by the formula."
     ]
-    assert any("113.8" in line and "d = 300 and d = 650" in line and "suspected misprint" in line for line in lines)
+    assert any("113.8" in line and "d = 300 and d = 650" in line and "suspected misprint" in line
+               for line in lines)
     assert any("LAB and LAT use D = 1" in line for line in lines)
     deep = tables.notes(tables.results(ELSEWHERE, "table_5"))
     assert not any("Misprint" in line or "113.8" in line for line in deep)
@@ -150,22 +170,24 @@ def test_the_third_misprint_the_suspect_and_lab_on_words_are_named():
 
 
 def test_mean_and_interval_over_seeds():
-    runs = [made_up(paper("penn_char", "twn", "layer", seed=seed), test) for seed, test in enumerate([1.5, 1.6, 1.55])]
+    runs = [made_up(paper("penn_char", "twn", "layer", seed=seed), test)
+            for seed, test in enumerate([1.5, 1.6, 1.55])]
     runs.append(made_up(paper("penn_char", "twn", "layer", seed=3), diverged=True))
     label = "Penn Treebank"
     row = row_of(tables.results(runs, "table_2"), label, "twn", "layer")
     assert row.ours == pytest.approx(1.55)
-    assert row.half_width == pytest.approx(4.302653 * 0.05 / math.sqrt(3), rel=1e-6)  # t(0.975, 2) s / sqrt(n)
+    assert row.half_width == pytest.approx(
+        4.302653 * 0.05 / math.sqrt(3), rel=1e-6
+    )  # t(0.975, 2) s / sqrt(n)
     assert (row.seeds, row.diverged) == (4, 1)
-    shown = tables.wide(tables.results(runs, "table_2")).loc[("2", "TWN", "layer"), (label, "our BPC")]
+    shown = tables.wide(tables.results(runs, "table_2")).loc[
+        ("2", "TWN", "layer"), (label, "our BPC")]
     assert shown == "1.55 ± 0.12 (1 of 4 diverged)"
 
 
 def test_a_reduced_number_never_stands_in_a_row_of_the_paper():
-    reduced = [
-        paper("war_and_peace", epochs=10),
-        quick(dataset="war_and_peace", hidden_size=128, epochs=200, max_train=0),
-    ]
+    reduced = [paper("war_and_peace", epochs=10),
+               quick(dataset="war_and_peace", hidden_size=128, epochs=200, max_train=0)]
     table = tables.results([made_up(config) for config in reduced], "table_2")
     assert table.loc[table["paper_scale"], "ours"].isna().all()
     labels = [label for label in table["label"].unique() if "reduced" in label]
@@ -173,9 +195,11 @@ def test_a_reduced_number_never_stands_in_a_row_of_the_paper():
     at_hand = table["label"].isin(labels)
     assert table.loc[at_hand, ["paper", "paper_kb", "computed_kb"]].isna().all(axis=None)
     assert set(table.loc[at_hand & table["seeds"].notna(), "verdict"]) == {"reduced"}
-    headings = [heading for heading in tables.wide(table).columns.get_level_values(0).unique() if "reduced" in heading]
+    headings = [heading for heading in tables.wide(table).columns.get_level_values(0).unique()
+                if "reduced" in heading]
     assert headings == ["War and Peace, reduced [1]", "War and Peace, reduced [2]"]
-    assert any(line.startswith("[1] War and Peace (reduced: 10 epochs)") for line in tables.notes(table))
+    assert any(
+        line.startswith("[1] War and Peace (reduced: 10 epochs)") for line in tables.notes(table))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +209,8 @@ def test_a_reduced_number_never_stands_in_a_row_of_the_paper():
         ("table_3", paper("penn_word", "binary_connect", hidden_size=650, clip_norm=1.0)),
         ("table_4", paper("mnist", "binary_connect", epochs=5)),
         ("table_5", paper("penn_word", "binary_connect", num_layers=2, hidden_size=128)),
-        ("table_5", quick("binary_connect", dataset="python_help_words", num_layers=2, hidden_size=128)),
+        ("table_5",
+         quick("binary_connect", dataset="python_help_words", num_layers=2, hidden_size=128)),
     ],
 )
 def test_reduced_runs_of_the_other_tables_stand_apart_too(artefact, reduced):
@@ -197,17 +222,16 @@ def test_reduced_runs_of_the_other_tables_stand_apart_too(artefact, reduced):
 
 
 def test_each_word_model_has_its_table():
-    sizes = {"table_3": [{}, {"hidden_size": 650}], "table_5": [{"hidden_size": 650, "num_layers": 2}]}
-    runs = [
-        made_up(paper("penn_word", "bwn", **more), 80.0 + i)
-        for i, more in enumerate([*sizes["table_3"], *sizes["table_5"]])
-    ]
-    ours = {
-        name: tables.results(runs, name).dropna(subset=["ours"])
-        for name in ("table_2", "table_3", "table_4", "table_5")
-    }
-    assert dict(zip(ours["table_3"]["label"], ours["table_3"]["ours"], strict=True)) == {PENN_300: 80.0, PENN_650: 81.0}
-    assert dict(zip(ours["table_5"]["label"], ours["table_5"]["ours"], strict=True)) == {PENN_DEEP: 82.0}
+    sizes = {"table_3": [{}, {"hidden_size": 650}],
+             "table_5": [{"hidden_size": 650, "num_layers": 2}]}
+    runs = [made_up(paper("penn_word", "bwn", **more), 80.0 + i)
+            for i, more in enumerate([*sizes["table_3"], *sizes["table_5"]])]
+    ours = {name: tables.results(runs, name).dropna(subset=["ours"])
+            for name in ("table_2", "table_3", "table_4", "table_5")}
+    assert dict(zip(ours["table_3"]["label"], ours["table_3"]["ours"], strict=True)) == {
+        PENN_300: 80.0, PENN_650: 81.0}
+    assert dict(zip(ours["table_5"]["label"], ours["table_5"]["ours"], strict=True)) == {
+        PENN_DEEP: 82.0}
     assert ours["table_2"].empty
     assert ours["table_4"].empty
 
@@ -215,14 +239,12 @@ def test_each_word_model_has_its_table():
 def test_grus_and_the_statistics_experiment_never_stand_in_tables_2_to_5():
     gru = [made_up(paper("penn_char", q, n, cell="gru")) for q, n in GRU_ROWS]
     gru += [made_up(paper("penn_word", q, n, cell="gru")) for q, n in GRU_ROWS]
-    varied = [
-        made_up(paper("mnist", *row, **panel.settings), 90.0) for panel in STATISTICS_EXPERIMENT for row in panel.rows
-    ]
+    varied = [made_up(paper("mnist", *row, **panel.settings), 90.0)
+              for panel in STATISTICS_EXPERIMENT for row in panel.rows]
     permuted = [made_up(paper("mnist", "bwn", permuted=True), 90.0)]
     usual = [r for r in varied if ExperimentConfig(**r["config"]).at_paper_scale]
     assert {r["run_id"] for r in usual} == {
-        f"mnist-binary_connect-batch_{kind}-seed0" for kind in ("shared", "separate")
-    }
+        f"mnist-binary_connect-batch_{kind}-seed0" for kind in ("shared", "separate")}
     others = [record for record in varied if record not in usual]
     assert len(others) == 6
     for artefact in ("table_2", "table_3", "table_4", "table_5"):
@@ -234,27 +256,25 @@ def test_grus_and_the_statistics_experiment_never_stand_in_tables_2_to_5():
 
 
 def test_verdicts_stand_beside_the_numbers_and_speak_of_the_papers_scale_only():
-    runs = [made_up(paper("war_and_peace"), 1.73), made_up(paper("war_and_peace", "binary_connect"), 4.0),
-            made_up(paper("war_and_peace", "binary_connect", "weight"), 1.80), made_up(paper("war_and_peace", "ter_connect", "weight"), diverged=True),
-            made_up(paper("war_and_peace", "bwn"), 1.7), made_up(quick("binary_connect"), 4.0)]  # fmt: skip
+    runs = [made_up(paper("war_and_peace"), 1.73),
+            made_up(paper("war_and_peace", "binary_connect"), 4.0),
+            made_up(paper("war_and_peace", "binary_connect", "weight"), 1.80),
+            made_up(paper("war_and_peace", "ter_connect", "weight"), diverged=True),
+            made_up(paper("war_and_peace", "bwn"), 1.7), made_up(quick("binary_connect"), 4.0)]
     table = tables.results(runs, "table_2")
-    told = {
-        (r.quantizer, r.normalizer): r.verdict
-        for r in table[table["paper_scale"]].itertuples()
-        if r.verdict != "not run"
-    }
-    assert told == {
-        ("full_precision", "none"): "within the margin, one seed",
-        ("binary_connect", "none"): "fails too, one seed",
-        ("binary_connect", "weight"): "outside the margin, one seed",
-        ("ter_connect", "weight"): "fails, one seed",
-        ("bwn", "none"): "no number",
-    }
+    told = {(r.quantizer, r.normalizer): r.verdict for r in table[table["paper_scale"]].itertuples()
+            if r.verdict != "not run"}
+    assert told == {("full_precision", "none"): "within the margin, one seed",
+                    ("binary_connect", "none"): "fails too, one seed",
+                    ("binary_connect", "weight"): "outside the margin, one seed",
+                    ("ter_connect", "weight"): "fails, one seed", ("bwn", "none"): "no number"}
     wide = tables.wide(table)
     shown = wide.loc[("1", "BinaryConnect (BC)", "weight"), ("War and Peace", "verdict")]
     assert shown == "outside the margin, one seed"
     assert "verdict" not in [name for heading, name in wide.columns if "reduced" in heading]
-    assert "verdict" not in [name for heading, name in wide.columns if heading == "Text8"]  # nothing run there
+    assert "verdict" not in [
+        name for heading, name in wide.columns if heading == "Text8"
+    ]  # nothing run there
 
 
 @pytest.mark.parametrize(
@@ -279,7 +299,8 @@ def test_the_verdict_on_several_seeds_is_by_their_interval(tests, answer):
 
 
 def test_sizes_on_disk_stand_where_something_was_run():
-    runs = [made_up(paper("war_and_peace", "bwn"), packed=2048), made_up(quick("bwn"), packed=5 * 1024 + 102)]
+    runs = [made_up(paper("war_and_peace", "bwn"), packed=2048),
+            made_up(quick("bwn"), packed=5 * 1024 + 102)]
     table = tables.results(runs, "table_2")
     wide = tables.wide(table)
     reduced = next(heading for heading in wide.columns.get_level_values(0) if "reduced" in heading)
@@ -291,7 +312,8 @@ def test_sizes_on_disk_stand_where_something_was_run():
 
 
 def test_records_of_different_texts_are_never_pooled():
-    runs = [made_up(quick("bwn"), 2.0, sha256="a" * 64), made_up(quick("bwn", seed=1), 4.0, sha256="b" * 64)]
+    runs = [made_up(quick("bwn"), 2.0, sha256="a" * 64),
+            made_up(quick("bwn", seed=1), 4.0, sha256="b" * 64)]
     assert sorted(tables.results(runs, "table_2").dropna(subset=["ours"])["ours"]) == [2.0, 4.0]
 
 
@@ -300,12 +322,14 @@ def test_a_diverged_run_is_shown_as_not_available():
     wide = tables.wide(table)
     assert wide.iloc[:, 0].loc[("1", "BinaryConnect (BC)", "–")] == "N/A"
     assert wide.iloc[:, 0].loc[("1", "BinaryConnect (BC)", "layer")] == tables.NOT_RUN
-    assert any("Left to PROFILE=paper" in line and "SBN (batch (separate))" in line for line in tables.notes(table))
+    assert any("Left to PROFILE=paper" in line and "SBN (batch (separate))" in line
+               for line in tables.notes(table))
 
 
 def test_a_quantizer_of_ones_own_gets_a_row_without_a_packed_size():
     config = quick("qlstm.quantizers:bwn", "layer")
-    found = [made_up(config, 1.25, packed=None), made_up(dataclasses.replace(config, seed=1), 1.35, packed=None)]
+    found = [made_up(config, 1.25, packed=None),
+             made_up(dataclasses.replace(config, seed=1), 1.35, packed=None)]
     runs = tables.over_seeds(tables.frame(found))
     assert (len(runs), runs["mean"].iloc[0], runs["seeds"].iloc[0]) == (1, pytest.approx(1.3), 2)
     assert math.isnan(runs["packed_kb"].iloc[0])
@@ -330,19 +354,26 @@ def test_the_four_files(tmp_path):
 
 
 def test_table_1_shows_norms_before_and_after_and_the_bound(tmp_path):
-    runs = [made_up(quick("binary_connect"), norms=(1.0, 8.0), lambdas=(1.5, 2.5), bound=4.0), made_up(quick(), norms=(1.0, 1.0)),
-            made_up(quick("binary_connect", "layer")), made_up(quick("binary_connect", cell="gru")),
-            made_up(quick("binary_connect", dataset="digits"))]  # fmt: skip
+    runs = [made_up(quick("binary_connect"), norms=(1.0, 8.0), lambdas=(1.5, 2.5), bound=4.0),
+            made_up(quick(), norms=(1.0, 1.0)), made_up(quick("binary_connect", "layer")),
+            made_up(quick("binary_connect", cell="gru")),
+            made_up(quick("binary_connect", dataset="digits"))]
     table = tables.table_1(runs)
-    assert len(table) == 2 * 2 * 4  # two unnormalized LSTMs of text, epochs 0 and 2 (the best), four gates
+    assert (
+        len(table) == 2 * 2 * 4
+    )  # two unnormalized LSTMs of text, epochs 0 and 2 (the best), four gates
     assert set(table["epoch"]) == {0, 2}
     binary = table[(table["quantizer"] == "binary_connect") & (table["gate"] == "f")].iloc[0]
     assert (binary["before"], binary["after"], binary["bound"]) == (1.0, 8.0, 4.0)
-    assert (binary["lambda_1_before"], binary["lambda_1_after"], binary["lambda_2_before"]) == (1.5, 2.5, 0.25)
+    assert (binary["lambda_1_before"], binary["lambda_1_after"], binary["lambda_2_before"]) == (
+        1.5, 2.5, 0.25)
     wide = tables.table_1_wide(table)
     shown = wide.xs("BinaryConnect (BC)", level="quantization").iloc[0]
-    assert (shown["‖W_hf‖"], shown["lower bound"], shown["λ₁"]) == ("1.00 → 8.00", "4.00", "1.50 → 2.50")
-    assert wide.xs("full precision", level="quantization").iloc[0]["lower bound"] == tables.NOT_AT_HAND
+    assert (shown["‖W_hf‖"], shown["lower bound"], shown["λ₁"]) == (
+        "1.00 → 8.00", "4.00", "1.50 → 2.50")
+    assert (
+        wide.xs("full precision", level="quantization").iloc[0]["lower bound"] == tables.NOT_AT_HAND
+    )
     tables.save(table, tmp_path, "table_1", wide, tables.TABLE_1_NOTES)
     assert r"\lambda_1" in (tmp_path / "table_1.tex").read_text(encoding="utf-8")
 
@@ -357,7 +388,9 @@ def test_gradients_are_the_growth_by_hand():
     moment["steps"] = [1, 3, 5]
     moment["last_step"] = [[16.0, 4.0, 1.0], [81.0, 1.0, 1.0], [256.0, 1.0, 1.0]]
     first = tables.gradients([record]).set_index("moment").loc["initial"]
-    assert first["rate"] == pytest.approx(3)  # the middle one, the fourth root of 81: four steps back from 5 to 1
+    assert first["rate"] == pytest.approx(
+        3
+    )  # the middle one, the fourth root of 81: four steps back from 5 to 1
     assert first["growth"] == pytest.approx(81)
     assert (first["proposition"], first["ratio"], first["lambda_1"]) == ("2.1", 0.5, 2.5)
     batch = tables.gradients([made_up(quick("binary_connect", "batch_shared"), lambdas=(1.0, 9.0))])
@@ -366,7 +399,9 @@ def test_gradients_are_the_growth_by_hand():
     own["traces"]["propositions"] = dict.fromkeys(own["traces"]["propositions"])
     assert tables.gradients([own])["ratio"].isna().all()
     images = tables.gradients([made_up(quick("bwn", dataset="digits"), 90.0, rate=1.2)])
-    assert images["rate"].tolist() == pytest.approx([1.2] * 3)  # their only loss is that of the last step
+    assert images["rate"].tolist() == pytest.approx(
+        [1.2] * 3
+    )  # their only loss is that of the last step
 
 
 @pytest.mark.parametrize(
@@ -410,7 +445,10 @@ def test_a_square_that_overflows_is_no_violation_of_a_bound():
 
 def test_by_epoch_is_the_history():
     found = tables.by_epoch(
-        [made_up(quick("binary_connect", "batch_shared"), 2.0, lambdas=(4.0, 9.0), gains=(1.0, 1.5, 0.5))]
+        [
+            made_up(quick("binary_connect", "batch_shared"), 2.0, lambdas=(4.0, 9.0),
+                    gains=(1.0, 1.5, 0.5))
+        ]
     )
     assert found["epoch"].tolist() == [0, 1, 2]
     assert found["g"].tolist() == [1.0, 1.5, 0.9]  # the largest over gates
@@ -431,7 +469,7 @@ def test_by_epoch_of_a_diverged_run_does_not_crash():
 
 def test_run_time_is_an_epochs_and_a_ratio():
     runs = [made_up(quick("binary_connect", n, epochs=2, seed=seed), seconds=s)
-            for n, seed, s in (("none", 0, 4.0), ("none", 1, 8.0), ("layer", 0, 12.0))]  # fmt: skip
+            for n, seed, s in (("none", 0, 4.0), ("none", 1, 8.0), ("layer", 0, 12.0))]
     times = tables.run_time([*runs, made_up(quick("bwn", epochs=2), seconds=99.0)])
     assert times["seconds an epoch"].iloc[0].tolist() == [3.0, 6.0]
     assert times["times no normalization"].iloc[0].tolist() == [1.0, 2.0]
@@ -440,33 +478,35 @@ def test_run_time_is_an_epochs_and_a_ratio():
 
 def test_the_statistics_experiment_is_one_row_for_each_gain_and_noise():
     runs = [
-        made_up(quick(*row, dataset="digits", seed=seed, **panel.settings), 20.0 + seed + 50 * ("separate" in row[1]) + 10 * panel.settings["initial_gain"])
-        for panel in STATISTICS_EXPERIMENT for row in panel.rows for seed in (0, 1)
-    ]  # fmt: skip
-    usual = [
-        made_up(quick("binary_connect", "layer", dataset="digits"), 99.0),
-        made_up(quick("bwn", "batch_shared", dataset="digits"), 99.0),
+        made_up(quick(*row, dataset="digits", seed=seed, **panel.settings),
+                20.0 + seed + 50 * ("separate" in row[1]) + 10 * panel.settings["initial_gain"])
+        for panel in STATISTICS_EXPERIMENT
+        for row in panel.rows
+        for seed in (0, 1)
     ]
-    table = tables.statistics_experiment([*runs, *usual, made_up(quick("binary_connect", "batch_shared"))])
+    usual = [made_up(quick("binary_connect", "layer", dataset="digits"), 99.0),
+             made_up(quick("bwn", "batch_shared", dataset="digits"), 99.0)]
+    table = tables.statistics_experiment(
+        [*runs, *usual, made_up(quick("binary_connect", "batch_shared"))])
     assert table.shape == (4, 2)
-    shown = {
-        key[1:]: row.str.partition(" ")[0].tolist()
-        for key, row in table[["batch (shared)", "batch (separate)"]].iterrows()
-    }
+    shown = {key[1:]: row.str.partition(" ")[0].tolist()
+             for key, row in table[["batch (shared)", "batch (separate)"]].iterrows()}
     assert shown == {("U(0, 1)", "0"): ["20.5", "70.5"], ("U(0, 1)", "0.1"): ["20.5", "70.5"],
-                     ("0.1", "0"): ["21.5", "71.5"], ("0.1", "0.1"): ["21.5", "71.5"]}  # fmt: skip
+                     ("0.1", "0"): ["21.5", "71.5"], ("0.1", "0.1"): ["21.5", "71.5"]}
     partial = tables.statistics_experiment(runs[:2] + runs[-2:])
     assert (partial == tables.NOT_RUN).sum(axis=None) == 2
 
 
 def test_statistics_of_several_settings_stay_apart():
-    runs = [made_up(quick("binary_connect", "batch_shared", dataset="digits", epochs=e), 10.0 * e) for e in (1, 2)]
+    runs = [made_up(quick("binary_connect", "batch_shared", dataset="digits", epochs=e), 10.0 * e)
+            for e in (1, 2)]
     assert tables.statistics_experiment(runs)["batch (shared)"].tolist() == ["10.0", "20.0"]
 
 
 def test_grus_stand_beside_their_lstms():
-    runs = [made_up(quick("binary_connect", cell="gru"), 3.0, growing={"best": 1.3}), made_up(quick("binary_connect"), 4.0, rate=1.2),
-            made_up(quick("bwn", cell="gru"), 5.0), made_up(quick("twn"), 6.0)]  # fmt: skip
+    runs = [made_up(quick("binary_connect", cell="gru"), 3.0, growing={"best": 1.3}),
+            made_up(quick("binary_connect"), 4.0, rate=1.2), made_up(quick("bwn", cell="gru"), 5.0),
+            made_up(quick("twn"), 6.0)]
     table = tables.beside_lstm(runs).reset_index()
     assert table["cell"].tolist() == ["GRU", "LSTM", "GRU"]
     assert table["test BPC"].tolist() == [3.0, 4.0, 5.0]
@@ -487,13 +527,12 @@ def test_no_records_is_an_empty_table(name):
 
 def everything(dataset="python_help", **more):
     task = ExperimentConfig(dataset=dataset).task
-    rows = {(row, panel.variant) for panels in ARTEFACTS.values() for panel in panels for row in panel.rows
-            if panel.task == task and not panel.settings}  # fmt: skip
-    sizes = {"": {}, "small": {}, "large": {"hidden_size": 128}, "deep": {"hidden_size": 128, "num_layers": 2}}
-    return [
-        made_up(quick(q, n, dataset=dataset, **sizes[variant] | more), moments=["best"])
-        for (q, n), variant in sorted(rows)
-    ]
+    rows = {(row, panel.variant) for panels in ARTEFACTS.values() for panel in panels
+            for row in panel.rows if panel.task == task and not panel.settings}
+    sizes = {"": {}, "small": {}, "large": {"hidden_size": 128},
+             "deep": {"hidden_size": 128, "num_layers": 2}}
+    return [made_up(quick(q, n, dataset=dataset, **sizes[variant] | more), moments=["best"])
+            for (q, n), variant in sorted(rows)]
 
 
 @pytest.fixture(scope="module")
@@ -529,13 +568,15 @@ def test_figure_4_tells_characters_and_words_apart(texts):
 
 
 def test_every_figure_of_the_paper_has_a_name_and_a_caption():
-    assert set(figures.NAMES) == set(figures.CAPTIONS) == {name for name in ARTEFACTS if name.startswith("figure")}
+    assert (set(figures.NAMES) == set(figures.CAPTIONS)
+            == {name for name in ARTEFACTS if name.startswith("figure")})
     assert set(figures.NAMES) <= set(profile_page.FIGURES)
 
 
 def test_gradient_lines_show_the_norms_in_thousandths():
     figure = figures.figure([made_up(quick("binary_connect", steps=5), rate=2.0)], "figure_06")
-    assert [axis.get_title() for axis in figure.axes] == [f"BC, {when}" for when in figures.MOMENTS.values()]
+    assert [axis.get_title() for axis in figure.axes] == [
+        f"BC, {when}" for when in figures.MOMENTS.values()]
     lines = [line for line in figure.axes[0].get_lines() if len(line.get_ydata())]
     assert len(lines) == 6  # three samples, two losses
     assert sorted(line.get_ydata()[-1] for line in lines) == pytest.approx([1, 1, 2, 2, 3, 3])
@@ -559,13 +600,15 @@ def test_a_figure_prefers_the_papers_text_and_scale(texts):
     ((panel, _, found),) = tables.select(at_scale, "figure_04")
     assert panel.dataset == "penn_char"
     assert {row: record["run_id"] for row, record in found.items()} == {
-        ("bwn", "none"): "penn_char-bwn-none-seed0", ("lab", "none"): "penn_char-lab-none-seed0"}  # fmt: skip
+        ("bwn", "none"): "penn_char-bwn-none-seed0", ("lab", "none"): "penn_char-lab-none-seed0"}
     with pytest.raises(LookupError, match="make reproduce ONLY=figure_04"):
         tables.select([made_up(quick("twn"))], "figure_04")
 
 
 def test_a_figure_of_words_takes_the_model_of_its_size():
-    runs = [made_up(paper("penn_word", "binary_connect", **size)) for size in ({}, {"hidden_size": 650})]
+    runs = [
+        made_up(paper("penn_word", "binary_connect", **size)) for size in ({}, {"hidden_size": 650})
+    ]
     for name, label in (("figure_02", PENN_300), ("figure_10", PENN_650)):
         assert tables.select(runs, name)[0][1] == label
     assert not tables.makeable(runs, "figure_05")
@@ -574,12 +617,14 @@ def test_a_figure_of_words_takes_the_model_of_its_size():
 
 
 def test_figures_take_no_gru():
-    assert not any(tables.makeable([made_up(quick("bwn", cell="gru"))], name) for name in figures.NAMES)
+    assert not any(
+        tables.makeable([made_up(quick("bwn", cell="gru"))], name) for name in figures.NAMES)
 
 
 def test_lambda_by_epoch_is_a_panel_a_model_with_two_lines():
     runs = [made_up(quick("binary_connect", n), lambdas=(1.5, 6.0)) for n in ("none", "layer")]
-    figure = figures.lambda_by_epoch([*runs, made_up(quick("binary_connect", seed=1), lambdas=(2.5, 8.0))])
+    figure = figures.lambda_by_epoch(
+        [*runs, made_up(quick("binary_connect", seed=1), lambdas=(2.5, 8.0))])
     assert {axis.get_title() for axis in figure.axes} == {"BC", "BC+LN"}
     plain = next(axis for axis in figure.axes if axis.get_title() == "BC")
     heights = {tuple(line.get_ydata()) for line in plain.get_lines()}
@@ -587,7 +632,8 @@ def test_lambda_by_epoch_is_a_panel_a_model_with_two_lines():
 
 
 def test_gains_and_lambda_are_above_each_other():
-    runs = [made_up(quick("binary_connect", n), gains=(1.0, 2.0, 3.0)) for n in ("none", "weight", "layer")]
+    runs = [made_up(quick("binary_connect", n), gains=(1.0, 2.0, 3.0))
+            for n in ("none", "weight", "layer")]
     figure = figures.gains_and_lambda(runs)
     assert len(figure.axes) == 2 * 2  # what has no gains has no column
     assert [axis.get_ylabel() for axis in figure.axes[::2]] == ["g$_*$", "λ$_1$"]
@@ -595,20 +641,24 @@ def test_gains_and_lambda_are_above_each_other():
 
 
 def test_growth_and_lambda_is_a_point_a_network_and_moment():
-    runs = [made_up(quick("binary_connect", n), rate=1.3, lambdas=(1.0, 4.0)) for n in ("none", "layer")]
+    runs = [
+        made_up(quick("binary_connect", n), rate=1.3, lambdas=(1.0, 4.0)) for n in ("none", "layer")
+    ]
     figure = figures.growth_and_lambda(runs)
     points = figure.axes[0].collections[0].get_offsets()
     assert len(points) == 6
     assert np.allclose(points, [4.0, 1.3])
-    assert {"none", "layer", "at initialization"} <= {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"none", "layer", "at initialization"} <= {
+        text.get_text() for text in figure.legends[0].get_texts()}
 
 
 def test_learning_curves_of_three_tasks_have_their_units():
     sets = ("python_help", "python_help_words", "digits")
-    runs = [made_up(quick(q, dataset=name), 50.0) for name in sets for q in ("full_precision", "binary_connect")]
+    runs = [made_up(quick(q, dataset=name), 50.0) for name in sets
+            for q in ("full_precision", "binary_connect")]
     figure = figures.learning_curves(runs)
     assert sorted(axis.get_ylabel() for axis in figure.axes) == [
-        "validation BPC", "validation PPL", "validation accuracy (%)"]  # fmt: skip
+        "validation BPC", "validation PPL", "validation accuracy (%)"]
     for axis in figure.axes:
         assert sum(len(line.get_ydata()) == 2 for line in axis.get_lines()) == 2
 
@@ -627,7 +677,8 @@ def page_of(found, folder, profile="quick", failures=None):
 
 
 def test_the_page_shows_the_scorecard_and_what_failed(tmp_path):
-    rows = [("full_precision", "none", 2.5), ("binary_connect", "none", 4.5), ("binary_connect", "layer", 2.6)]
+    rows = [("full_precision", "none", 2.5), ("binary_connect", "none", 4.5),
+            ("binary_connect", "layer", 2.6)]
     found = [made_up(quick(q, n), test) for q, n, test in rows]
     page = page_of(found, tmp_path, failures={"some-run": "<b>no space</b>"})
     assert "&lt;b&gt;no space&lt;/b&gt;" in page
@@ -635,7 +686,8 @@ def test_the_page_shows_the_scorecard_and_what_failed(tmp_path):
     assert "Without normalization, BinaryConnect fails to train." in page
     assert "4.50 BPC, full precision 2.50 BPC" in page
     card = pd.read_csv(tmp_path / "quick" / "scorecard.csv").set_index("claim")["verdict"]
-    assert (card["bc_fails"], card["bc_trains"], card["bc_close"]) == ("holds", "holds", "not tested at this scale")
+    assert (card["bc_fails"], card["bc_trains"], card["bc_close"]) == (
+        "holds", "holds", "not tested at this scale")
     for word, count in card.value_counts().items():
         assert (
             f"{count} {word.replace('holds', 'hold').replace('does not', 'do not').replace('not tested', 'are not tested')}"
@@ -644,10 +696,13 @@ def test_the_page_shows_the_scorecard_and_what_failed(tmp_path):
 
 
 def test_the_page_shows_tables_and_figures_that_were_made(tmp_path):
-    for name in ("tables/table_3.html", "tables/gru.html", "figures/figure_09.png", "figures/statistics.png"):
+    for name in ("tables/table_3.html", "tables/gru.html", "figures/figure_09.png",
+                 "figures/statistics.png"):
         (tmp_path / "quick" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "quick" / name).write_text(f"content of {name}")
-    page = page_of([made_up(quick(), 2.0), made_up(quick("bwn", "layer", dataset="digits"), diverged=True)], tmp_path)
+    page = page_of(
+        [made_up(quick(), 2.0), made_up(quick("bwn", "layer", dataset="digits"), diverged=True)],
+        tmp_path)
     assert profile_page.TABLES["table_3"] in page
     assert "content of tables/gru.html" in page
     assert profile_page.TABLES["table_2"] not in page
@@ -663,14 +718,18 @@ def test_the_page_of_nothing(tmp_path):
 
 
 def seeds_of(normalizer, values, quantizer="binary_connect"):
-    return [made_up(quick(quantizer, normalizer, seed=seed), value) for seed, value in enumerate(values)]
+    return [
+        made_up(quick(quantizer, normalizer, seed=seed), value) for seed, value in enumerate(values)
+    ]
 
 
 def test_paired_tests_are_those_of_scipy_with_holms_correction():
-    values = {"none": [6.7, 6.5, 6.9, 6.6], "layer": [2.9, 2.8, 3.0, 2.7], "batch_shared": [2.8, 2.9, 2.9, 2.65]}
+    values = {"none": [6.7, 6.5, 6.9, 6.6], "layer": [2.9, 2.8, 3.0, 2.7],
+              "batch_shared": [2.8, 2.9, 2.9, 2.65]}
     records_ = [record for name, tests in values.items() for record in seeds_of(name, tests)]
     found = tables.paired_tests(tables.frame(records_)).set_index(["a", "b"])
-    assert list(found.index) == [("none", "layer"), ("none", "batch_shared"), ("layer", "batch_shared")]
+    assert list(found.index) == [("none", "layer"), ("none", "batch_shared"),
+                                 ("layer", "batch_shared")]
     for (a, b), row in found.iterrows():
         expected = scipy.stats.ttest_rel(values[a], values[b])
         assert row["p"] == pytest.approx(expected.pvalue, rel=1e-9)
@@ -679,13 +738,15 @@ def test_paired_tests_are_those_of_scipy_with_holms_correction():
         assert row["half_width"] == pytest.approx((interval.high - interval.low) / 2)
         assert (row["seeds"], row["remark"]) == (4, "")
     smallest, middle, largest = np.sort(found["p"])
-    assert np.sort(found["p_holm"]) == pytest.approx([3 * smallest, max(3 * smallest, 2 * middle), max(2 * middle, largest)])  # fmt: skip
-    assert found.loc[("layer", "batch_shared"), "p_holm"] > 0.05 > found.loc[("none", "layer"), "p_holm"]
+    assert np.sort(found["p_holm"]) == pytest.approx(
+        [3 * smallest, max(3 * smallest, 2 * middle), max(2 * middle, largest)])
+    assert (found.loc[("layer", "batch_shared"), "p_holm"] > 0.05
+            > found.loc[("none", "layer"), "p_holm"])
 
 
 def test_holms_correction_never_falls_and_ends_at_one():
     noisy = [record for k, name in enumerate(("none", "weight", "layer"))
-             for record in seeds_of(name, [2 + 0.1 * ((3 * s + k) % 5) for s in range(5)])]  # fmt: skip
+             for record in seeds_of(name, [2 + 0.1 * ((3 * s + k) % 5) for s in range(5)])]
     found = tables.paired_tests(tables.frame(noisy)).sort_values("p")
     assert found["p_holm"].is_monotonic_increasing
     assert (found["p_holm"] >= found["p"]).all()

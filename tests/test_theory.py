@@ -1,4 +1,5 @@
-"""The propositions on random networks, against a forward and backward pass of its own in numpy; slips, invariance."""
+"""The propositions on random networks, against a forward and backward pass of its own in numpy;
+slips, invariance."""
 
 import copy
 import itertools
@@ -20,17 +21,20 @@ from qlstm.study.theory import propositions, slips
 DOUBLE = torch.float64
 NORMALIZERS = ["none", "weight", "layer", "batch_shared", "batch_separate"]
 APPLYING = [name for name in QUANTIZERS if name not in ("sbn", "stn")]
-CASES = [("lstm", "none", "3.3"), *((cell, norm, None) for cell in ("lstm", "gru") for norm in NORMALIZERS)]
-NAMES = {"none": "2.1", "weight": "3.1", "layer": "3.2", "batch_shared": "3.4", "batch_separate": "3.4"}
+CASES = [("lstm", "none", "3.3"),
+         *((cell, norm, None) for cell in ("lstm", "gru") for norm in NORMALIZERS)]
+NAMES = {"none": "2.1", "weight": "3.1", "layer": "3.2", "batch_shared": "3.4",
+         "batch_separate": "3.4"}
 PAIRS = [(cell, norm) for cell in ("lstm", "gru") for norm in NORMALIZERS]
 cases = pytest.mark.parametrize(("cell", "normalizer", "proposition"), CASES)
 
 
-def make(cell, normalizer, d=3, layers=1, quantizer="full_precision", seed=0, scale=1.0, vocabulary=4, **more):
-    """A model, all of whose parameters (gains too: of either sign) and second moments are random, in float64."""
-    model = LanguageModel(
-        vocabulary, d, layers, cell=cell, normalizer=normalizer, quantizer=quantizer, max_steps=8, **more
-    )
+def make(cell, normalizer, d=3, layers=1, quantizer="full_precision", seed=0, scale=1.0,
+         vocabulary=4, **more):
+    """A model, all of whose parameters (gains too: of either sign) and second moments are random,
+    in float64."""
+    model = LanguageModel(vocabulary, d, layers, cell=cell, normalizer=normalizer,
+                          quantizer=quantizer, max_steps=8, **more)
     return randomize(model.double(), seed, scale)
 
 
@@ -52,7 +56,8 @@ def batch(model, steps, samples, seed=0, scale=1.0):
     symbols = torch.randint(model.decoder.out_features, (steps + 1, samples), generator=generator)
     rnn = model.rnn
     shape = (rnn.states, rnn.num_layers, samples, rnn.hidden_size)
-    return symbols[:-1], symbols[1:], tuple(scale * torch.randn(shape, generator=generator, dtype=DOUBLE))
+    return (symbols[:-1], symbols[1:],
+            tuple(scale * torch.randn(shape, generator=generator, dtype=DOUBLE)))
 
 
 # The bounds hold.
@@ -60,15 +65,11 @@ def batch(model, steps, samples, seed=0, scale=1.0):
 
 @cases
 @settings(deadline=None, max_examples=30)
-@given(
-    st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(2, 5), st.integers(1, 2)),
-    st.sampled_from([0.1, 1.0, 4.0, 30.0]),
-    st.sampled_from([0.0, 0.5, 3.0]),
-    st.sampled_from(APPLYING),
-    st.integers(0, 10**6),
-    st.data(),
-)
-def test_the_bound_holds(cell, normalizer, proposition, sizes, scale, state_scale, quantizer, seed, data):
+@given(st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(2, 5), st.integers(1, 2)),
+       st.sampled_from([0.1, 1.0, 4.0, 30.0]), st.sampled_from([0.0, 0.5, 3.0]),
+       st.sampled_from(APPLYING), st.integers(0, 10**6), st.data())
+def test_the_bound_holds(
+        cell, normalizer, proposition, sizes, scale, state_scale, quantizer, seed, data):
     d, steps, samples, layers = sizes
     m = data.draw(st.integers(1, steps))
     model = make(cell, normalizer, d, layers, quantizer, seed, scale)
@@ -84,7 +85,8 @@ def test_the_bound_holds(cell, normalizer, proposition, sizes, scale, state_scal
 
 
 def gates_at(weight, c, steps, h=0.25, **settings_):
-    """One unit with these recurrent weights of i, f, a, o and exactly these pre-activations at each step; h_0, c_0."""
+    """One unit with these recurrent weights of i, f, a, o and exactly these pre-activations at each
+    step; h_0, c_0."""
     model = make("lstm", "none", 1, vocabulary=2, **settings_)
     h = torch.full((1, 1, 1), h, dtype=DOUBLE)
     weight, steps = torch.tensor(weight, dtype=DOUBLE), torch.tensor(steps, dtype=DOUBLE)
@@ -112,19 +114,22 @@ FAR = 40.0  # sigmoid and tanh are 1 in float64
     ],
 )
 def test_each_constant_of_2_1_is_attained(weight, c, gates):
-    """So none can be smaller (the ratio test would fail), and a looser one shows here. Through h_t, then c_{t+1}."""
+    """So none can be smaller (the ratio test would fail), and a looser one shows here. Through h_t,
+    then c_{t+1}."""
     model, inputs, targets, state = gates_at(weight, c, [gates])
     found = propositions.bounds(model, inputs, targets, state=state)
     assert found.lhs.item() > 0
     assert_close(found.ratio, torch.ones_like(found.ratio), "float64")
     if weight[3] == 0:  # a second step that hands c_1 on, and shuts all gates to h_1
-        model, inputs, targets, state = gates_at((*weight[:3], 0), c, [gates, (-2 * FAR, 2 * FAR, 0, 2 * FAR)])
+        model, inputs, targets, state = gates_at(
+            (*weight[:3], 0), c, [gates, (-2 * FAR, 2 * FAR, 0, 2 * FAR)])
         found = propositions.bounds(model, inputs, targets, state=state)
         assert found.lhs[0].item() > 0
         assert_close(found.ratio[0], torch.ones_like(found.ratio[0]), "float64")
 
 
-# The same numbers without autograd: forward and backward in numpy, a gate, a sample and a step at a time.
+# The same numbers without autograd: forward and backward in numpy, a gate, a sample and a step at a
+# time.
 
 
 def sigmoid(x):
@@ -132,11 +137,13 @@ def sigmoid(x):
 
 
 class Norm:
-    """A normalizer of the products (N, d) of one gate: values, the transposed Jacobian, and K by the formulas."""
+    """A normalizer of the products (N, d) of one gate: values, the transposed Jacobian, and K by
+    the formulas."""
 
     def __init__(self, kind, matrix, gain, shift):
         self.kind, self.matrix = kind, matrix
-        self.gain, self.shift = (np.ones(len(matrix)), np.zeros(len(matrix))) if kind == "none" else (gain, shift)
+        self.gain, self.shift = (
+            (np.ones(len(matrix)), np.zeros(len(matrix))) if kind == "none" else (gain, shift))
         if kind == "weight":
             self.matrix = np.stack([row / (np.linalg.norm(row) + 1e-8) for row in matrix])
         self.axis = {"layer": 1, "batch": 0}.get(kind)
@@ -173,13 +180,16 @@ def by_hand(model, inputs, targets, state, m, squared):
     """lhs, rhs, lambda_1, lambda_2 for t = 1 .. m of a network of one layer."""
     rnn = model.rnn
     d, gates, steps, samples = rnn.hidden_size, rnn.gates, len(inputs), inputs.shape[1]
-    kinds = {"Normalizer": "none", "WeightNorm": "weight", "LayerNorm": "layer", "BatchNorm": "batch"}
+    kinds = {"Normalizer": "none", "WeightNorm": "weight", "LayerNorm": "layer",
+             "BatchNorm": "batch"}
     kind = kinds[type(rnn.norm_hh_l0).__name__]
     numbers = {name: value.detach().numpy() for name, value in model.named_parameters()}
-    dense = {side: rnn.quantized(f"weight_{side}_l0").dense().detach().numpy() for side in ("ih", "hh")}
+    dense = {
+        side: rnn.quantized(f"weight_{side}_l0").dense().detach().numpy() for side in ("ih", "hh")}
 
     def norm(side, gate):
-        affine = [numbers.get(f"rnn.norm_{side}_l0.{part}", np.zeros((gates, d)))[gate] for part in ("gain", "shift")]
+        affine = [numbers.get(f"rnn.norm_{side}_l0.{part}", np.zeros((gates, d)))[gate]
+                  for part in ("gain", "shift")]
         return Norm(kind, dense[side][gate], *affine)
 
     h, *c = (s[0].numpy() for s in state)
@@ -188,7 +198,8 @@ def by_hand(model, inputs, targets, state, m, squared):
         one_hot = np.eye(rnn.input_size)[inputs[t].numpy()]
         norms = [norm("hh", gate) for gate in range(gates)]
         products = [norms[gate](h) for gate in range(gates)]
-        given = [norm("ih", gate)(one_hot) + numbers["rnn.bias_l0"].reshape(gates, d)[gate] for gate in range(gates)]
+        given = [norm("ih", gate)(one_hot) + numbers["rnn.bias_l0"].reshape(gates, d)[gate]
+                 for gate in range(gates)]
         if gates == 4:
             i, f, a, o = (x + p for x, p in zip(given, products, strict=True))
             c = sigmoid(i) * np.tanh(a) + sigmoid(f) * cs[-1]
@@ -213,13 +224,12 @@ def by_hand(model, inputs, targets, state, m, squared):
         growth = [np.broadcast_to(x.growth(), (samples,)) for x in norms]
         if gates == 4:
             i, f, a, o = values
-            to_c = to_h * sigmoid(o) * (1 - np.tanh(cs[t]) ** 2) + to_c_from_next(tape, to_c_next, t, m)
-            pieces = [
-                to_c * np.tanh(a) * sigmoid(i) * sigmoid(-i),
-                to_c * cs[t - 1] * sigmoid(f) * sigmoid(-f),
-                to_c * sigmoid(i) * (1 - np.tanh(a) ** 2),
-                to_h * np.tanh(cs[t]) * sigmoid(o) * sigmoid(-o),
-            ]
+            to_c = to_h * sigmoid(o) * (1 - np.tanh(cs[t]) ** 2) + to_c_from_next(
+                tape, to_c_next, t, m)
+            pieces = [to_c * np.tanh(a) * sigmoid(i) * sigmoid(-i),
+                      to_c * cs[t - 1] * sigmoid(f) * sigmoid(-f),
+                      to_c * sigmoid(i) * (1 - np.tanh(a) ** 2),
+                      to_h * np.tanh(cs[t]) * sigmoid(o) * sigmoid(-o)]
             back = sum(x.back(piece) for x, piece in zip(norms, pieces, strict=True))
             gamma = np.abs(cs[t - 1]).max(1)
             if squared:
@@ -264,8 +274,10 @@ def test_both_sides_against_numpy(cell, normalizer, proposition, quantizer):
         model = make(cell, normalizer, d, 1, quantizer, seed)
         inputs, targets, state = batch(model, steps, samples, seed)
         found = propositions.bounds(model, inputs, targets, m, proposition, state=state)
-        expected = by_hand(model, inputs, targets, state, m, proposition == "3.3" or "batch" in normalizer)
-        for name, actual, value in zip(("lhs", "rhs", "lambda_1", "lambda_2"), found[1:], expected, strict=True):
+        expected = by_hand(
+            model, inputs, targets, state, m, proposition == "3.3" or "batch" in normalizer)
+        for name, actual, value in zip(
+                ("lhs", "rhs", "lambda_1", "lambda_2"), found[1:], expected, strict=True):
             if name == "lambda_2" and cell == "gru":
                 assert not actual.any()
                 continue
@@ -301,7 +313,9 @@ def test_left_sides_of_the_top_layer_against_finite_differences(cell, normalizer
 @pytest.mark.parametrize(("cell", "normalizer"), PAIRS)
 def test_a_classifier_has_its_last_step(cell, normalizer):
     model = randomize(
-        SequenceClassifier(3, 4, cell=cell, normalizer=normalizer, quantizer="twn", max_steps=6, state_noise=0.1), 1
+        SequenceClassifier(
+            3, 4, cell=cell, normalizer=normalizer, quantizer="twn", max_steps=6, state_noise=0.1),
+        1,
     )
     inputs, targets = torch.randn(6, 5, 1), torch.randint(3, (5,))
     found = propositions.bounds(model, inputs, targets)
@@ -320,12 +334,14 @@ def test_lambdas_are_those_of_the_bounds(cell, normalizer, proposition):
     for extra in ({}, {"along_run": True}, {"printed": True}):
         found = propositions.bounds(model, inputs, targets, None, proposition, state=state, **extra)
         for subject in (model, model.rnn):
-            lambda_1, lambda_2 = propositions.lambdas(subject, inputs, state, proposition=proposition, **extra)
+            lambda_1, lambda_2 = propositions.lambdas(
+                subject, inputs, state, proposition=proposition, **extra)
             assert_close(lambda_1, found.lambda_1, "float64")
             assert_close(lambda_2, found.lambda_2, "float64")
             assert not lambda_1.requires_grad
     zero = [torch.zeros_like(s) for s in state]
-    assert_close(propositions.lambdas(model, inputs)[0], propositions.lambdas(model, inputs, zero)[0], "float64")
+    assert_close(propositions.lambdas(model, inputs)[0],
+                 propositions.lambdas(model, inputs, zero)[0], "float64")
 
 
 def test_gamma_along_the_run():
@@ -336,14 +352,11 @@ def test_gamma_along_the_run():
     model(inputs, state, trace=trace)
     c = torch.stack([state[1][0], *(c for _, c in trace[0][:-1])]).detach().abs().amax(-1)  # (T, N)
     k_f = torch.linalg.svdvals(model.rnn.weight_hh_l0.detach().view(4, 3, 3)[1])[0]
-    for proposition, gamma, growth in (
-        ("2.1", c.amax(0), lambda x: x * k_f / 4),
-        ("3.3", c.max(), lambda x: x**2 * k_f**2 / 2),
-    ):
+    for proposition, gamma, growth in (("2.1", c.amax(0), lambda x: x * k_f / 4),
+                                       ("3.3", c.max(), lambda x: x**2 * k_f**2 / 2)):
         run, step = (
             propositions.lambdas(model, inputs, state, proposition=proposition, along_run=along)[0]
-            for along in (True, False)
-        )
+            for along in (True, False))
         largest = c.amax(1) if proposition == "3.3" else c
         assert_close(run - step, growth(gamma) - growth(largest), "float64")
 
@@ -407,10 +420,8 @@ def test_networks_no_proposition_speaks_of():
     ]:
         model = LanguageModel(4, 3, **settings_).double()
         assert not propositions.applies(model.rnn)
-        for call in (
-            lambda m: propositions.bounds(m, *batch(m, 4, 3)[:2]),
-            lambda m: propositions.lambdas(m, batch(m, 4, 3)[0]),
-        ):
+        for call in (lambda m: propositions.bounds(m, *batch(m, 4, 3)[:2]),
+                     lambda m: propositions.lambdas(m, batch(m, 4, 3)[0])):
             with pytest.raises(ConfigError, match=message) as caught:
                 call(model)
             assert "\n" not in str(caught.value)
@@ -418,12 +429,15 @@ def test_networks_no_proposition_speaks_of():
 
 @pytest.mark.parametrize(
     ("cell", "normalizer", "wanted", "possible"),
-    [("lstm", "none", "3.4", "2.1 or 3.3"), ("lstm", "layer", "2.1", "3.2"), ("gru", "none", "3.3", "GRU"), ("lstm", "weight", "9", "3.1")],
-)  # fmt: skip
+    [("lstm", "none", "3.4", "2.1 or 3.3"), ("lstm", "layer", "2.1", "3.2"),
+     ("gru", "none", "3.3", "GRU"), ("lstm", "weight", "9", "3.1")],
+)
 def test_a_proposition_of_other_networks(cell, normalizer, wanted, possible):
     model = make(cell, normalizer)
     assert propositions.applies(model.rnn)
-    with pytest.raises(ConfigError, match=f"'{wanted}' does not speak of this network: possible is {possible}$"):
+    with pytest.raises(
+        ConfigError, match=f"'{wanted}' does not speak of this network: possible is {possible}$"
+    ):
         propositions.bounds(model, *batch(model, 4, 3)[:2], None, wanted)
 
 
@@ -444,19 +458,15 @@ def test_ratio_where_sides_vanish_or_are_no_numbers():
 
 
 @settings(deadline=None, max_examples=100)
-@given(
-    st.sampled_from(list(QUANTIZERS)),
-    st.tuples(st.integers(1, 8), st.integers(1, 8)),
-    st.floats(1e-3, 1e3),
-    st.integers(0, 10**6),
-    st.sampled_from([0.0, 0.5, 1.0]),
-)
+@given(st.sampled_from(list(QUANTIZERS)), st.tuples(st.integers(1, 8), st.integers(1, 8)),
+       st.floats(1e-3, 1e3), st.integers(0, 10**6), st.sampled_from([0.0, 0.5, 1.0]))
 def test_spectral_lower_bounds(name, shape, scale, seed, zeros):
     generator = torch.Generator().manual_seed(seed)
     weight = scale * torch.randn((4, *shape), generator=generator, dtype=DOUBLE)
     weight = torch.where(torch.rand(weight.shape, generator=generator) < zeros, 0, weight)
     quantized = QUANTIZERS[name](weight)
-    norms, bounds = propositions.spectral_norms(quantized.dense()), propositions.spectral_lower_bounds(quantized)
+    norms, bounds = (propositions.spectral_norms(quantized.dense()),
+                     propositions.spectral_lower_bounds(quantized))
     for gate, dense in enumerate(quantized.dense().numpy()):
         assert abs(norms[gate].item() - np.linalg.svd(dense)[1][0]) <= 1e-12 * norms[gate].item()
         levels, sparsity = np.unique(abs(dense[dense != 0])), (dense == 0).mean()
@@ -482,14 +492,9 @@ def test_spectral_lower_bounds_that_are_attained():
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    st.sampled_from(NORMALIZERS[1:]),
-    st.sampled_from(["lstm", "gru"]),
-    st.sampled_from(["full_precision", "binary_connect", "bwn", "lab", "ter_connect", "twn"]),
-    st.integers(0, 2),
-    st.floats(1e-3, 1e3),
-    st.integers(0, 10**6),
-)
+@given(st.sampled_from(NORMALIZERS[1:]), st.sampled_from(["lstm", "gru"]),
+       st.sampled_from(["full_precision", "binary_connect", "bwn", "lab", "ter_connect", "twn"]),
+       st.integers(0, 2), st.floats(1e-3, 1e3), st.integers(0, 10**6))
 def test_normalized_networks_do_not_see_the_scale(normalizer, cell, quantizer, gate, s, seed):
     # no saturated unit, whose variance would be 0: rounding stays rounding
     model = make(cell, normalizer, 8, 1, quantizer, seed, 0.3)
@@ -552,13 +557,15 @@ def test_slips(slip):
 
 
 def test_what_the_printed_constants_of_3_3_and_3_4_add():
-    """Exactly the forget gate's term again (3.4), and K_o^2/4 again (3.3): the bounds hold, at most twice as loose."""
+    """Exactly the forget gate's term again (3.4), and K_o^2/4 again (3.3): the bounds hold, at most
+    twice as loose."""
     for normalizer, proposition in (("none", "3.3"), ("batch_shared", "3.4")):
         model = make("lstm", normalizer, 4)
         with torch.no_grad():
             gain = getattr(model.rnn.norm_hh_l0, "gain", torch.zeros(4, 4)).abs_()
         arguments = (model, *batch(model, 5, 3)[:2], None, proposition)
-        printed, corrected = propositions.bounds(*arguments, printed=True), propositions.bounds(*arguments)
+        printed, corrected = (propositions.bounds(*arguments, printed=True),
+                              propositions.bounds(*arguments))
         assert printed.ratio.max() <= corrected.ratio.max() <= 1
         more = printed.lambda_1 - corrected.lambda_1
         assert bool((more < corrected.lambda_1).all())
@@ -570,7 +577,8 @@ def test_what_the_printed_constants_of_3_3_and_3_4_add():
         assert_close(printed.lambda_2 - corrected.lambda_2, more, "float64")
         with torch.no_grad():  # without the forget gate there is nothing to add
             gain[1] = 0
-        assert_close(propositions.bounds(*arguments, printed=True).rhs, propositions.bounds(*arguments).rhs, "float64")
+        assert_close(propositions.bounds(*arguments, printed=True).rhs,
+                     propositions.bounds(*arguments).rhs, "float64")
 
 
 @pytest.mark.parametrize("name", slips.COUNTEREXAMPLES)
@@ -582,9 +590,11 @@ def test_outside_their_conditions_the_bounds_fail(name):
 def test_within_its_conditions_each_counterexample_is_none():
     """The same networks: the top layer, the absolute value, the steps up to m, one step's loss."""
     gains = dict(norm_hh_l0__gain=[0.01, -2.0, -2.0])
-    for example in (dict(layers=2, weight_hh_l0=0.01), dict(normalizer="layer", **gains), {}, dict(weight_hh_l0=0.01)):
+    for example in (dict(layers=2, weight_hh_l0=0.01), dict(normalizer="layer", **gains), {},
+                    dict(weight_hh_l0=0.01)):
         model, inputs, targets = slips.example(**example)
-        assert all(propositions.bounds(model, inputs, targets, m).ratio.max() <= 1 for m in (1, 2, 3))
+        assert all(
+            propositions.bounds(model, inputs, targets, m).ratio.max() <= 1 for m in (1, 2, 3))
 
 
 def test_examples_are_the_same_every_time():

@@ -22,13 +22,12 @@ from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS
 from qlstm.study import records, traces, training
 
-TINY = ExperimentConfig(profile="smoke", hidden_size=8, steps=10, batch_size=8, epochs=4, max_train=1600)
-WORDS = ExperimentConfig(
-    profile="smoke", task="word_lm", hidden_size=8, steps=6, batch_size=5, max_train=800, epochs=3, learning_rate=2.0
-)
-IMAGES = ExperimentConfig(
-    profile="smoke", task="sequential_image", hidden_size=6, batch_size=16, max_train=64, epochs=3, state_noise=0.1
-)
+TINY = ExperimentConfig(
+    profile="smoke", hidden_size=8, steps=10, batch_size=8, epochs=4, max_train=1600)
+WORDS = ExperimentConfig(profile="smoke", task="word_lm", hidden_size=8, steps=6, batch_size=5,
+                         max_train=800, epochs=3, learning_rate=2.0)
+IMAGES = ExperimentConfig(profile="smoke", task="sequential_image", hidden_size=6, batch_size=16,
+                          max_train=64, epochs=3, state_noise=0.1)
 
 
 load_once = functools.cache(data.load_dataset)
@@ -47,9 +46,8 @@ def comparable(record):
     return {key: value for key, value in record.items() if key not in records.VARYING}
 
 
-@pytest.mark.parametrize(
-    ("quantizer", "normalizer"), [("lab", "batch_separate"), ("sbn", "batch_separate"), ("bwn", "layer")]
-)
+@pytest.mark.parametrize(("quantizer", "normalizer"),
+                         [("lab", "batch_separate"), ("sbn", "batch_separate"), ("bwn", "layer")])
 def test_a_killed_run_ends_with_the_record_of_an_unbroken_one(tmp_path, quantizer, normalizer):
     config = dataclasses.replace(TINY, quantizer=quantizer, normalizer=normalizer)
     unbroken = qlstm.run(config, tmp_path / "unbroken", report=quiet)
@@ -70,10 +68,14 @@ def test_a_killed_run_ends_with_the_record_of_an_unbroken_one(tmp_path, quantize
     lines = []
     resumed = qlstm.run(config, tmp_path / "broken", report=lines.append)
     assert "going on after epoch 3" in lines[0]
-    assert comparable(resumed) == comparable(unbroken) == comparable(qlstm.run(config, report=quiet))
-    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("unbroken", "broken")]
+    assert (
+        comparable(resumed) == comparable(unbroken) == comparable(qlstm.run(config, report=quiet)))
+    models = [
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("unbroken", "broken")]
     assert models[0] == models[1]
-    history = [json.loads(line) for line in (tmp_path / "broken" / "epochs.jsonl").read_text().splitlines()]
+    history = [
+        json.loads(line) for line in (tmp_path / "broken" / "epochs.jsonl").read_text().splitlines()
+    ]
     assert [line["epoch"] for line in history] == [0, 1, 2, 3, 4]
 
 
@@ -99,18 +101,25 @@ def test_a_finished_run_is_not_repeated(tmp_path):
     assert qlstm.run(TINY, tmp_path, report=lines.append) == first
     assert len(lines) == 1
     assert "already done" in lines[0]
-    other = qlstm.run(dataclasses.replace(TINY, epochs=2), tmp_path, report=quiet)  # other settings: not this record
+    other = qlstm.run(
+        dataclasses.replace(TINY, epochs=2), tmp_path, report=quiet
+    )  # other settings: not this record
     assert len(other["epochs"]) == 3
 
 
 @pytest.mark.parametrize("damage", ["empty", "torn", "altered", "foreign"])
 def test_a_torn_or_foreign_checkpoint_starts_the_run_anew(tmp_path, damage):
     with pytest.raises(KeyboardInterrupt):
-        qlstm.run(dataclasses.replace(TINY, seed=5 if damage == "foreign" else 0), tmp_path, report=interrupt)
+        qlstm.run(dataclasses.replace(TINY, seed=5 if damage == "foreign" else 0), tmp_path,
+                  report=interrupt)
     path = tmp_path / "checkpoint.pt"
     whole = path.read_bytes()
-    altered = whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
-    path.write_bytes({"empty": b"", "torn": whole[: len(whole) // 2], "altered": altered, "foreign": whole}[damage])
+    altered = (whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1])
+               + whole[len(whole) // 2 + 1 :])
+    path.write_bytes(
+        {"empty": b"", "torn": whole[: len(whole) // 2], "altered": altered, "foreign": whole}[
+            damage]
+    )
     lines = []
     record = qlstm.run(TINY, tmp_path, report=lines.append)
     assert "starting anew" in lines[0]
@@ -119,7 +128,9 @@ def test_a_torn_or_foreign_checkpoint_starts_the_run_anew(tmp_path, damage):
 
 def test_a_lost_record_is_made_again_without_training(tmp_path, monkeypatch):
     record = qlstm.run(TINY, tmp_path, report=quiet)
-    (tmp_path / "record.json").unlink()  # as the engine does when it was killed before it had noted the end of the job
+    (
+        tmp_path / "record.json"
+    ).unlink()  # as the engine does when it was killed before it had noted the end of the job
     monkeypatch.setattr(training._Run, "_train", None)
     assert comparable(qlstm.run(TINY, tmp_path, report=quiet)) == comparable(record)
 
@@ -142,7 +153,8 @@ def test_a_full_disk_loses_no_finished_epoch(tmp_path, monkeypatch):
             qlstm.run(TINY, tmp_path, report=quiet)
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
     assert not list(tmp_path.glob(".checkpoint*"))
-    assert comparable(qlstm.run(TINY, tmp_path, report=quiet)) == comparable(qlstm.run(TINY, report=quiet))
+    assert comparable(qlstm.run(TINY, tmp_path, report=quiet)) == comparable(
+        qlstm.run(TINY, report=quiet))
 
 
 def test_two_processes_on_one_run_take_turns(tmp_path):
@@ -162,7 +174,8 @@ def test_two_processes_on_one_run_take_turns(tmp_path):
 
 
 def test_a_run_whose_loss_is_not_finite_is_recorded_as_diverged(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "learning_rate", lambda config, epoch, _: 3e38 if epoch == 2 else 0.001)
+    monkeypatch.setattr(
+        training, "learning_rate", lambda config, epoch, _: 3e38 if epoch == 2 else 0.001)
     record = qlstm.run(TINY, tmp_path, report=quiet)
     assert record["diverged"]
     assert record["test_metric"] is record["valid_metric"] is record["best_epoch"] is None
@@ -189,7 +202,9 @@ def test_the_record(tmp_path):
         assert line["valid_metric"] == pytest.approx(line["valid_loss"] / math.log(2), rel=1e-12)
         assert 1 < line["train_loss"] < 6
     for line in record["epochs"]:
-        assert len(line["spectral"]["before"]["norms"]) == len(line["spectral"]["after"]["norms"]) == 4
+        assert (
+            len(line["spectral"]["before"]["norms"]) == len(line["spectral"]["after"]["norms"]) == 4
+        )
     assert len(record["epochs"][0]["alpha"][0]) == 4
     norms = record["traces"]["gradient_norms"]
     assert set(norms) == {"initial", "epoch 1", "best"}
@@ -252,8 +267,10 @@ def test_loss_aware_quantizers_see_adams_second_moment():
     assert torch.equal(run.model.rnn.second_moment_hh_l0, moment)
     diagonal = moment.sqrt() + 1e-8
     weight = run.model.rnn.weight_hh_l0.detach()
-    alpha = [(d * w.abs()).sum() / d.sum() for d, w in zip(diagonal.chunk(4), weight.chunk(4), strict=True)]
-    assert torch.allclose(run.model.rnn.quantized("weight_hh_l0").scales.flatten(), torch.stack(alpha))
+    alpha = [(d * w.abs()).sum() / d.sum()
+             for d, w in zip(diagonal.chunk(4), weight.chunk(4), strict=True)]
+    assert torch.allclose(
+        run.model.rnn.quantized("weight_hh_l0").scales.flatten(), torch.stack(alpha))
 
 
 def test_gradient_norms_are_total_derivatives():
@@ -273,7 +290,8 @@ def test_gradient_norms_are_total_derivatives():
         _, (h, c) = plain(x[:t])
         h = h.detach().requires_grad_()
         logits = model.decoder(torch.cat([h, plain(x[t:], (h, c.detach()))[0]]))
-        every = F.cross_entropy(logits.flatten(0, 1), targets[t - 1 :].flatten(), reduction="sum") / targets.numel()
+        every = (F.cross_entropy(logits.flatten(0, 1), targets[t - 1 :].flatten(), reduction="sum")
+                 / targets.numel())
         last = F.cross_entropy(logits[-1], targets[-1])
         for name, loss in (("training", every), ("last_step", last)):
             (gradient,) = torch.autograd.grad(loss, h, retain_graph=True)
@@ -286,7 +304,8 @@ def test_traces_leave_the_model_and_the_random_numbers_alone():
     model = LanguageModel(7, 5, quantizer="sbn", normalizer="batch_separate", max_steps=6)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    lines = traces.gradient_norms(model, *torch.randint(7, (2, 6, 3), generator=torch.Generator().manual_seed(1)))
+    lines = traces.gradient_norms(
+        model, *torch.randint(7, (2, 6, 3), generator=torch.Generator().manual_seed(1)))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert len(lines["training"]) == 1  # batch norm: the root mean square over the samples
@@ -298,7 +317,10 @@ def test_g_star_of_batch_norm_is_the_gain_of_the_largest_ratio():
     with torch.no_grad():
         norm.gain.fill_(0.5)
         norm.running_var.fill_(1.0)
-        norm.gain[1, 2], norm.running_var[1, 1, 3] = -0.9, 0.01  # a large gain; a small variance at the second step
+        norm.gain[1, 2], norm.running_var[1, 1, 3] = (
+            -0.9,
+            0.01,
+        )  # a large gain; a small variance at the second step
     found = traces.gains(lstm)
     assert found["g"] == [pytest.approx([0.5, 0.5, 0.5, 0.5])]
     assert found["sigma"][0][1] == pytest.approx(0.1, rel=1e-3)
@@ -308,7 +330,8 @@ def test_a_damaged_or_edited_record_is_refused_by_name(tmp_path):
     qlstm.run(TINY, tmp_path, report=quiet)
     path = tmp_path / "record.json"
     good = path.read_text()
-    for bad in (good[: len(good) // 2], "[]", "{}", good.replace('"best_epoch": ', '"best_epoch": 1')):
+    for bad in (good[: len(good) // 2], "[]", "{}",
+                good.replace('"best_epoch": ', '"best_epoch": 1')):
         path.write_text(bad)
         with pytest.raises(RecordError, match=r"record\.json"):
             records.load(path)
@@ -332,14 +355,16 @@ def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
 
 def test_max_train_limits_all_three_parts():
     run = training._Run(dataclasses.replace(TINY, max_train=1600), None, "cpu", "auto", quiet)
-    assert {name: len(part) for name, part in run.splits.items()} == {"train": 1600, "valid": 200, "test": 200}
+    assert {name: len(part) for name, part in run.splits.items()} == {
+        "train": 1600, "valid": 200, "test": 200}
     assert data.count_predicted(1600, 8) == 8 * 199
 
 
 def losses_for(decays):
     """The learning rates of words after these validation losses."""
     config = dataclasses.replace(WORDS, learning_rate=20.0)
-    return [training.learning_rate(config, epoch + 1, decays[:epoch]) for epoch in range(len(decays) + 1)]
+    return [training.learning_rate(config, epoch + 1, decays[:epoch])
+            for epoch in range(len(decays) + 1)]
 
 
 def test_words_divide_the_rate_by_four_after_each_epoch_not_below_the_best():
@@ -349,9 +374,11 @@ def test_words_divide_the_rate_by_four_after_each_epoch_not_below_the_best():
     assert losses_for([math.inf, 3.0]) == [20.0, 5.0, 5.0]
 
 
-@pytest.mark.parametrize("quantizer", ["full_precision", "binary_connect", "bwn", "ter_connect", "twn", "lab"])
+@pytest.mark.parametrize(
+    "quantizer", ["full_precision", "binary_connect", "bwn", "ter_connect", "twn", "lab"])
 def test_words_train_with_sgd_and_bc_and_tc_scale_the_rate_of_the_matrices(quantizer):
-    config = dataclasses.replace(WORDS, quantizer=quantizer, normalizer="weight", num_layers=2, hidden_size=16)
+    config = dataclasses.replace(
+        WORDS, quantizer=quantizer, normalizer="weight", num_layers=2, hidden_size=16)
     run = training._Run(config, None, "cpu", "auto", quiet)
     assert type(run.optimizer) is torch.optim.SGD
     before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
@@ -370,16 +397,19 @@ def test_words_train_with_sgd_and_bc_and_tc_scale_the_rate_of_the_matrices(quant
     assert norm <= 0.25 * (1 + 1e-5)
     scaled = []
     for name, parameter in run.model.named_parameters():
-        factor = 2 * 16**0.5 if quantizer in ("binary_connect", "ter_connect") and ".weight_" in name else 1
+        factor = (2 * 16**0.5
+                  if quantizer in ("binary_connect", "ter_connect") and ".weight_" in name else 1)
         if factor != 1:
             scaled.append(name)
-        assert torch.allclose(parameter, before[name] - 0.5 * factor * gradients[0][name], atol=1e-6), name
+        assert torch.allclose(
+            parameter, before[name] - 0.5 * factor * gradients[0][name], atol=1e-6), name
     assert len(scaled) == (4 if quantizer in ("binary_connect", "ter_connect") else 0)
 
 
 @pytest.mark.parametrize("config", [TINY, IMAGES])
 def test_characters_and_images_train_with_adam_at_one_rate(config):
-    run = training._Run(dataclasses.replace(config, quantizer="binary_connect"), None, "cpu", "auto", quiet)
+    run = training._Run(
+        dataclasses.replace(config, quantizer="binary_connect"), None, "cpu", "auto", quiet)
     run._train(0.125)
     assert type(run.optimizer) is torch.optim.Adam
     groups = run.optimizer.param_groups
@@ -395,7 +425,8 @@ def test_whose_rate_falls(config):
         run = training._Run(dataclasses.replace(config, **settings), None, "cpu", "auto", quiet)
         run._train(0.125)
         names = {id(parameter): name for name, parameter in run.model.named_parameters()}
-        return {names[id(p)]: group["lr"] for group in run.optimizer.param_groups for p in group["params"]}
+        return {names[id(p)]: group["lr"] for group in run.optimizer.param_groups
+                for p in group["params"]}
 
     latent = {"rnn.weight_ih_l0", "rnn.weight_hh_l0"}
     assert set(rates(decay="all", quantizer="bwn").values()) == {0.125}
@@ -424,7 +455,8 @@ def test_words_end_when_their_rate_is_spent():
 def test_two_biases_train_as_those_of_torch():
     torch.manual_seed(0)
     ours, theirs = QuantLSTM(3, 4, biases=2), torch.nn.LSTM(3, 4)
-    theirs.load_state_dict({name.replace("bias_l0", "bias_ih_l0"): value for name, value in ours.state_dict().items()})
+    theirs.load_state_dict(
+        {name.replace("bias_l0", "bias_ih_l0"): value for name, value in ours.state_dict().items()})
     for _ in range(3):
         x, gradients = torch.randn(5, 2, 3), []
         for lstm in (ours, theirs):
@@ -457,7 +489,8 @@ def test_sequences_that_carry_no_state():
     run.model.eval()
     logits = torch.cat([run.model(x)[0].flatten(0, -2) for x, _ in run._minibatches("valid")])
     correct = torch.cat([y.flatten() for _, y in run._minibatches("valid")])
-    assert run._evaluate("valid")[0] == pytest.approx(F.cross_entropy(logits, correct).item(), rel=1e-5)
+    assert run._evaluate("valid")[0] == pytest.approx(
+        F.cross_entropy(logits, correct).item(), rel=1e-5)
     before = run.model.initial_state.clone()
     run._train(0.01)
     assert (run.model.initial_state != before).all()
@@ -470,10 +503,12 @@ def assert_orthogonal(matrix):
 
 def test_stochastic_networks_start_as_in_their_release():
     def build(config):
-        own = dataclasses.replace(config, quantizer="stn", normalizer="batch_separate", hidden_size=9)
+        own = dataclasses.replace(
+            config, quantizer="stn", normalizer="batch_separate", hidden_size=9)
         return training.build_model(own)
 
-    characters, words, images = build(dataclasses.replace(TINY, carry_state=False)), build(WORDS), build(IMAGES)
+    characters, words, images = (build(dataclasses.replace(TINY, carry_state=False)), build(WORDS),
+                                 build(IMAGES))
     for model, forget in ((characters, 1), (words, 0), (images, 1)):
         assert model.rnn.bias_l0.tolist() == [0] * 9 + [forget] * 9 + [0] * 18
         assert not model.decoder.bias.any()
@@ -499,9 +534,11 @@ def test_stochastic_networks_start_as_in_their_release():
 
 
 def test_adam_starts_anew_with_each_epoch_of_a_stochastic_network():
-    config = dataclasses.replace(TINY, quantizer="sbn", normalizer="batch_separate", carry_state=False, clip_norm=0.0)
+    config = dataclasses.replace(
+        TINY, quantizer="sbn", normalizer="batch_separate", carry_state=False, clip_norm=0.0)
     for quantizer, epochs in (("sbn", 1), ("bwn", 2)):
-        run = training._Run(dataclasses.replace(config, quantizer=quantizer), None, "cpu", "auto", quiet)
+        run = training._Run(
+            dataclasses.replace(config, quantizer=quantizer), None, "cpu", "auto", quiet)
         run._train(0.01)
         steps = run.optimizer.state[run.model.decoder.bias]["step"].item()
         run._train(0.01)
@@ -516,7 +553,8 @@ def test_the_models_that_are_built():
     assert images.state_noise == 0.1
     assert not images.rnn.quantize_input
     assert (images.rnn.norm_hh_l0.gain == 0.1).all()
-    assert isinstance(training.build_model(dataclasses.replace(IMAGES, cell="gru")).rnn, qlstm.QuantGRU)
+    assert isinstance(
+        training.build_model(dataclasses.replace(IMAGES, cell="gru")).rnn, qlstm.QuantGRU)
     assert training.build_model(TINY).embedding is None
 
 
@@ -548,7 +586,8 @@ def broken_after(config, directory, *epochs):
 
 
 VARIED = [
-    dataclasses.replace(WORDS, quantizer="binary_connect", normalizer="batch_separate", num_layers=2),
+    dataclasses.replace(
+        WORDS, quantizer="binary_connect", normalizer="batch_separate", num_layers=2),
     dataclasses.replace(WORDS, quantizer="twn", cell="gru"),
     dataclasses.replace(IMAGES, quantizer="lat", normalizer="batch_shared"),
     dataclasses.replace(IMAGES, permuted=True, cell="gru"),
@@ -560,8 +599,10 @@ def test_the_same_seed_gives_the_same_record_interrupted_or_not(tmp_path, config
     unbroken = qlstm.run(config, tmp_path / "unbroken", report=quiet)
     resumed = broken_after(config, tmp_path / "broken", 2)
     assert comparable(resumed) == comparable(unbroken)
-    assert json.dumps(comparable(qlstm.run(config, report=quiet))) == json.dumps(comparable(unbroken))
-    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("unbroken", "broken")]
+    assert json.dumps(comparable(qlstm.run(config, report=quiet))) == json.dumps(
+        comparable(unbroken))
+    models = [
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("unbroken", "broken")]
     assert models[0] == models[1]
     other = qlstm.run(dataclasses.replace(config, seed=1, epochs=1), report=quiet)
     assert other["epochs"][1]["train_loss"] != unbroken["epochs"][1]["train_loss"]
@@ -574,7 +615,8 @@ def test_the_same_seed_gives_the_same_record_interrupted_or_not(tmp_path, config
 
 def test_the_learning_rate_of_words_is_taken_up_where_it_was(tmp_path, monkeypatch):
     scripted = {"valid": iter([5.0, 6.0, 6.0, 4.0, 4.5] * 3), "test": itertools.repeat(5.0)}
-    monkeypatch.setattr(training._Run, "_evaluate", lambda self, split: (loss := next(scripted[split]), math.exp(loss)))
+    monkeypatch.setattr(training._Run, "_evaluate",
+                        lambda self, split: (loss := next(scripted[split]), math.exp(loss)))
     config = dataclasses.replace(WORDS, epochs=5)
     rates = [line["learning_rate"] for line in qlstm.run(config, report=quiet)["epochs"][1:]]
     assert rates == [2.0, 2.0, 0.5, 0.125, 0.125]
@@ -596,7 +638,9 @@ def test_the_metric_of_words_and_images(tmp_path, config, name):
     dataset = qlstm.load_dataset(config.dataset)
     if name == "ppl":
         assert record["data"]["sizes"] == {"train": 800, "valid": 100, "test": 100}
-        streams = dataset.test[:100].long().view(50, 2).T  # fewer than 64 streams: two words each at least
+        streams = (
+            dataset.test[:100].long().view(50, 2).T
+        )  # fewer than 64 streams: two words each at least
         logits, _ = model(streams[:-1])
         expected = math.exp(F.cross_entropy(logits.flatten(0, 1), streams[1:].flatten()).item())
     else:
@@ -619,7 +663,9 @@ def test_images_are_shuffled_anew_in_each_epoch_and_in_training_only(monkeypatch
     minibatches = data.image_minibatches
 
     def watched(split, batch_size, *, order, **more):
-        orders.append((len(split[1]), batch_size, None if order is None else order.tolist(), more["permuted"]))
+        orders.append(
+            (len(split[1]), batch_size, None if order is None else order.tolist(), more["permuted"])
+        )
         return minibatches(split, batch_size, order=order, **more)
 
     monkeypatch.setattr(data, "image_minibatches", watched)
@@ -634,7 +680,11 @@ def test_images_are_shuffled_anew_in_each_epoch_and_in_training_only(monkeypatch
 
 def test_permuted_pixels_are_another_run():
     (plain, _), (permuted, _) = (
-        next(training._Run(dataclasses.replace(IMAGES, permuted=p), None, "cpu", "auto", quiet)._minibatches("valid"))
+        next(
+            training._Run(
+                dataclasses.replace(IMAGES, permuted=p), None, "cpu", "auto", quiet
+            )._minibatches("valid")
+        )
         for p in (False, True)
     )
     assert torch.equal(permuted, plain[data.pixel_permutation(64)])
@@ -673,13 +723,16 @@ def test_words_and_images_that_diverge(tmp_path, monkeypatch, config, quantizer)
 
 
 # LAT alternates until its scale stands still, which has to be looked at
-NEVER_WAITING = sorted({*itertools.product(set(QUANTIZERS) - {"sbn", "stn", "lat"}, ["layer"]),
-                        *itertools.product(["binary_connect"], NORMALIZERS), ("sbn", "batch_separate")})  # fmt: skip
+NEVER_WAITING = sorted(
+    {*itertools.product(set(QUANTIZERS) - {"sbn", "stn", "lat"}, ["layer"]),
+     *itertools.product(["binary_connect"], NORMALIZERS), ("sbn", "batch_separate")}
+)
 
 
 @pytest.mark.parametrize(("quantizer", "normalizer"), NEVER_WAITING)
 def test_a_training_step_never_waits_for_a_value(quantizer, normalizer):
-    """A GPU is given a whole step without being asked for a number; fake tensors have none and refuse such a question."""
+    """A GPU is given a whole step without being asked for a number; fake tensors have none and
+    refuse such a question."""
     with FakeTensorMode():
         config = dataclasses.replace(TINY, quantizer=quantizer, normalizer=normalizer)
         model = training.build_model(config).train()
@@ -688,5 +741,6 @@ def test_a_training_step_never_waits_for_a_value(quantizer, normalizer):
         inputs, targets = torch.randint(2, (2, config.steps, config.batch_size)).unbind(0)
         state = None
         for _ in range(2):
-            loss, state = training.update(model, optimizer, inputs, targets, state, config.clip_norm)
+            loss, state = training.update(
+                model, optimizer, inputs, targets, state, config.clip_norm)
     assert loss.shape == ()

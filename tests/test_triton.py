@@ -1,4 +1,5 @@
-"""The triton backend without a GPU: equal to naive in the interpreter, compiled for GPUs that are not there."""
+"""The triton backend without a GPU: equal to naive in the interpreter, compiled for GPUs that are
+not there."""
 
 import os
 import re
@@ -19,18 +20,22 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is
 SHARED_MEMORY = {90: 227 << 10, 80: 163 << 10}
 """Bytes a program can have, by compute capability."""
 FUSION = {"TRITON_DEFAULT_FP_FUSION": "1"}  # as ever; 3.9 warns that this will change
-KERNELS = ["forward_columns", "forward_rows", "backward_product", "backward_columns", "backward_rows",
-           "layer_gradients"]  # fmt: skip
+KERNELS = ["forward_columns", "forward_rows", "backward_product", "backward_columns",
+           "backward_rows", "layer_gradients"]
 
 
 @needs_triton
 def test_it_equals_naive():
     """See triton_equality.py; on a GPU where there is one, else in Triton's interpreter."""
     if not torch.cuda.is_available():
-        pytest.importorskip("triton", "3.7", reason="before 3.7 the interpreter fails with numpy 2.4")
-    environment = os.environ | FUSION | {"TRITON_INTERPRET": "0" if torch.cuda.is_available() else "1"}
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "triton_equality.py"]
-    done = subprocess.run(command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True)
+        pytest.importorskip(
+            "triton", "3.7", reason="before 3.7 the interpreter fails with numpy 2.4")
+    environment = (
+        os.environ | FUSION | {"TRITON_INTERPRET": "0" if torch.cuda.is_available() else "1"})
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider",
+               "triton_equality.py"]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert re.search(r"\d\d passed", done.stdout)
 
@@ -46,7 +51,8 @@ class Recorder:
 
 
 def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False):
-    """All launches of a forward and a backward pass, by kernel (not two with the same blocks); nothing is computed."""
+    """All launches of a forward and a backward pass, by kernel (not two with the same blocks);
+    nothing is computed."""
     kernels = pytest.importorskip("qlstm.recurrence.triton_kernels")
     recorded = []
     with monkeypatch.context() as patch:
@@ -58,17 +64,20 @@ def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False):
         x, w_h, bias = torch.zeros(T, N, 4 * d), torch.ones(4 * d, d), torch.zeros(4 * d)
         output, _ = backend.recurrence(x, w_h.requires_grad_(), bias, state, norms, coded=coded)
         output.sum().backward()
-    return {kernel.fn.__name__: (kernel, args, kwargs) for kernel, args, kwargs in recorded}.values()
+    return {
+        kernel.fn.__name__: (kernel, args, kwargs) for kernel, args, kwargs in recorded}.values()
 
 
 def compiled(kernel, args, kwargs, capability, monkeypatch, tmp_path):
-    """The kernel compiled as its launch would on such a GPU, its registers, and the bytes that a thread spills of them."""
+    """The kernel compiled as its launch would on such a GPU, its registers, and the bytes that a
+    thread spills of them."""
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.runtime.driver import driver
 
-    gpu = SimpleNamespace(get_current_device=lambda: capability, get_current_stream=lambda device: 0,
-                          get_current_target=lambda: GPUTarget("cuda", capability, 32))  # fmt: skip
+    gpu = SimpleNamespace(get_current_device=lambda: capability,
+                          get_current_stream=lambda device: 0,
+                          get_current_target=lambda: GPUTarget("cuda", capability, 32))
     monkeypatch.setattr(driver, "_active", gpu)
     result = kernel.warmup(*args, grid=(1,), **kwargs)
     (tmp_path / "cubin").write_bytes(result.asm["cubin"])
@@ -78,24 +87,30 @@ def compiled(kernel, args, kwargs, capability, monkeypatch, tmp_path):
     return result, int(registers), int(stack)
 
 
-# ``spills``: bytes of registers that a thread may spill; those of Triton 3.6, 3.7 and 3.9 are at most 184
+# ``spills``: bytes of registers that a thread may spill; those of Triton 3.6, 3.7 and 3.9 are at
+# most 184
 @needs_triton
 @pytest.mark.skipif(sys.platform != "linux", reason="ptxas comes with triton for Linux")
 @pytest.mark.parametrize(
     ("N", "d", "normalizer", "capability", "spills", "kernels"),
-    [(64, 512, "batch_shared", 90, 8, "forward_columns backward_columns backward_product"),
-     (64, 512, "layer", 90, 0, "forward_columns forward_rows backward_rows backward_product layer_gradients"),
-     (100, 100, "layer", 80, 400, "forward_rows backward_rows layer_gradients"),
-     (20, 300, "none", 80, 0, "forward_columns backward_columns")],
-)  # fmt: skip
-def test_kernels_compile_for_gpus(N, d, normalizer, capability, spills, kernels, monkeypatch, tmp_path):
+    [
+        (64, 512, "batch_shared", 90, 8, "forward_columns backward_columns backward_product"),
+        (64, 512, "layer", 90, 0,
+         "forward_columns forward_rows backward_rows backward_product layer_gradients"),
+        (100, 100, "layer", 80, 400, "forward_rows backward_rows layer_gradients"),
+        (20, 300, "none", 80, 0, "forward_columns backward_columns"),
+    ],
+)
+def test_kernels_compile_for_gpus(
+        N, d, normalizer, capability, spills, kernels, monkeypatch, tmp_path):
     for name, value in (FUSION | {"TRITON_CACHE_DIR": str(tmp_path)}).items():
         monkeypatch.setenv(name, value)
     found = launches(monkeypatch, N, d, normalizer, coded=True)
     assert {kernel.fn.__name__ for kernel, _, _ in found} == set(kernels.split())
     for kernel, args, kwargs in found:
         name = kernel.fn.__name__
-        result, registers, spilled = compiled(kernel, args, kwargs, capability, monkeypatch, tmp_path)
+        result, registers, spilled = compiled(
+            kernel, args, kwargs, capability, monkeypatch, tmp_path)
         assert result.metadata.shared <= SHARED_MEMORY[capability], name
         assert registers * kwargs.get("num_warps", 4) * 32 <= 1 << 16, name
         assert spilled <= spills, name
@@ -108,12 +123,14 @@ def test_kernels_compile_for_gpus(N, d, normalizer, capability, spills, kernels,
 
 @pytest.mark.parametrize("normalizer", ["none", "layer", "batch_separate"])
 @pytest.mark.parametrize(
-    ("N", "d", "T"), [(1, 1, 1), (20, 300, 35), (20, 650, 7), (64, 512, 9), (128, 2000, 3), (100, 100, 8)]
-)
+    ("N", "d", "T"),
+    [(1, 1, 1), (20, 300, 35), (20, 650, 7), (64, 512, 9), (128, 2000, 3), (100, 100, 8)])
 def test_blocks_cover_all(N, d, T, normalizer):
     """No sample, unit or row of a sum is left out or summed twice."""
-    blocks = backend.Blocks(N, d, {"batch_separate": "batch"}.get(normalizer, normalizer), coded=True)
-    assert blocks.forward_grid[0] * blocks.forward_units >= d > (blocks.forward_grid[0] - 1) * blocks.forward_units
+    blocks = backend.Blocks(
+        N, d, {"batch_separate": "batch"}.get(normalizer, normalizer), coded=True)
+    assert (blocks.forward_grid[0] * blocks.forward_units >= d
+            > (blocks.forward_grid[0] - 1) * blocks.forward_units)
     assert blocks.backward_grid[0] * blocks.backward_units >= d
     assert blocks.forward_grid[1] * blocks.samples >= N
     assert blocks.row_grid[0] * blocks.row_samples >= N
@@ -121,11 +138,14 @@ def test_blocks_cover_all(N, d, T, normalizer):
     if normalizer == "batch_separate":
         assert blocks.forward_grid[1] == 1
     assert blocks.product_length % 64 == 0
-    assert blocks.splits * blocks.product_length >= 4 * d > (blocks.splits - 1) * blocks.product_length
+    assert (
+        blocks.splits * blocks.product_length >= 4 * d > (blocks.splits - 1) * blocks.product_length
+    )
 
 
 def test_on_the_cpu_it_says_why_not():
-    with pytest.raises(ConfigError, match=r"backend 'triton' cannot run this: .* take backend='auto'"):
+    with pytest.raises(
+            ConfigError, match=r"backend 'triton' cannot run this: .* take backend='auto'"):
         QuantLSTM(3, 4, backend="triton")(torch.zeros(2, 3, 3))
 
 
@@ -143,5 +163,5 @@ def test_importing_the_backend_does_not_import_triton():
 def test_no_trace():
     norms = [QuantLSTM(3, 4).norm_hh_l0] * 3
     with pytest.raises(ConfigError, match="keeps no trace; take backend='naive'"):
-        backend.recurrence(torch.zeros(2, 3, 16), torch.zeros(16, 4), torch.zeros(16), (torch.zeros(3, 4),) * 2, norms,
-                           trace=[])  # fmt: skip
+        backend.recurrence(torch.zeros(2, 3, 16), torch.zeros(16, 4), torch.zeros(16),
+                           (torch.zeros(3, 4),) * 2, norms, trace=[])

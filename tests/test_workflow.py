@@ -60,18 +60,16 @@ def one_clear_line(status_and_error, *words):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [
-        (["--profile", "quik"], ["unknown profile 'quik'", "did you mean 'quick'"]),
-        (["--only", "table2"], ["did you mean 'table_2'"]),
-        (["--datasets", "war_and_piece"], ["did you mean 'war_and_peace'"]),
-        (["--seeds", "0"], ["seeds must be a whole number of 1 or more"]),
-        (["--epochs", "0"], ["epochs must be a whole number of 1 or more"]),
-        (["--epochs", "many"], ["EPOCHS must be a whole number, got 'many'"]),
-        (["--jobs", "0"], ["JOBS must be 1 or more"]),
-        (["--profile", "paper", "--only", "figure_01", "--datasets", "text8"], ["no runs"]),
-        (["--only", "table_4", "--datasets", "penn_word"], ["no runs"]),
-        (["--only", "theorie"], ["did you mean 'theory'"]),
-    ],
+    [(["--profile", "quik"], ["unknown profile 'quik'", "did you mean 'quick'"]),
+     (["--only", "table2"], ["did you mean 'table_2'"]),
+     (["--datasets", "war_and_piece"], ["did you mean 'war_and_peace'"]),
+     (["--seeds", "0"], ["seeds must be a whole number of 1 or more"]),
+     (["--epochs", "0"], ["epochs must be a whole number of 1 or more"]),
+     (["--epochs", "many"], ["EPOCHS must be a whole number, got 'many'"]),
+     (["--jobs", "0"], ["JOBS must be 1 or more"]),
+     (["--profile", "paper", "--only", "figure_01", "--datasets", "text8"], ["no runs"]),
+     (["--only", "table_4", "--datasets", "penn_word"], ["no runs"]),
+     (["--only", "theorie"], ["did you mean 'theory'"])],
 )
 def test_a_typo_is_one_clear_line_and_nothing_is_made(reproduce, arguments, words, tmp_path):
     result = reproduce(*arguments, QLSTM_REPORTS=str(tmp_path / "reports"))
@@ -84,8 +82,9 @@ def test_no_data_and_no_network_is_one_clear_line_and_finished_runs_stay(reprodu
     kept = tmp_path / "reports" / "paper" / "runs" / "done" / "record.json"
     kept.parent.mkdir(parents=True)
     kept.write_text("a finished run")
-    result = reproduce("--profile", "paper", "--only", "figure_06", QLSTM_REPORTS=str(tmp_path / "reports"),
-                       QLSTM_DATA=str(tmp_path / "raw"), QLSTM_MIRROR=str(tmp_path / "mirror"))  # fmt: skip
+    result = reproduce("--profile", "paper", "--only", "figure_06",
+                       QLSTM_REPORTS=str(tmp_path / "reports"), QLSTM_DATA=str(tmp_path / "raw"),
+                       QLSTM_MIRROR=str(tmp_path / "mirror"))
     one_clear_line(result, "warpeace_input.txt", str(tmp_path / "raw"), "python_help")
     assert kept.read_text() == "a finished run"
 
@@ -94,7 +93,8 @@ def test_make_data_says_what_is_there_and_what_is_not(reproduce, tmp_path):
     (tmp_path / "my.txt").write_text("Call me Ishmael. " * 100)
     (tmp_path / "mirror").mkdir()
     places = {"QLSTM_DATA": str(tmp_path / "raw"), "QLSTM_MIRROR": str(tmp_path / "mirror")}
-    status, error = reproduce("data", "--datasets", f"war_and_peace,{tmp_path / 'my.txt'}", **places)
+    status, error = reproduce(
+        "data", "--datasets", f"war_and_peace,{tmp_path / 'my.txt'}", **places)
     assert status == 1
     assert error.startswith("error: war_and_peace: cannot get warpeace_input.txt")
     assert reproduce("data", "--datasets", str(tmp_path / "my.txt"), **places) == (0, "")
@@ -105,30 +105,29 @@ def test_make_data_says_words_and_images(monkeypatch, capsys):
     assert workflow.fetch(options) == 0
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["digits"].startswith("1,197 / 300 / 300 images of 64 pixels, sha256 ")
-    assert re.match(r"[\d,]+ / [\d,]+ / [\d,]+ words, vocabulary [\d,]+, sha256 ", lines["python_help_words"])
+    assert re.match(
+        r"[\d,]+ / [\d,]+ / [\d,]+ words, vocabulary [\d,]+, sha256 ", lines["python_help_words"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "tasks", "shown"),
-    [
-        (["--only", "statistics"], {"sequential_image"}, ["reviewers"]),
-        (["--only", "gru"], {"char_lm"}, ["reviewers"]),
-        (["--only", "gru,statistics,reviewers"], {"char_lm", "sequential_image"}, ["reviewers"]),
-        (["--only", "theory"], set(), ["theory"]),
-        (["--only", "reviewers"], set(), ["reviewers"]),
-        (["--only", "table_4,theory"], {"sequential_image"}, ["theory"]),
-        (["--only", "figure_04,figure_01"], {"char_lm", "word_lm"}, ["figure_04"]),
-    ],
+    [(["--only", "statistics"], {"sequential_image"}, ["reviewers"]),
+     (["--only", "gru"], {"char_lm"}, ["reviewers"]),
+     (["--only", "gru,statistics,reviewers"], {"char_lm", "sequential_image"}, ["reviewers"]),
+     (["--only", "theory"], set(), ["theory"]), (["--only", "reviewers"], set(), ["reviewers"]),
+     (["--only", "table_4,theory"], {"sequential_image"}, ["theory"]),
+     (["--only", "figure_04,figure_01"], {"char_lm", "word_lm"}, ["figure_04"])],
 )
-def test_what_a_selection_trains_and_shows(reproduce, monkeypatch, tmp_path, arguments, tasks, shown):
-    """The engine is left out: the plan that it would get, with one record of a BWN on characters there."""
+def test_what_a_selection_trains_and_shows(
+        reproduce, monkeypatch, tmp_path, arguments, tasks, shown):
+    """The engine is left out: the plan that it would get, with one record of a BWN on characters
+    there."""
     plans = []
     monkeypatch.setattr(
         workflow,
         "engine",
         lambda phase, target, folder, *_, **__: (
-            plans.append((phase, json.loads((folder / "plan.json").read_text()))) or 0
-        ),
+            plans.append((phase, json.loads((folder / "plan.json").read_text()))) or 0),
     )
     config = ExperimentConfig(profile="smoke", quantizer="bwn")
     directory = records.run_directory(config, tmp_path)
@@ -143,34 +142,33 @@ def test_what_a_selection_trains_and_shows(reproduce, monkeypatch, tmp_path, arg
     assert last["artefacts"] == shown
     assert last["records"] == [config.run_id]
     if "gru" in arguments[1]:
-        assert {first["runs"][run]["cell"] for run in first["selected"] if first["runs"][run]["task"] == "char_lm"} == {
-            "gru"
-        }
+        assert {first["runs"][run]["cell"] for run in first["selected"]
+                if first["runs"][run]["task"] == "char_lm"} == {"gru"}
     if "statistics" in arguments[1]:
-        varied = {
-            (run["initial_gain"], run["state_noise"])
-            for run in first["runs"].values()
-            if run["task"] == "sequential_image"
-        }
+        varied = {(run["initial_gain"], run["state_noise"]) for run in first["runs"].values()
+                  if run["task"] == "sequential_image"}
         assert varied == {(gain, noise) for gain in (0.0, 0.1) for noise in (0.0, 0.1)}
 
 
 def test_a_data_set_is_used_where_it_fits():
     runs = workflow.grid("paper", datasets=["penn_word"])
-    assert {(config.dataset, config.task, config.cell) for config in runs} == {("penn_word", "word_lm", "lstm")}
+    assert {(config.dataset, config.task, config.cell) for config in runs} == {
+        ("penn_word", "word_lm", "lstm")}
     assert {config.variant for config in runs} == {"small", "large", "deep"}
     assert all(config.at_paper_scale for config in runs)
-    assert workflow.grid("paper", only=["table_2", "table_4", "figure_06"], datasets=["penn_word"]) == []
-    assert len(workflow.grid("paper", only=["table_3"], datasets=["penn_word", "penn_char"])) == 2 * 38
+    assert (workflow.grid("paper", only=["table_2", "table_4", "figure_06"], datasets=["penn_word"])
+            == [])
+    assert (
+        len(workflow.grid("paper", only=["table_3"], datasets=["penn_word", "penn_char"])) == 2 * 38
+    )
     assert {config.task for config in workflow.grid("quick", datasets=["penn_word", "digits"])} == {
-        "word_lm",
-        "sequential_image",
-    }
+        "word_lm", "sequential_image"}
 
 
 def test_reports_that_cannot_be_written_are_named(reproduce, tmp_path):
     (tmp_path / "reports").write_text("a file where the folder should be")
-    one_clear_line(reproduce("--profile", "smoke", QLSTM_REPORTS=str(tmp_path / "reports")), str(tmp_path / "reports"))
+    one_clear_line(reproduce("--profile", "smoke", QLSTM_REPORTS=str(tmp_path / "reports")),
+                   str(tmp_path / "reports"))
 
 
 def test_a_second_reproduce_at_once_stops_with_a_status_of_its_own(reproduce, tmp_path):
@@ -181,23 +179,25 @@ def test_a_second_reproduce_at_once_stops_with_a_status_of_its_own(reproduce, tm
     assert "another `make reproduce` works in" in error
 
 
-@pytest.mark.parametrize(("phase", "trains"), [("runs", True), ("notebooks", False), ("page", False)])
+@pytest.mark.parametrize(
+    ("phase", "trains"), [("runs", True), ("notebooks", False), ("page", False)])
 def test_only_the_first_phase_can_train(tmp_path, phase, trains):
     """Records of other selections feed the page; the engine must have no rule to make them anew."""
     options = workflow.parse(["--profile", "smoke", "--only", "figure_04"])
-    content = workflow.plan(options, grid("smoke", only=["figure_04"])) | {"records": ["another-run"]}
+    content = workflow.plan(options, grid("smoke", only=["figure_04"])) | {
+        "records": ["another-run"]}
     (tmp_path / "plan.json").write_text(json.dumps(content))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"),
-               "--directory", str(tmp_path), "--list-rules", "--config", f"phase={phase}"]  # fmt: skip
+    command = [sys.executable, "-m", "snakemake", "--snakefile",
+               str(ROOT / "workflow" / "Snakefile"), "--directory", str(tmp_path), "--list-rules",
+               "--config", f"phase={phase}"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert ("run" in listed) == trains
     assert ("page" in listed) == (phase == "page")
 
 
 def test_an_unknown_run_is_named():
-    result = subprocess.run(
-        [sys.executable, "-m", "qlstm", "run", "python_help-bwn-nome-seed0"], capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, "-m", "qlstm", "run", "python_help-bwn-nome-seed0"],
+                            capture_output=True, text=True)
     one_clear_line((result.returncode, result.stderr), "did you mean 'python_help-bwn-none-seed0'")
 
 
@@ -207,10 +207,12 @@ def test_the_command_module_cannot_hide_the_function():
 
 
 def test_a_variable_that_make_does_not_know_is_an_error():
-    result = subprocess.run(["make", "-n", "reproduce", "PROFIL=paper"], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        ["make", "-n", "reproduce", "PROFIL=paper"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode != 0
     assert 'unknown variable in "PROFIL=paper"' in result.stderr
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
     assert all(f"make {target}" in shown for target in targets if target != "help")
 
@@ -224,12 +226,14 @@ def write_notebook(path, *cells):
 
 
 def test_a_notebook_runs_with_parameters_and_says_what_failed_in_one_line(tmp_path):
-    write_notebook(tmp_path / "n.ipynb", "x = 1  # a number", "print(6 * x)\nassert x < 9, 'too\\nlarge'")
+    write_notebook(
+        tmp_path / "n.ipynb", "x = 1  # a number", "print(6 * x)\nassert x < 9, 'too\\nlarge'")
     notebooks.execute(tmp_path / "n.ipynb", tmp_path / "out" / "n.ipynb", {"x": 7})
     assert "42" in (tmp_path / "out" / "n.html").read_text()
     with pytest.raises(ConfigError, match="unknown parameter 'y'"):
         notebooks.execute(tmp_path / "n.ipynb", tmp_path / "m.ipynb", {"y": 7})
-    with pytest.raises(notebooks.NotebookError, match=r"^n.ipynb, cell 2: AssertionError: too large$"):
+    with pytest.raises(
+            notebooks.NotebookError, match=r"^n.ipynb, cell 2: AssertionError: too large$"):
         notebooks.execute(tmp_path / "n.ipynb", tmp_path / "m.ipynb", {"x": 10})
     assert (tmp_path / "m.ipynb").exists()  # kept, to look at
 
@@ -253,8 +257,9 @@ def test_a_reply_that_nobody_was_told_of_is_found(tmp_path, monkeypatch):
 
 
 def test_papermill_by_hand_refuses_a_typo(tmp_path):
-    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks/run/char_language_model.ipynb"), str(tmp_path / "out.ipynb"),
-               "-p", "quantizer", "binary_conect", "-p", "directory", str(tmp_path / "run")]  # fmt: skip
+    command = [sys.executable, "-m", "papermill",
+               str(ROOT / "notebooks/run/char_language_model.ipynb"), str(tmp_path / "out.ipynb"),
+               "-p", "quantizer", "binary_conect", "-p", "directory", str(tmp_path / "run")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode != 0
     assert "did you mean 'binary_connect'?" in result.stderr
@@ -275,17 +280,15 @@ def test_states_of_runs(tmp_path):
 
 
 def test_status_names_each_tasks_metric(tmp_path, capsys):
-    runs = {
-        "word_lm": ("words", "ppl 101.500"),
-        "char_lm": ("chars", "bpc 101.500"),
-        "sequential_image": ("digits", "accuracy 101.500"),
-    }
+    runs = {"word_lm": ("words", "ppl 101.500"), "char_lm": ("chars", "bpc 101.500"),
+            "sequential_image": ("digits", "accuracy 101.500")}
     plan = {"runs": {}, "selected": [], "metrics": METRICS}
     with contextlib.ExitStack() as held:
         for task, (run, _) in runs.items():
             folder = tmp_path / "runs" / run
             folder.mkdir(parents=True)
-            (folder / "epochs.jsonl").write_text('{"epoch": 2, "valid_metric": 101.5, "seconds_left": 90}\n')
+            (folder / "epochs.jsonl").write_text(
+                '{"epoch": 2, "valid_metric": 101.5, "seconds_left": 90}\n')
             held.enter_context(filelock.FileLock(folder / ".lock"))
             plan["runs"][run] = {"epochs": 4, "dataset": run, "task": task}
             plan["selected"].append(run)
@@ -298,7 +301,9 @@ def test_status_names_each_tasks_metric(tmp_path, capsys):
 
 def test_there_is_one_notebook_for_each_report():
     names = [path.stem for path in (ROOT / "notebooks" / "report").glob("*.ipynb")]
-    wanted = [name for name in ARTEFACTS if name not in workflow.REPORTED_IN] + FROM_ALL + ["bench"]  # of make bench
+    wanted = (
+        [name for name in ARTEFACTS if name not in workflow.REPORTED_IN] + FROM_ALL + ["bench"]
+    )  # of make bench
     assert sorted(names) == sorted(wanted)
     assert set(workflow.REPORTED_IN) < set(ARTEFACTS)
     assert set(workflow.REPORTED_IN.values()) <= set(names)
@@ -308,11 +313,13 @@ def test_there_is_one_run_notebook_for_each_task():
     tasks = []
     for path in sorted((ROOT / "notebooks" / "run").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
-        (source,) = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+        (source,) = [
+            cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
         namespace = {}
         exec(source, {}, namespace)
         others = ["directory", "device", "backend", "train"]
-        assert set(namespace) == {field.name for field in dataclasses.fields(ExperimentConfig)} | set(others)
+        assert set(namespace) == {
+            field.name for field in dataclasses.fields(ExperimentConfig)} | set(others)
         assert all("#" in line for line in source.splitlines())
         config = ExperimentConfig.from_parameters(namespace, *others)
         assert config.profile == "quick"
@@ -321,7 +328,8 @@ def test_there_is_one_run_notebook_for_each_task():
 
 
 def test_the_page_is_made_anew_when_the_scorecards_rules_change():
-    """The scorecard is judged while the page is made: that rule depends on the content of all modules."""
+    """The scorecard is judged while the page is made: that rule depends on the content of all
+    modules."""
     rule = (ROOT / "workflow" / "Snakefile").read_text().partition("rule page:")[2]
     assert "content=ALL_CODE" in rule
 
@@ -332,7 +340,8 @@ def test_environment_yml_installs_what_pyproject_says():
     assert python.startswith("python=")
     assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python=") + ".0")
     assert pip == "pip"
-    # nothing but the project itself, so that the list of dependencies stands in pyproject.toml alone
+    # nothing but the project itself, so that the list of dependencies stands in pyproject.toml
+    # alone
     assert from_pip == {"pip": ["-c constraints.txt", "-e .[test]"]}
 
 
@@ -348,7 +357,8 @@ def test_constraints_pin_every_dependency_within_its_range():
             continue
         pin = str(pins[requirement.name.lower()].specifier).removeprefix("==")
         assert requirement.specifier.contains(pin), text
-        assert version(requirement.name).partition("+")[0] == pin, f"installed {requirement.name} is not the pinned one"
+        assert version(requirement.name).partition("+")[0] == pin, (
+            f"installed {requirement.name} is not the pinned one")
 
 
 def test_notebooks_are_committed_clean():
@@ -358,14 +368,15 @@ def test_notebooks_are_committed_clean():
         notebook = nbformat.read(path, as_version=4)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         if path.parent.name != "learn":
-            assert not any(cell.outputs or cell.execution_count for cell in code), f"{path.name}: strip its outputs"
+            assert not any(cell.outputs or cell.execution_count for cell in code), (
+                f"{path.name}: strip its outputs")
             assert not any(re.search(r"^\s*(def|class) ", cell.source, re.M) for cell in code), (
-                f"{path.name} defines a function"
-            )
+                f"{path.name} defines a function")
         assert "papermill" not in notebook.metadata, path.name
 
 
 def test_run_directories_follow_the_reports_setting(tmp_path, monkeypatch):
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
     config = ExperimentConfig(profile="paper", dataset="text8")
-    assert records.run_directory(config) == Path(tmp_path) / "paper" / "runs" / "text8-full_precision-none-seed0"
+    assert (records.run_directory(config)
+            == Path(tmp_path) / "paper" / "runs" / "text8-full_precision-none-seed0")

@@ -1,6 +1,8 @@
-"""The triton backend against the naive one: on a GPU where there is one, else in Triton's interpreter.
+"""The triton backend against the naive one: on a GPU where there is one, else in Triton's
+interpreter.
 
-``test_triton.py`` runs this file in a process of its own, as the interpreter has to be chosen before triton is imported.
+``test_triton.py`` runs this file in a process of its own, as the interpreter has to be chosen
+before triton is imported.
 """
 
 import statistics
@@ -19,8 +21,8 @@ GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 on_gpu = pytest.mark.skipif(not GPU, reason="needs an NVIDIA GPU")
 QUANTIZED = ["full_precision", "binary_connect", "ter_connect", "alternating"]
-PAPER = {"characters": (100, 64, 512), "words": (35, 20, 300), "words 650": (35, 20, 650), "text8": (180, 128, 2000),
-         "images": (784, 100, 100)}  # fmt: skip
+PAPER = {"characters": (100, 64, 512), "words": (35, 20, 300), "words 650": (35, 20, 650),
+         "text8": (180, 128, 2000), "images": (784, 100, 100)}
 
 
 @pytest.fixture(autouse=True)
@@ -37,16 +39,20 @@ def poisoned(monkeypatch):
 
 @pytest.fixture(params=["a kernel a step", "product apart"])
 def kernels(request, monkeypatch):
-    """The ways to cut a step into kernels that so small sizes, or a GPU on which all programs run at once, would not choose."""
+    """The ways to cut a step into kernels that so small sizes, or a GPU on which all programs run
+    at once, would not choose."""
     monkeypatch.setattr(backend, "PERSISTENT_UNITS", 0)
     monkeypatch.setattr(backend, "TOGETHER", False)
-    monkeypatch.setattr(backend, "FUSED_GRADIENTS", 1 << 30 if request.param == "a kernel a step" else 0)
+    monkeypatch.setattr(
+        backend, "FUSED_GRADIENTS", 1 << 30 if request.param == "a kernel a step" else 0)
 
 
 def layers(n, d, num_layers=1, training=True, **settings):
-    """The same random layer thrice: triton, naive, naive in float64; ``training``: of batch normalization."""
+    """The same random layer thrice: triton, naive, naive in float64; ``training``: of batch
+    normalization."""
     made = []
-    for name, dtype in (("triton", torch.float32), ("naive", torch.float32), ("naive", torch.float64)):
+    for name, dtype in (("triton", torch.float32), ("naive", torch.float32),
+                        ("naive", torch.float64)):
         lstm = QuantLSTM(n, d, num_layers, backend=name, **settings)
         if made:
             lstm.load_state_dict(made[0].state_dict())
@@ -54,12 +60,16 @@ def layers(n, d, num_layers=1, training=True, **settings):
             with torch.no_grad():
                 for key, tensor in lstm.state_dict().items():
                     if "norm" in key:
-                        tensor.uniform_(0.3, 1.3) if key.endswith("var") else tensor.normal_(0.3, 0.3)
+                        tensor.uniform_(0.3, 1.3) if key.endswith("var") else tensor.normal_(
+                            0.3, 0.3)
         made.append(lstm.to(DEVICE, dtype).eval())  # stochastic quantizers keep one sample
         for module in lstm.modules():
             if isinstance(module, BatchNorm):
                 module.train(training)
-    for key in ("weight_ih", "weight_hh"):  # the same codes in float64, where a sample or a threshold might differ
+    for key in (
+        "weight_ih",
+        "weight_hh",
+    ):  # the same codes in float64, where a sample or a threshold might differ
         for k in range(num_layers):
             if made[0].quantizes(f"{key}_l{k}"):
                 codes = made[0].quantized(f"{key}_l{k}")
@@ -71,19 +81,23 @@ def layers(n, d, num_layers=1, training=True, **settings):
 def fix(lstm, name, codes):
     """Codes and scales as given, with the straight-through gradient to the latent weight."""
     for part, value in codes._asdict().items():
-        lstm.register_buffer(name.replace("weight", f"frozen_{part}"), value.to(lstm.weight_hh_l0.dtype))
+        lstm.register_buffer(
+            name.replace("weight", f"frozen_{part}"), value.to(lstm.weight_hh_l0.dtype))
 
 
 def everything(lstm, data, seed=7):
-    """Outputs, last states, every gradient of a random functional of them, and the running statistics, by name."""
+    """Outputs, last states, every gradient of a random functional of them, and the running
+    statistics, by name."""
     dtype = lstm.weight_hh_l0.dtype
     inputs = [tensor.to(dtype).requires_grad_() for tensor in data]
     output, state = lstm(inputs[0], tuple(inputs[1:]))
     results = dict(zip(["output", "h_n", "c_n"], [output, *state], strict=True))
     generator = torch.Generator().manual_seed(seed)
-    total = sum((y * torch.randn(y.shape, generator=generator).to(DEVICE, dtype)).sum() for y in list(results.values()))
+    total = sum((y * torch.randn(y.shape, generator=generator).to(DEVICE, dtype)).sum()
+                for y in list(results.values()))
     variables = dict(zip(["x", "h_0", "c_0"], inputs, strict=True)) | dict(lstm.named_parameters())
-    for name, gradient in zip(variables, torch.autograd.grad(total, list(variables.values())), strict=True):
+    for name, gradient in zip(
+            variables, torch.autograd.grad(total, list(variables.values())), strict=True):
         results[f"gradient of {name}"] = gradient
     return results | {name: tensor for name, tensor in lstm.named_buffers() if "running" in name}
 
@@ -100,14 +114,16 @@ def relative(actual, exact):
 
 
 def assert_as_exact_as_naive(ours, naive, exact):
-    """By the errors against float64: about those of plain float32, in the median and nearly so each of them."""
+    """By the errors against float64: about those of plain float32, in the median and nearly so each
+    of them."""
     allowed, errors = TOLERANCES["kernel_gpu" if GPU else "kernel"], []
     for name in exact:
         assert ours[name].dtype == torch.float32, name
         assert ours[name].shape == exact[name].shape, name
         assert exact[name].abs().max() > 0, name
         error, theirs = relative(ours[name], exact[name]), relative(naive[name], exact[name])
-        assert error <= allowed["rtol"] * theirs + allowed["atol"], f"{name}: error {error:.1e}, naive {theirs:.1e}"
+        assert error <= allowed["rtol"] * theirs + allowed["atol"], (
+            f"{name}: error {error:.1e}, naive {theirs:.1e}")
         errors.append((error, theirs))
     error, theirs = (statistics.median(column) for column in zip(*errors, strict=True))
     assert error <= allowed["rtol"] * theirs, f"median error {error:.1e}, naive {theirs:.1e}"
@@ -115,7 +131,8 @@ def assert_as_exact_as_naive(ours, naive, exact):
 
 def check(T, N, n, d, num_layers=1, **settings):
     lstms = layers(n, d, num_layers, **settings)
-    assert_as_exact_as_naive(*(everything(lstm, random_data(T, N, n, d, num_layers)) for lstm in lstms))
+    assert_as_exact_as_naive(
+        *(everything(lstm, random_data(T, N, n, d, num_layers)) for lstm in lstms))
     assert lstms[0].backend_used == "triton"
 
 
@@ -135,7 +152,8 @@ def test_so_do_all_kernels(quantizer, normalizer):
 @pytest.mark.parametrize("quantizer", ["sbn", "stn"])
 @pytest.mark.parametrize("training", [True, False])
 def test_normalized_cell_state(quantizer, training):
-    check(4, 5, 3, 12, quantizer=quantizer, normalizer="batch_separate", max_steps=3, training=training)
+    check(4, 5, 3, 12, quantizer=quantizer, normalizer="batch_separate", max_steps=3,
+          training=training)
 
 
 @pytest.mark.parametrize("normalizer", ["batch_shared", "batch_separate"])
@@ -145,11 +163,14 @@ def test_running_statistics_in_evaluation(quantizer, normalizer):
 
 
 @pytest.mark.parametrize("normalizer", ["none", "layer", "batch_shared"])
-@pytest.mark.parametrize(("T", "N", "d"), [(1, 2, 3), (2, 3, 7), (63, 5, 100), (2, 70, 33), (2, 3, 150)])
+@pytest.mark.parametrize(
+    ("T", "N", "d"), [(1, 2, 3), (2, 3, 7), (63, 5, 100), (2, 70, 33), (2, 3, 150)])
 def test_odd_sizes(T, N, d, normalizer):
     if not GPU and (T, normalizer) == (63, "batch_shared"):
         T = 5  # a kernel a step takes the interpreter long
-    check(T, N, 3, d, quantizer="twn", normalizer=normalizer)  # others explode without normalization
+    check(
+        T, N, 3, d, quantizer="twn", normalizer=normalizer
+    )  # others explode without normalization
 
 
 @pytest.mark.parametrize("normalizer", ["none", "layer"])
@@ -184,13 +205,16 @@ def test_without_gradients():
 
 
 def test_rows_of_zeros_and_magnitudes_far_apart():
-    """The magnitude of a row is applied outside: rows of 0, 1e-20 and 1e4 are exact side by side."""
+    """The magnitude of a row is applied outside: rows of 0, 1e-20 and 1e4 are exact side by
+    side."""
     d = 12
-    w = torch.where(torch.rand(4 * d, d) < 0.5, 1.0, -1.0) * torch.tensor([0.0, 1e-20, 1e4, 1.0]).repeat(d)[:, None]
+    w = (torch.where(torch.rand(4 * d, d) < 0.5, 1.0, -1.0)
+         * torch.tensor([0.0, 1e-20, 1e4, 1.0]).repeat(d)[:, None])
     x = torch.randn(4, 3, 4 * d)
     norms = [QuantLSTM(1, d).norm_hh_l0] * 3
     outputs = []
-    for module, dtype in ((backend, torch.float32), (pytest.importorskip("qlstm.recurrence.naive"), torch.float64)):
+    for module, dtype in ((backend, torch.float32),
+                          (pytest.importorskip("qlstm.recurrence.naive"), torch.float64)):
         arguments = [tensor.to(DEVICE, dtype) for tensor in (x, w, torch.zeros(4 * d))]
         state = (torch.full((3, d), 1e-3, device=DEVICE, dtype=dtype),) * 2
         outputs.append(module.recurrence(*arguments, state, norms, coded=True)[0])
@@ -210,7 +234,8 @@ def test_gradient_of_the_last_cell_state_alone():
 def test_backward_twice_gives_the_same():
     lstm, _, _ = layers(3, 10, quantizer="bwn", normalizer="batch_shared")
     output, _ = lstm(*[random_data(4, 5, 3, 10)[0]])
-    first, second = (torch.autograd.grad(output.sum(), list(lstm.parameters()), retain_graph=True) for _ in range(2))
+    first, second = (torch.autograd.grad(output.sum(), list(lstm.parameters()), retain_graph=True)
+                     for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -220,14 +245,18 @@ def test_inputs_and_gradients_that_are_not_contiguous():
     stretched = [torch.stack([tensor, tensor], -1)[..., 0] for tensor in (x, h, c)]
     output, expected = ours(stretched[0], tuple(stretched[1:]))[0], naive(x, (h, c))[0]
     assert_close(output, expected, "float32")
-    for a, b in zip(*(torch.autograd.grad(y.sum(), lstm.bias_l0) for y, lstm in [(output, ours), (expected, naive)]),
-                    strict=True):  # fmt: skip
+    for a, b in zip(
+        *(torch.autograd.grad(y.sum(), lstm.bias_l0)
+          for y, lstm in [(output, ours), (expected, naive)]),
+        strict=True,
+    ):
         assert_close(a, b, "float32_gradients")
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_a_trained_run_stays_close(normalizer):
-    """The weights after steps of Adam; a hundred on a GPU. Latent weights far from thresholds of the quantizer."""
+    """The weights after steps of Adam; a hundred on a GPU. Latent weights far from thresholds of
+    the quantizer."""
     weights = []
     ours, naive, _ = layers(5, 20, quantizer="binary_connect", normalizer=normalizer, max_steps=4)
     for lstm in (ours, naive):
@@ -249,7 +278,8 @@ def test_a_trained_run_stays_close(normalizer):
 def test_what_it_cannot_run_says_why(monkeypatch):
     def refused(match, x=None, **settings):
         lstm = QuantLSTM(3, 4, backend="triton", **settings).to(DEVICE)
-        with pytest.raises(ConfigError, match=f"backend 'triton' cannot run this: .*{match}.*backend='auto'"):
+        with pytest.raises(
+                ConfigError, match=f"backend 'triton' cannot run this: .*{match}.*backend='auto'"):
             lstm.to(x.dtype)(x) if x is not None else lstm(torch.zeros(2, 3, 3, device=DEVICE))
 
     refused("float32, not torch.float64", torch.zeros(2, 3, 3, dtype=torch.float64, device=DEVICE))
@@ -257,7 +287,8 @@ def test_what_it_cannot_run_says_why(monkeypatch):
     monkeypatch.setattr(backend, "MAX_SAMPLES", 2)
     refused("at most 2 samples there, not 3", normalizer="batch_shared")
     with pytest.raises(ValueError, match="at least two samples"):
-        QuantLSTM(3, 4, backend="triton", normalizer="batch_shared").to(DEVICE)(torch.zeros(2, 1, 3, device=DEVICE))
+        QuantLSTM(3, 4, backend="triton", normalizer="batch_shared").to(DEVICE)(
+            torch.zeros(2, 1, 3, device=DEVICE))
 
 
 # On a GPU only.
@@ -306,7 +337,8 @@ def test_memory(normalizer):
     T, N, d = PAPER["characters"]
     peaks = []
     for lstm in (
-        QuantLSTM(d, d, quantizer="binary_connect", normalizer=normalizer, max_steps=T, backend="triton"),
+        QuantLSTM(
+            d, d, quantizer="binary_connect", normalizer=normalizer, max_steps=T, backend="triton"),
         torch.nn.LSTM(d, d),
     ):
         lstm.to(DEVICE)
@@ -321,7 +353,8 @@ def test_memory(normalizer):
 
 def test_every_quantizer_is_coded_or_dense():
     """Those tested above stand for the others: a row is one magnitude times codes, or anything."""
-    coded = {name for name in QUANTIZERS if QuantLSTM(3, 4, quantizer=name, **stochastic(name)).coded}
+    coded = {
+        name for name in QUANTIZERS if QuantLSTM(3, 4, quantizer=name, **stochastic(name)).coded}
     assert set(QUANTIZERS) - coded == {"full_precision", "alternating"}
 
 

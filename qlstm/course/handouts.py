@@ -1,11 +1,13 @@
 """The course: hand-outs and solutions from the lessons, and grading.
 
-A lesson of ``notebooks/learn`` is complete; tags of its cells say what they are: ``exercise`` a question, ``stub`` the
-cell that a student fills in, ``solution``, ``check`` (calls :func:`qlstm.course.exercises.check`), ``widget`` (a control; the
-cell after it shows the same without one). A hand-out is the lesson without solutions and outputs, the solution version
-the lesson without stubs.
+A lesson of ``notebooks/learn`` is complete; tags of its cells say what they are: ``exercise`` a
+question, ``stub`` the cell that a student fills in, ``solution``, ``check`` (calls
+:func:`qlstm.course.exercises.check`), ``widget`` (a control; the cell after it shows the same
+without one). A hand-out is the lesson without solutions and outputs, the solution version the
+lesson without stubs.
 
-A ``lesson`` is the path of its notebook, ``timeout`` is in seconds, ``arguments`` are those of the command line.
+A ``lesson`` is the path of its notebook, ``timeout`` is in seconds, ``arguments`` are those of the
+command line.
 """
 
 import argparse
@@ -61,10 +63,12 @@ def _without(lesson, tag):
 
 
 def write(folder: Path) -> list[Path]:
-    """Both versions of all lessons: ``folder/exercises`` and ``folder/solutions``, each with what the lessons read.
+    """Both versions of all lessons: ``folder/exercises`` and ``folder/solutions``, each with what
+    the lessons read.
 
-    Nothing that a student has saved there is touched: neither a file with a name of its own nor a hand-out that was
-    worked in. Returns the hand-outs that stayed because they are not as they would be written now.
+    Nothing that a student has saved there is touched: neither a file with a name of its own nor a
+    hand-out that was worked in. Returns the hand-outs that stayed because they are not as they
+    would be written now.
     """
     kept = []
     for name, version in (("exercises", handout), ("solutions", solution)):
@@ -73,7 +77,8 @@ def write(folder: Path) -> list[Path]:
         for path in lessons():
             text = nbformat.writes(version(nbformat.read(path, as_version=4))) + "\n"
             copy_of = target / path.name
-            if version is handout and copy_of.exists() and copy_of.read_text(encoding="utf-8") != text:
+            if (version is handout and copy_of.exists()
+                and copy_of.read_text(encoding="utf-8") != text):
                 kept.append(copy_of)
             else:
                 copy_of.write_text(text, encoding="utf-8")
@@ -83,11 +88,13 @@ def write(folder: Path) -> list[Path]:
 
 
 def grade(submission: Path, timeout: int = 300) -> dict[str, str]:
-    """Run a student's notebook and say of each exercise "right", or what its check or the cell raised.
+    """Run a student's notebook and say of each exercise "right", or what its check or the cell
+    raised.
 
-    The lesson is the one whose file name the submission's begins with (``01_quantizers-ada.ipynb``). The check cells are
-    taken from it, whatever the student's say. Runs the student's code: as this user, with this user's rights.
-    Raises ``FileNotFoundError``: no such lesson or file.
+    The lesson is the one whose file name the submission's begins with
+    (``01_quantizers-ada.ipynb``). The check cells are taken from it, whatever the student's say.
+    Runs the student's code: as this user, with this user's rights. Raises ``FileNotFoundError``: no
+    such lesson or file.
     """
     from nbclient import NotebookClient
 
@@ -96,7 +103,9 @@ def grade(submission: Path, timeout: int = 300) -> dict[str, str]:
         names = ", ".join(path.stem for path in lessons())
         raise FileNotFoundError(f"{submission}: its name begins with none of {names}")
     notebook = nbformat.read(submission, as_version=4)
-    checks = {cell.id: cell for cell in nbformat.read(source, as_version=4).cells if tagged(cell, "check")}
+    checks = {
+        cell.id: cell for cell in nbformat.read(source, as_version=4).cells if tagged(cell, "check")
+    }
     found = {cell.id: cell for cell in notebook.cells if cell.id in checks}
     for key, cell in found.items():
         cell.source = checks[key].source
@@ -104,7 +113,8 @@ def grade(submission: Path, timeout: int = 300) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         for part in FOLDERS:
             shutil.copytree(LEARN / part, Path(folder) / part)
-        client = NotebookClient(notebook, timeout=timeout, allow_errors=True, resources={"metadata": {"path": folder}})
+        client = NotebookClient(
+            notebook, timeout=timeout, allow_errors=True, resources={"metadata": {"path": folder}})
         client.execute()
     return {cell.metadata["exercise"]: _outcome(found.get(key)) for key, cell in checks.items()}
 
@@ -120,24 +130,35 @@ def _outcome(cell) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m qlstm course write [FOLDER]`` or ``... grade NOTEBOOK ...`` (a table in CSV on the standard output)."""
-    parser = argparse.ArgumentParser(prog="python -m qlstm course", description=__doc__.splitlines()[0])
+    """``python -m qlstm course write [FOLDER]`` or ``... grade NOTEBOOK ...`` (a table in CSV on
+    the standard output)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m qlstm course", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("write").add_argument("folder", type=Path, nargs="?", default=reports() / "course")
+    commands.add_parser("write").add_argument(
+        "folder", type=Path, nargs="?", default=reports() / "course")
     commands.add_parser("grade").add_argument("notebooks", type=Path, nargs="+")
     options = parser.parse_args(arguments)
     if options.command == "write":
         if kept := write(options.folder):
-            print(f"kept, as worked in: {', '.join(path.name for path in kept)} (remove one to have it anew)")
-        print(f"hand-outs: {options.folder / 'exercises'}   with solutions: {options.folder / 'solutions'}")
+            print(
+                f"kept, as worked in: {', '.join(path.name for path in kept)} (remove one to have it anew)"
+            )
+        print(
+            f"hand-outs: {options.folder / 'exercises'}   with solutions: {options.folder / 'solutions'}"
+        )
         return 0
     rows, failed = [], 0
     for path in options.notebooks:
         try:
-            rows += [{"notebook": path.name, "exercise": name, "points": int(outcome == "right"), "outcome": outcome}
-                     for name, outcome in grade(path).items()]  # fmt: skip
+            rows += [
+                {"notebook": path.name, "exercise": name, "points": int(outcome == "right"),
+                 "outcome": outcome}
+                for name, outcome in grade(path).items()
+            ]
         except (OSError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
             print(f"error: {error}", file=sys.stderr)
             failed = 1
-    pd.DataFrame(rows, columns=["notebook", "exercise", "points", "outcome"]).to_csv(sys.stdout, index=False)
+    pd.DataFrame(rows, columns=["notebook", "exercise", "points", "outcome"]).to_csv(
+        sys.stdout, index=False)
     return failed

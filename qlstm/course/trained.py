@@ -1,9 +1,11 @@
-"""Make the trained models of lesson 5 and the run records of lesson 6: ``python -m qlstm.course.trained [FOLDER]``.
+"""Make the trained models of lesson 5 and the run records of lesson 6: ``python -m
+qlstm.course.trained [FOLDER]``.
 
-Trains on War and Peace (``QLSTM_MIRROR`` or a download) with one thread, a quarter of an hour, and writes the packed
-models and records into ``notebooks/learn/models`` and ``notebooks/learn/records``; beside the models ``text.json``, the
-symbols that they know and the beginning of the test text. A run that is finished in FOLDER
-(default ``reports/course/runs``), by today's recipe, is not trained again.
+Trains on War and Peace (``QLSTM_MIRROR`` or a download) with one thread, a quarter of an hour, and
+writes the packed models and records into ``notebooks/learn/models`` and
+``notebooks/learn/records``; beside the models ``text.json``, the symbols that they know and the
+beginning of the test text. A run that is finished in FOLDER (default ``reports/course/runs``), by
+today's recipe, is not trained again.
 
 ``folder``: where the runs are trained.
 """
@@ -21,20 +23,24 @@ from qlstm.study.records import reports
 
 LEARN = ROOT / "notebooks" / "learn"
 MODELS = [
-    ExperimentConfig(dataset="war_and_peace", quantizer=quantizer, normalizer=normalizer, hidden_size=d, steps=50,
-                     batch_size=32, epochs=20, max_train=1_000_000)
+    ExperimentConfig(dataset="war_and_peace", quantizer=quantizer, normalizer=normalizer,
+                     hidden_size=d, steps=50, batch_size=32, epochs=20, max_train=1_000_000)
     for quantizer, normalizer, d in [("full_precision", "none", 64), ("binary_connect", "none", 64),
-                                     ("binary_connect", "layer", 64), ("binary_connect", "layer", 128)]
-]  # fmt: skip
-"""Lesson 5: full precision, the same in one bit without and with normalization, and one of twice the width."""
+                                     ("binary_connect", "layer", 64),
+                                     ("binary_connect", "layer", 128)]
+]
+"""Lesson 5: full precision, the same in one bit without and with normalization, and one of twice
+the width."""
 
 RECORDS = [
-    ExperimentConfig(dataset="war_and_peace", quantizer=quantizer, normalizer=normalizer, hidden_size=64, steps=20,
-                     batch_size=32, epochs=4, max_train=160_000, seed=seed)
+    ExperimentConfig(dataset="war_and_peace", quantizer=quantizer, normalizer=normalizer,
+                     hidden_size=64, steps=20, batch_size=32, epochs=4, max_train=160_000,
+                     seed=seed)
     for seed in range(5)
-    for quantizer, normalizer in [("full_precision", "none"), ("full_precision", "layer"), ("binary_connect", "none"),
-                                  ("binary_connect", "weight"), ("binary_connect", "layer")]
-]  # fmt: skip
+    for quantizer, normalizer in [("full_precision", "none"), ("full_precision", "layer"),
+                                  ("binary_connect", "none"), ("binary_connect", "weight"),
+                                  ("binary_connect", "layer")]
+]
 """Lesson 6: five rows of Table 2, five seeds each."""
 
 
@@ -49,12 +55,12 @@ def main(folder: Path):
         target.mkdir(parents=True, exist_ok=True)
         for config in configs:
             name = f"{config.quantizer}-{config.normalizer}-" + (
-                f"d{config.hidden_size}" if configs is MODELS else f"seed{config.seed}"
-            )
+                f"d{config.hidden_size}" if configs is MODELS else f"seed{config.seed}")
             run(config, folder / config.run_id)
             shutil.copyfile(folder / config.run_id / "record.json", target / f"{name}.json")
             if configs is MODELS:
-                shutil.copyfile(folder / config.run_id / "packed.safetensors", target / f"{name}.safetensors")
+                shutil.copyfile(
+                    folder / config.run_id / "packed.safetensors", target / f"{name}.safetensors")
     text = load_dataset("war_and_peace")
     content = {"vocabulary": text.vocabulary, "excerpt": text.decode(text.test[:EXCERPT])}
     (LEARN / "models" / "text.json").write_text(json.dumps(content) + "\n", encoding="utf-8")

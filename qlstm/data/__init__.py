@@ -9,9 +9,10 @@ from importlib import import_module
 
 _HOME = {
     **dict.fromkeys(
-        ["CATALOGUE", "Entry", "load_dataset", "steps_of", "task_of", "title", "vocabulary_size"], "catalogue"
-    ),
-    **dict.fromkeys(["TextDataset", "count_predicted", "minibatches", "shuffled_sequences"], "text"),
+        ["CATALOGUE", "Entry", "load_dataset", "steps_of", "task_of", "title", "vocabulary_size"],
+        "catalogue"),
+    **dict.fromkeys(
+        ["TextDataset", "count_predicted", "minibatches", "shuffled_sequences"], "text"),
     **dict.fromkeys(["ImageDataset", "image_minibatches", "pixel_permutation"], "images"),
     **dict.fromkeys(["DataError", "File"], "files"),
 }
@@ -19,7 +20,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str):
-    """Import on first use, as :mod:`qlstm` does: who only needs a folder's name need not wait for torch."""
+    """Import on first use, as :mod:`qlstm` does: who only needs a folder's name need not wait for
+    torch."""
     if name not in _HOME:
         raise AttributeError(f"module 'qlstm.data' has no attribute {name!r}")
     globals()[name] = value = getattr(import_module(f"qlstm.data.{_HOME[name]}"), name)

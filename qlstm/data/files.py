@@ -1,4 +1,5 @@
-"""Files of data sets: put in place by hand, from a mirror or from the network; checked before they are used."""
+"""Files of data sets: put in place by hand, from a mirror or from the network; checked before they
+are used."""
 
 import gzip
 import hashlib
@@ -26,10 +27,11 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class File:
-    """A file of a data set: plain ``size`` in bytes, ``digest`` as "algorithm:hex" (checked at every load).
+    """A file of a data set: plain ``size`` in bytes, ``digest`` as "algorithm:hex" (checked at
+    every load).
 
-    ``folder``: its folder in a mirror. ``urls``: addresses, tried in order. ``prefix_of``: the larger file
-    that it is cut from where it is not to be had by itself.
+    ``folder``: its folder in a mirror. ``urls``: addresses, tried in order. ``prefix_of``: the
+    larger file that it is cut from where it is not to be had by itself.
     """
 
     name: str
@@ -65,7 +67,8 @@ def obtain(file: File) -> tuple[bytes, str]:
 
 
 def at_hand(file: File) -> bool:
-    """Whether the file lies in ``data/raw`` or in a mirror's folder, or can be cut from one that does; unchecked."""
+    """Whether the file lies in ``data/raw`` or in a mirror's folder, or can be cut from one that
+    does; unchecked."""
     folders = [folder for folder in (raw_data(), _mirror()) if isinstance(folder, Path)]
     found = any(os.path.isfile(folder / place) for folder in folders for place in _places(file))
     return found or (file.prefix_of is not None and at_hand(file.prefix_of))
@@ -84,8 +87,10 @@ def _mirror() -> Path | str | None:
 
 
 def _places(file: File) -> list[str]:
-    """Where the file may lie below a mirror or ``data/raw``: in its folder or flat, plain or packed."""
-    return [f"{folder}{file.name}{end}" for folder in (f"{file.folder}/", "") for end in ("", ".gz", ".zip")]
+    """Where the file may lie below a mirror or ``data/raw``: in its folder or flat, plain or
+    packed."""
+    return [f"{folder}{file.name}{end}" for folder in (f"{file.folder}/", "")
+            for end in ("", ".gz", ".zip")]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -102,11 +107,12 @@ def _checked(file: File, path: Path) -> bytes:
         return _verified(file, packed)
     except DataError as error:
         raise DataError(f"{path} is truncated or altered: {error}. Put a good copy there, "
-                        "or delete it and fetch it again") from None  # fmt: skip
+                        "or delete it and fetch it again") from None
 
 
 def _verified(file: File, packed: bytes) -> bytes:
-    """The plain content; packed or not shows in the first bytes, as browsers and servers unpack unasked."""
+    """The plain content; packed or not shows in the first bytes, as browsers and servers unpack
+    unasked."""
     content = packed
     try:
         if packed.startswith(b"\x1f\x8b"):
@@ -120,12 +126,13 @@ def _verified(file: File, packed: bytes) -> bytes:
     found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     if (len(content), found) != (file.size, digest):
         raise DataError(f"{len(content):,} bytes with {algorithm} {found[:12]} instead of "
-                        f"{file.size:,} with {digest[:12]}")  # fmt: skip
+                        f"{file.size:,} with {digest[:12]}")
     return content
 
 
 def _download(file: File, urls: tuple[str, ...]) -> tuple[bytes, str]:
-    """The content from the first address that has it, kept in ``data/raw`` under its name in one step."""
+    """The content from the first address that has it, kept in ``data/raw`` under its name in one
+    step."""
     folder = raw_data()
     temporary = folder / f".{file.name}.{uuid4().hex}.tmp"
     if not urls:
@@ -155,7 +162,8 @@ def _fetch(file: File, urls: tuple[str, ...]) -> tuple[bytes, str]:
             import pooch  # absent where only training runs
 
             bar = sys.stderr.isatty()
-            downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=NETWORK_TIMEOUT)
+            downloader = pooch.HTTPDownloader(
+                progressbar=bar, chunk_size=2**16, timeout=NETWORK_TIMEOUT)
             downloader(url, packed := io.BytesIO(), None)
             return _verified(file, packed.getvalue()), url
         except DataError as error:

@@ -20,7 +20,8 @@ from torch import Tensor
 from qlstm.data.files import DataError, File
 
 Part = tuple[Tensor, Tensor]
-"""Pixels (n, T), uint8, an image a row, from left to right and top to bottom; labels (n,), int64."""
+"""Pixels (n, T), uint8, an image a row, from left to right and top to bottom; labels (n,),
+int64."""
 
 CLASSES = 10
 """The labels of all image data sets here are digits."""
@@ -31,11 +32,13 @@ PERMUTATION_SEED = 2019
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images of T pixels, in a training, a validation and a test part, each (pixels, labels) as :data:`Part`.
+    """Images of T pixels, in a training, a validation and a test part, each (pixels, labels) as
+    :data:`Part`.
 
-    ``classes``: number of labels, which count from 0. ``levels``: the pixel value that stands for 1.0.
-    ``sha256``: of the pixels and labels (a byte each) of the three parts in turn; results on different images are
-    never pooled. ``reduced``: not a data set of the paper. ``source``: where the bytes came from.
+    ``classes``: number of labels, which count from 0. ``levels``: the pixel value that stands for
+    1.0. ``sha256``: of the pixels and labels (a byte each) of the three parts in turn; results on
+    different images are never pooled. ``reduced``: not a data set of the paper. ``source``: where
+    the bytes came from.
     """
 
     name: str
@@ -60,20 +63,27 @@ class ImageDataset:
 
 
 def _mnist(name: str, size: int, sha256: str) -> File:
-    addresses = ("https://ossci-datasets.s3.amazonaws.com/mnist", "https://storage.googleapis.com/cvdf-datasets/mnist")
-    return File(name, size, f"sha256:{sha256}", "mnist", tuple(f"{address}/{name}.gz" for address in addresses))
+    addresses = ("https://ossci-datasets.s3.amazonaws.com/mnist",
+                 "https://storage.googleapis.com/cvdf-datasets/mnist")
+    return File(name, size, f"sha256:{sha256}", "mnist",
+                tuple(f"{address}/{name}.gz" for address in addresses))
 
 
 MNIST = (
-    _mnist("train-images-idx3-ubyte", 47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
-    _mnist("train-labels-idx1-ubyte", 60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
-    _mnist("t10k-images-idx3-ubyte", 7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
-    _mnist("t10k-labels-idx1-ubyte", 10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+    _mnist("train-images-idx3-ubyte", 47_040_016,
+           "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+    _mnist("train-labels-idx1-ubyte", 60_008,
+           "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+    _mnist("t10k-images-idx3-ubyte", 7_840_016,
+           "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+    _mnist("t10k-labels-idx1-ubyte", 10_008,
+           "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 )
 
 
 def read_mnist(contents: list[bytes], valid: int = 10_000) -> list[Part]:
-    """The parts from the contents of :data:`MNIST`; the last ``valid`` training images are the validation part.
+    """The parts from the contents of :data:`MNIST`; the last ``valid`` training images are the
+    validation part.
 
     Raises ``DataError`` for contents that are not such files.
     """
@@ -91,7 +101,8 @@ def read_digits(_: list[bytes]) -> list[Part]:
         raise DataError(f"{reason}: pip install scikit-learn") from error
     pixels, labels = load_digits(return_X_y=True)
     cuts = [len(labels) - 600, len(labels) - 300]
-    parts = zip(np.split(pixels.astype(np.uint8), cuts), np.split(labels.astype(np.int64), cuts), strict=True)
+    parts = zip(np.split(pixels.astype(np.uint8), cuts), np.split(labels.astype(np.int64), cuts),
+                strict=True)
     return [(torch.from_numpy(pixels), torch.from_numpy(labels)) for pixels, labels in parts]
 
 
@@ -113,23 +124,30 @@ def _labelled(images: bytes, labels: bytes) -> Part:
 def _idx(content: bytes, axes: int) -> Tensor:
     """The array of an idx file of unsigned bytes.
 
-    Its header: two zero bytes, 8 for unsigned bytes, the number of axes; their lengths, 4 bytes each, highest first.
+    Its header: two zero bytes, 8 for unsigned bytes, the number of axes; their lengths, 4 bytes
+    each, highest first.
 
     >>> _idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 7]), axes=1)
     tensor([5, 7], dtype=torch.uint8)
     """
     start = 4 + 4 * axes
     if len(content) < start or content[:4] != bytes([0, 0, 8, axes]):
-        raise DataError(f"not an idx file of unsigned bytes with {axes} axes: it begins with {content[:4].hex(' ')!r}")
+        raise DataError(
+            f"not an idx file of unsigned bytes with {axes} axes: it begins with {content[:4].hex(' ')!r}"
+        )
     shape = np.frombuffer(content, ">u4", count=axes, offset=4).tolist()
     values = np.frombuffer(content, np.uint8, offset=start)
     if len(values) != (said := math.prod(shape)):
-        raise DataError(f"an idx file has {len(values):,} values after its header, which says {shape}: {said:,}")
+        raise DataError(
+            f"an idx file has {len(values):,} values after its header, which says {shape}: {said:,}"
+        )
     return torch.from_numpy(values.reshape(shape).copy())
 
 
-def image_dataset(name: str, parts: list[Part], levels: int, reduced: bool, source: str) -> ImageDataset:
-    """The data set of three ``parts``, with its checksum; ``name``, ``levels``, ``reduced``, ``source`` as in :class:`ImageDataset`."""
+def image_dataset(
+        name: str, parts: list[Part], levels: int, reduced: bool, source: str) -> ImageDataset:
+    """The data set of three ``parts``, with its checksum; ``name``, ``levels``, ``reduced``,
+    ``source`` as in :class:`ImageDataset`."""
     digest = hashlib.sha256()
     for pixels, labels in parts:
         digest.update(pixels.contiguous().numpy())
@@ -138,7 +156,8 @@ def image_dataset(name: str, parts: list[Part], levels: int, reduced: bool, sour
 
 
 def pixel_permutation(steps: int) -> Tensor:
-    """The order, (T,) int64, in which *permuted* images of T = ``steps`` pixels are read: for a T the same always and everywhere.
+    """The order, (T,) int64, in which *permuted* images of T = ``steps`` pixels are read: for a T
+    the same always and everywhere.
 
     >>> pixel_permutation(6)
     tensor([3, 4, 1, 0, 5, 2])
@@ -148,22 +167,18 @@ def pixel_permutation(steps: int) -> Tensor:
     return torch.tensor(sorted(range(steps), key=lambda _: uniform.random()), dtype=torch.int64)
 
 
-def image_minibatches(
-    split: Part,
-    batch_size: int,
-    *,
-    levels: int,
-    order: Tensor | None = None,
-    permuted: bool = False,
-    device: torch.device | str | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs (inputs, labels): (T, N, 1) from 0 to 1 in torch's default type, a pixel a time step; (N,) int64.
+def image_minibatches(split: Part, batch_size: int, *, levels: int, order: Tensor | None = None,
+                      permuted: bool = False,
+                      device: torch.device | str | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs (inputs, labels): (T, N, 1) from 0 to 1 in torch's default type, a pixel a time step;
+    (N,) int64.
 
-    ``split``: a part of an :class:`ImageDataset`, ``levels`` as there. ``order``: a permutation of the samples, (n,)
-    int64 (training shuffles); None leaves them as they are. ``permuted``: the pixels of each image in the order of
-    :func:`pixel_permutation`. N is ``batch_size``, in the last minibatch what is left; one sample alone is joined to
-    the minibatch before, as batch normalization needs two. The part is moved to ``device`` once, as uint8. Raises
-    ``DataError`` for a part without images, a ``batch_size`` below 1, and an ``order`` that is no permutation.
+    ``split``: a part of an :class:`ImageDataset`, ``levels`` as there. ``order``: a permutation of
+    the samples, (n,) int64 (training shuffles); None leaves them as they are. ``permuted``: the
+    pixels of each image in the order of :func:`pixel_permutation`. N is ``batch_size``, in the last
+    minibatch what is left; one sample alone is joined to the minibatch before, as batch
+    normalization needs two. The part is moved to ``device`` once, as uint8. Raises ``DataError``
+    for a part without images, a ``batch_size`` below 1, and an ``order`` that is no permutation.
     """
     pixels, labels = split
     n, steps = pixels.shape
@@ -177,8 +192,11 @@ def image_minibatches(
     columns = pixel_permutation(steps).to(device) if permuted else slice(None)
     rows = torch.arange(n, device=device) if order is None else order.to(device)
     dtype = torch.get_default_dtype()
-    return ((pixels[chunk][:, columns].t().contiguous().to(dtype).div_(levels).unsqueeze(-1), labels[chunk])
-            for chunk in in_batches(rows, batch_size))  # fmt: skip
+    return (
+        (pixels[chunk][:, columns].t().contiguous().to(dtype).div_(levels).unsqueeze(-1),
+         labels[chunk])
+        for chunk in in_batches(rows, batch_size)
+    )
 
 
 def in_batches(rows: Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -190,5 +208,8 @@ def in_batches(rows: Tensor, batch_size: int) -> Iterator[Tensor]:
     [3, 4]
     """
     n = len(rows)
-    ends = [*range(batch_size, n - (batch_size > 1), batch_size), n]  # the last of a single sample has no end
+    ends = [
+        *range(batch_size, n - (batch_size > 1), batch_size),
+        n,
+    ]  # the last of a single sample has no end
     return (rows[start:end] for start, end in zip([0, *ends], ends, strict=False))

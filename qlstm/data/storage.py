@@ -11,16 +11,20 @@ ROOT = _PARENT if (_PARENT / "notebooks").is_dir() else Path.cwd()
 
 
 def raw_data() -> Path:
-    """The folder of data files, downloaded or put there: ``$QLSTM_DATA``, or ``data/raw`` of the checkout."""
+    """The folder of data files, downloaded or put there: ``$QLSTM_DATA``, or ``data/raw`` of the
+    checkout."""
     return Path(os.environ.get("QLSTM_DATA") or ROOT / "data" / "raw")
 
 
 def write_atomically(path: Path, content: bytes):
-    """Write ``content`` to the file at ``path`` so that it is there whole or not at all, also after a crash or on a full disk.
+    """Write ``content`` to the file at ``path`` so that it is there whole or not at all, also after
+    a crash or on a full disk.
 
-    A process killed meanwhile leaves ``.<name>.<letters>.tmp`` behind, which the next one to train there removes.
+    A process killed meanwhile leaves ``.<name>.<letters>.tmp`` behind, which the next one to train
+    there removes.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    descriptor, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

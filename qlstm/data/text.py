@@ -1,6 +1,7 @@
 """Texts as ids of characters or words: vocabularies, words, minibatches.
 
-``contents``: of files, bytes. ``train``, ``valid``: shares of a text, by position. ``text``: symbols, or words; ``words``: of a text.
+``contents``: of files, bytes. ``train``, ``valid``: shares of a text, by position. ``text``:
+symbols, or words; ``words``: of a text.
 """
 
 import hashlib
@@ -25,7 +26,8 @@ MINIMUM_SYMBOLS = 1000
 """Symbols, characters or words, that a text of one's own has at least."""
 
 LEAST_OCCURRENCES = 2
-"""A word that the training part of a text has less often is :data:`UNKNOWN` (not in texts prepared so already)."""
+"""A word that the training part of a text has less often is :data:`UNKNOWN` (not in texts prepared
+so already)."""
 
 UNKNOWN, LINE_END = "<unk>", "<eos>"
 """The words that stand for a rare word and for the end of a line, as in the Penn Treebank."""
@@ -35,13 +37,12 @@ UNKNOWN, LINE_END = "<unk>", "<eos>"
 class TextDataset:
     """A text as symbol ids, cut into training, validation and test part.
 
-    ``train``, ``valid``, ``test``: ids, one axis, uint8 (int32 for words, and for more than 256 characters), which
-    :func:`minibatches` converts. ``vocabulary``: the symbols of all three parts in code point order, an id is
-    a position in it.
-    ``sha256``: of the text, its three parts joined; a text of words is its words with one space between each two.
-    Results on different texts are never pooled.
-    ``reduced``: a part of, or not, a data set of the paper. ``source``: where the bytes came from.
-    ``unit``: what a symbol is, "character" or "word".
+    ``train``, ``valid``, ``test``: ids, one axis, uint8 (int32 for words, and for more than 256
+    characters), which :func:`minibatches` converts. ``vocabulary``: the symbols of all three parts
+    in code point order, an id is a position in it. ``sha256``: of the text, its three parts joined;
+    a text of words is its words with one space between each two. Results on different texts are
+    never pooled. ``reduced``: a part of, or not, a data set of the paper. ``source``: where the
+    bytes came from. ``unit``: what a symbol is, "character" or "word".
     """
 
     name: str
@@ -67,7 +68,8 @@ class TextDataset:
     def encode(self, text: str) -> Tensor:
         """The ids of ``text``, dtype as ``train``; its words are what white space separates.
 
-        An unknown word is "<unk>" where the vocabulary has that; else an unknown symbol raises ``DataError``.
+        An unknown word is "<unk>" where the vocabulary has that; else an unknown symbol raises
+        ``DataError``.
         """
         return encode(text, self.vocabulary, self.unit)
 
@@ -87,19 +89,24 @@ def cut(text: str | list[str], train: float, valid: float) -> list:
 
 
 def bytes_as_symbols(contents: list[bytes], train: float, valid: float) -> list[str]:
-    """One symbol a byte: neither UTF-8 nor newline translation, which would change the vocabulary."""
+    """One symbol a byte: neither UTF-8 nor newline translation, which would change the
+    vocabulary."""
     return cut(contents[0].decode("latin-1"), train, valid)
 
 
 def words_to_characters(contents: list[bytes]) -> list[str]:
-    """Characters of texts of words: lines without outer spaces, an inner space is "_", the line end stays."""
-    return ["\n".join(line.strip(" ").replace(" ", "_") for line in content.decode("ascii").split("\n"))
-            for content in contents]  # fmt: skip
+    """Characters of texts of words: lines without outer spaces, an inner space is "_", the line end
+    stays."""
+    return [
+        "\n".join(line.strip(" ").replace(" ", "_") for line in content.decode("ascii").split("\n"))
+        for content in contents]
 
 
 def words_prepared(contents: list[bytes]) -> list[str]:
-    """The words of texts prepared as such: what white space separates, and one "<eos>" a line end."""
-    return [" ".join(content.decode("ascii").replace("\n", f" {LINE_END} ").split()) for content in contents]
+    """The words of texts prepared as such: what white space separates, and one "<eos>" a line
+    end."""
+    return [" ".join(content.decode("ascii").replace("\n", f" {LINE_END} ").split())
+            for content in contents]
 
 
 def help_text() -> str:
@@ -115,7 +122,8 @@ def help_source() -> str:
 
 
 def tokens(text: str) -> list[str]:
-    r"""The words of any text: words, numbers and punctuation marks in lower case, "<eos>" after a line that has any.
+    r"""The words of any text: words, numbers and punctuation marks in lower case, "<eos>" after a
+    line that has any.
 
     A mark four times or more in a row (an underline) is one; "<unk>" stays.
 
@@ -130,7 +138,8 @@ def tokens(text: str) -> list[str]:
 
 
 def rare_words_replaced(words: list[str]) -> list[str]:
-    """Three parts, 80/10/10 by position; a word that is rare in the first is "<unk>" in all of them."""
+    """Three parts, 80/10/10 by position; a word that is rare in the first is "<unk>" in all of
+    them."""
     parts = cut(words, 0.8, 0.1)
     known = {word for word, n in Counter(parts[0]).items() if n >= LEAST_OCCURRENCES}
     return [" ".join(word if word in known else UNKNOWN for word in part) for part in parts]
@@ -139,7 +148,8 @@ def rare_words_replaced(words: list[str]) -> list[str]:
 def text_dataset(
     name: str, parts: list[str], encoding: str, reduced: bool, source: str, unit: str = "character"
 ) -> TextDataset:
-    """The data set ``name`` of three ``parts`` of a text; ``encoding``: for its sha256; ``reduced``, ``source`` and ``unit`` as in :class:`TextDataset`."""
+    """The data set ``name`` of three ``parts`` of a text; ``encoding``: for its sha256;
+    ``reduced``, ``source`` and ``unit`` as in :class:`TextDataset`."""
     text = _SEPARATOR[unit].join(parts)
     vocabulary = tuple(sorted(_distinct(text, unit)))
     train, valid, test = (encode(part, vocabulary, unit) for part in parts)
@@ -152,39 +162,47 @@ def _distinct(text: str, unit: str) -> set[str]:
 
 
 def encode(text: str, vocabulary: tuple[str, ...], unit: str = "character") -> Tensor:
-    """The ids of the symbols of a ``text`` in a ``vocabulary``; ``unit`` as in :class:`TextDataset`. Raises ``DataError``."""
+    """The ids of the symbols of a ``text`` in a ``vocabulary``; ``unit`` as in
+    :class:`TextDataset`. Raises ``DataError``."""
     outside = sorted(_distinct(text, unit).difference(vocabulary))
     if outside and UNKNOWN not in vocabulary:
-        raise DataError(f"{outside[0]!r} is not among the {len(vocabulary)} symbols of the vocabulary")
+        raise DataError(
+            f"{outside[0]!r} is not among the {len(vocabulary)} symbols of the vocabulary")
     if unit == "word":
         ids = {word: i for i, word in enumerate(vocabulary)}
         ids |= {word: ids[UNKNOWN] for word in outside}
         return torch.from_numpy(np.fromiter(map(ids.__getitem__, text.split()), np.int32))
-    # the ids as code points: str.translate and encode are fast and never hold a list of 100 M numbers
+    # the ids as code points: str.translate and encode are fast and never hold a list of 100 M
+    # numbers
     ids = text.translate({ord(symbol): i for i, symbol in enumerate(vocabulary)})
     if len(vocabulary) <= 256:
         return torch.from_numpy(np.frombuffer(bytearray(ids, "latin-1"), np.uint8))
-    return torch.from_numpy(np.frombuffer(bytearray(ids.encode("utf-32-le", "surrogatepass")), np.int32))
+    return torch.from_numpy(
+        np.frombuffer(bytearray(ids.encode("utf-32-le", "surrogatepass")), np.int32))
 
 
 def count_predicted(n: int, batch_size: int) -> int:
-    """Symbols that :func:`minibatches` predicts in a text of ``n``, in ``batch_size`` streams: all but the first of each stream.
+    """Symbols that :func:`minibatches` predicts in a text of ``n``, in ``batch_size`` streams: all
+    but the first of each stream.
 
     Raises ``DataError`` for a text with fewer than two symbols a stream.
     """
     if batch_size < 1 or n < 2 * batch_size:
-        raise DataError(f"{n:,} symbols are too few for {batch_size} parallel streams of two symbols or more")
+        raise DataError(
+            f"{n:,} symbols are too few for {batch_size} parallel streams of two symbols or more")
     return batch_size * (n // batch_size - 1)
 
 
 def minibatches(
     symbols: Tensor, batch_size: int, steps: int, device: torch.device | str | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs (inputs, targets), int64, each (T, N) with T <= ``steps``, for a state that is carried along.
+    """Pairs (inputs, targets), int64, each (T, N) with T <= ``steps``, for a state that is carried
+    along.
 
-    The text of n ``symbols`` is cut into N = ``batch_size`` streams of n // N; column j of every minibatch
-    continues column j of the one before, and up to N - 1 symbols at the end are not used. The whole text is
-    moved to ``device`` once. Raises ``DataError`` as :func:`count_predicted`, and for ``steps`` < 1.
+    The text of n ``symbols`` is cut into N = ``batch_size`` streams of n // N; column j of every
+    minibatch continues column j of the one before, and up to N - 1 symbols at the end are not used.
+    The whole text is moved to ``device`` once. Raises ``DataError`` as :func:`count_predicted`, and
+    for ``steps`` < 1.
 
     >>> [(x.tolist(), y.tolist()) for x, y in minibatches(torch.arange(6), batch_size=2, steps=5)]
     [([[0, 3], [1, 4]], [[1, 4], [2, 5]])]
@@ -201,12 +219,13 @@ def minibatches(
 def shuffled_sequences(
     symbols: Tensor, batch_size: int, steps: int, device: torch.device | str | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs (inputs, targets), int64, each (T, N) with T = ``steps``, of sequences that are read each for itself.
+    """Pairs (inputs, targets), int64, each (T, N) with T = ``steps``, of sequences that are read
+    each for itself.
 
-    The text of ``symbols`` is cut into sequences from a random one of its first T symbols on, and N = ``batch_size`` of
-    them at a time are taken in random order (torch's random numbers); what is left makes the last minibatch, and up to
-    T symbols at both ends are not used. The whole text is moved to ``device`` once. Raises ``DataError`` for a
-    text of fewer than three sequences.
+    The text of ``symbols`` is cut into sequences from a random one of its first T symbols on, and N
+    = ``batch_size`` of them at a time are taken in random order (torch's random numbers); what is
+    left makes the last minibatch, and up to T symbols at both ends are not used. The whole text is
+    moved to ``device`` once. Raises ``DataError`` for a text of fewer than three sequences.
     """
     if len(symbols) < 3 * steps + 1:
         raise DataError(
@@ -215,5 +234,6 @@ def shuffled_sequences(
     first = int(torch.randint(steps, ()))
     starts = first + steps * torch.randperm((len(symbols) - 1 - first) // steps)
     windows = symbols.to(device).unfold(0, steps + 1, 1)
-    chunks = (windows[rows.to(device)].t().contiguous().long() for rows in in_batches(starts, batch_size))
+    chunks = (
+        windows[rows.to(device)].t().contiguous().long() for rows in in_batches(starts, batch_size))
     return ((chunk[:-1], chunk[1:]) for chunk in chunks)

@@ -1,7 +1,8 @@
 """The loop over time, the only place with several implementations of one thing.
 
-Each is a module with a function ``recurrence`` of the one signature of :func:`qlstm.recurrence.naive.recurrence`, and a
-function ``obstacle(x, norms)``: why it cannot run these products (T, N, 4d) with these normalizers, or None.
+Each is a module with a function ``recurrence`` of the one signature of
+:func:`qlstm.recurrence.naive.recurrence`, and a function ``obstacle(x, norms)``: why it cannot run
+these products (T, N, 4d) with these normalizers, or None.
 
 ======== =============================================================================================
 naive    the equations, step by step, with autograd: the ground truth; all devices and normalizers
@@ -27,7 +28,8 @@ def check_backend(name: str):
 
 
 def choose_backend(name: str, x, norms) -> ModuleType:
-    """The implementation of that ``name`` for products ``x`` (T, N, 4d) and normalizers ``norms``; ``"auto"``: the fastest.
+    """The implementation of that ``name`` for products ``x`` (T, N, 4d) and normalizers ``norms``;
+    ``"auto"``: the fastest.
 
     Raises ``ConfigError`` if the named one cannot run them; its message says why.
     """

@@ -1,4 +1,5 @@
-"""Matrix products with a weight, on the CPU by oneDNN: it has float32 only, and there took half of MKL's time on an AMD EPYC."""
+"""Matrix products with a weight, on the CPU by oneDNN: it has float32 only, and there took half of
+MKL's time on an AMD EPYC."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x`` (..., n) times ``weight``' (n, k), plus ``bias`` (k,), as ``torch.nn.functional.linear``.
+    """``x`` (..., n) times ``weight``' (n, k), plus ``bias`` (k,), as
+    ``torch.nn.functional.linear``.
 
     >>> linear(torch.ones(2, 3), torch.ones(4, 3)).tolist()
     [[3.0, 3.0, 3.0, 3.0], [3.0, 3.0, 3.0, 3.0]]
@@ -27,18 +29,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def has_onednn(tensor: Tensor) -> bool:
     """Whether oneDNN multiplies a ``tensor`` of its type, on its device."""
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return (tensor.device.type == "cpu" and tensor.dtype == torch.float32
+            and torch.backends.mkldnn.is_available())
 
 
 def multiply(matrix: Tensor, weight: Tensor) -> Tensor:
-    """``matrix`` (m, n) times ``weight``' (n, k), without a gradient; ``weight`` may be packed for oneDNN."""
+    """``matrix`` (m, n) times ``weight``' (n, k), without a gradient; ``weight`` may be packed for
+    oneDNN."""
     if not has_onednn(weight) or not matrix.numel():
         return matrix @ weight.t()
     return torch.ops.mkldnn._linear_pointwise(matrix, weight, None, "none", [], "")
 
 
 class _Product(torch.autograd.Function):
-    """x (m, n) times weight' (n, k); its gradients are products of the same kind, so it can be differentiated again."""
+    """x (m, n) times weight' (n, k); its gradients are products of the same kind, so it can be
+    differentiated again."""
 
     @staticmethod
     def forward(ctx, x, weight):

@@ -1,36 +1,41 @@
 """The recurrence as fused kernels for NVIDIA GPUs (Triton), with an explicit backward pass.
 
 Float32 in and out, at float32's accuracy on tensor cores: a float32 number is the
-sum of three bfloat16 numbers, and a product of two bfloat16 numbers, summed in float32, is exact. Codes {-1, 0, +1}
-are bfloat16 numbers themselves, so h times codes is three products; the magnitude of a row of W_h is multiplied
-afterwards. Other matrices are split too: six products, those below 2^-24 of the largest left out.
+sum of three bfloat16 numbers, and a product of two bfloat16 numbers, summed in float32, is exact.
+Codes {-1, 0, +1} are bfloat16 numbers themselves, so h times codes is three products; the magnitude
+of a row of W_h is multiplied afterwards. Other matrices are split too: six products, those below
+2^-24 of the largest left out.
 
-Normalizer, quantizer and size decide how a step is cut into kernels (:mod:`~qlstm.recurrence.triton_kernels`):
+Normalizer, quantizer and size decide how a step is cut into kernels
+(:mod:`~qlstm.recurrence.triton_kernels`):
 
 ================================== ================= =========================================================
                                    launches a step,
                                    forward, backward because
 ================================== ================= =========================================================
-none, weight, batch                0       0         a program has a few units of all samples: statistics and
+none, weight, batch                0       0         a program has a few units of all samples:
+statistics and
                                                      cell are its own, only h_{t-1} comes from the others, for
                                                      which it waits; the GPU runs all programs at once
-same, N d > 2^14                   0       2         W_h' times gradients is cut into more programs than units
-same, more programs than the GPU   1       1 or 2
-layer; codes; d <= 128             0       0         a program has all units of 8 samples, keeps the codes of
+same, N d > 2^14                   0       2         W_h' times gradients is cut into more programs
+than units same, more programs than the GPU   1       1 or 2 layer; codes; d <= 128             0
+0         a program has all units of 8 samples, keeps the codes of
                                                      W_h in registers and loops over time
-layer                              2       2         a product; then whole rows, as statistics go over all units
+layer                              2       2         a product; then whole rows, as statistics go
+over all units
 ================================== ================= =========================================================
 
-What a product reads, h or gradients, lies in memory as three bfloat16 numbers, split once by who wrote it.
-Kept for the backward pass: the states, and the pre-activations, or with layer and batch normalization the products and
-their statistics; the rest is computed again. After the loop the gradient of W_h is one product of torch's (with layer and
-batch normalization four, each over a quarter of the steps, so that no more than a quarter of the gradients of the
-recurrent products is ever held). Nothing synchronizes, depends on values or is allocated outside torch, so that a
-whole training step can be recorded as a CUDA graph (:mod:`qlstm.study.cuda_graphs`), after a first one has compiled the kernels. Without one
-a launch costs some ten microseconds of the CPU.
+What a product reads, h or gradients, lies in memory as three bfloat16 numbers, split once by who
+wrote it. Kept for the backward pass: the states, and the pre-activations, or with layer and batch
+normalization the products and their statistics; the rest is computed again. After the loop the
+gradient of W_h is one product of torch's (with layer and batch normalization four, each over a
+quarter of the steps, so that no more than a quarter of the gradients of the recurrent products is
+ever held). Nothing synchronizes, depends on values or is allocated outside torch, so that a whole
+training step can be recorded as a CUDA graph (:mod:`qlstm.study.cuda_graphs`), after a first one
+has compiled the kernels. Without one a launch costs some ten microseconds of the CPU.
 
-``x``, ``w_h``, ``bias``, ``state``, ``norms`` and ``coded`` as in :func:`qlstm.recurrence.naive.recurrence`; ``kind``: what
-normalizes, ``d``: hidden units.
+``x``, ``w_h``, ``bias``, ``state``, ``norms`` and ``coded`` as in
+:func:`qlstm.recurrence.naive.recurrence`; ``kind``: what normalizes, ``d``: hidden units.
 """
 
 import os
@@ -47,24 +52,23 @@ from qlstm.normalizers import BatchNorm, LayerNorm, Normalizer, WeightNorm
 MAX_SAMPLES = 256
 """Samples of a minibatch that batch normalization can have: a program holds all of them."""
 PERSISTENT_UNITS = 128
-"""Hidden units up to which W_h stays in a program: 4 x 128 x 128 codes are 128 KB, half the registers of a core."""
+"""Hidden units up to which W_h stays in a program: 4 x 128 x 128 codes are 128 KB, half the
+registers of a core."""
 PROGRAMS = 128
 """About one for each multiprocessor (an A100 has 108, an H100 132)."""
 GRADIENT_SEGMENTS = 4
 """Parts of the time axis of which the gradients of the recurrent products are held at once."""
 FUSED_GRADIENTS = 1 << 14
-"""N d up to which a backward step is one kernel, each program of which reads all 4 N d gradients of the step after."""
+"""N d up to which a backward step is one kernel, each program of which reads all 4 N d gradients of
+the step after."""
 TOGETHER = True
-"""Whether a launch may take several steps, whose programs wait for each other, where the GPU runs all of them at once."""
+"""Whether a launch may take several steps, whose programs wait for each other, where the GPU runs
+all of them at once."""
 
 
 def _kind(norm) -> str | None:
-    kinds = {
-        Normalizer: "none",
-        WeightNorm: "none",
-        LayerNorm: "layer",
-        BatchNorm: "batch" if getattr(norm, "training", False) else "fixed",
-    }
+    kinds = {Normalizer: "none", WeightNorm: "none", LayerNorm: "layer",
+             BatchNorm: "batch" if getattr(norm, "training", False) else "fixed"}
     return kinds.get(type(norm))
 
 
@@ -92,9 +96,10 @@ def obstacle(x: Tensor, norms) -> str | None:
     return None
 
 
-def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, *, coded: bool = False,
-               trace: list | None = None):  # fmt: skip
-    """As :func:`qlstm.recurrence.naive.recurrence`, in float32; differentiable once, without ``trace``."""
+def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, *,
+               coded: bool = False, trace: list | None = None):
+    """As :func:`qlstm.recurrence.naive.recurrence`, in float32; differentiable once, without
+    ``trace``."""
     if trace is not None:
         raise ConfigError("backend 'triton' keeps no trace; take backend='naive'")
     steps, samples, _ = x.shape
@@ -105,7 +110,8 @@ def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor
         raise ValueError("batch normalization needs at least two samples in training")
     offset, gains, statistics, statistics_c = bias, [None] * 4, None, None
     if kind != "none":
-        # N(W_x x_t) + N(W_h h_{t-1}) + b = g_x y + g_h r + (beta_x + beta_h + b), y and r standardized
+        # N(W_x x_t) + N(W_h h_{t-1}) + b = g_x y + g_h r + (beta_x + beta_h + b), y and r
+        # standardized
         offset = bias + (norm_x.shift + norm_h.shift).flatten()
         gains = [norm_x.gain.flatten(), norm_h.gain.flatten(), None, None]
     if kind_c != "none":
@@ -120,11 +126,9 @@ def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor
         if kind_c != "none":
             statistics_c = torch.stack(norm_c.running_statistics(steps), 1)
     keep = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (x, w_h, offset, *state, *gains)
-    )
-    output, c = _Recurrence.apply(
-        x, w_h, offset, *state, *gains, statistics, statistics_c, _Setting(kind, kind_c, coded, keep)
-    )
+        tensor is not None and tensor.requires_grad for tensor in (x, w_h, offset, *state, *gains))
+    output, c = _Recurrence.apply(x, w_h, offset, *state, *gains, statistics, statistics_c,
+                                  _Setting(kind, kind_c, coded, keep))
     if kind == "batch":
         norm_x.update(statistics[:, 0], statistics[:, 1], samples)
         norm_h.update(statistics[:, 2], statistics[:, 3], samples)
@@ -150,10 +154,11 @@ def _power(n: int, least: int, most: int) -> int:
 
 
 class Blocks:
-    """Tiles and grids for a shape, on a GPU of so many ``multiprocessors`` (0: programs cannot wait for each other).
+    """Tiles and grids for a shape, on a GPU of so many ``multiprocessors`` (0: programs cannot wait
+    for each other).
 
-    Tensor cores take 16 rows and 8 columns at least. Measured on an H200: tiles of 32 samples, and of as few units as let all
-    programs run at once, but 4 at least.
+    Tensor cores take 16 rows and 8 columns at least. Measured on an H200: tiles of 32 samples, and
+    of as few units as let all programs run at once, but 4 at least.
     """
 
     def __init__(self, samples: int, d: int, kind: str, coded: bool, multiprocessors: int = 0):
@@ -180,18 +185,22 @@ class Blocks:
         # W_h' times the gradients of products: cut along the sum so that the programs fill a GPU
         self.product_samples, self.product_units = _power(samples, 16, 128), _power(d, 16, 64)
         tiles = _ceil(d, self.product_units), _ceil(samples, self.product_samples)
-        self.product_length = _ceil(_ceil(4 * d, min(16, max(1, PROGRAMS // (tiles[0] * tiles[1])))), 64) * 64
+        self.product_length = (
+            _ceil(_ceil(4 * d, min(16, max(1, PROGRAMS // (tiles[0] * tiles[1])))), 64) * 64)
         self.splits = _ceil(4 * d, self.product_length)
         self.product_grid = *tiles, self.splits
 
 
 def _planes(w_h: Tensor, coded: bool) -> tuple[Tensor, Tensor | None]:
-    """W_h as bfloat16 (1, rows, ld) and the magnitudes of its rows (4d), or without codes as the sum of (3, rows, ld).
+    """W_h as bfloat16 (1, rows, ld) and the magnitudes of its rows (4d), or without codes as the
+    sum of (3, rows, ld).
 
-    Zeros make up ``ld``, a multiple of 128, and as many rows, with as many more as a tile may have beyond the last one.
+    Zeros make up ``ld``, a multiple of 128, and as many rows, with as many more as a tile may have
+    beyond the last one.
     """
     rows, d = w_h.shape
-    planes = w_h.new_zeros(1 if coded else 3, _ceil(rows + 64, 128) * 128, _ceil(d, 128) * 128, dtype=torch.bfloat16)
+    planes = w_h.new_zeros(
+        1 if coded else 3, _ceil(rows + 64, 128) * 128, _ceil(d, 128) * 128, dtype=torch.bfloat16)
     if coded:
         planes[0, :rows, :d] = w_h.sign()
         return planes, w_h.abs().amax(1)
@@ -208,12 +217,14 @@ def _split(matrix: Tensor, planes: Tensor):
 
 def _multiprocessors(x: Tensor) -> int:
     """How many programs run at once for sure; 0 in the interpreter."""
-    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda and TOGETHER else 0
+    return (torch.cuda.get_device_properties(x.device).multi_processor_count
+            if x.is_cuda and TOGETHER else 0)
 
 
 class _Recurrence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w_h, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics, statistics_c, setting):
+    def forward(ctx, x, w_h, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics,
+                statistics_c, setting):
         from qlstm.recurrence import triton_kernels as kernels
 
         steps, samples, d = *x.shape[:2], w_h.shape[1]
@@ -222,7 +233,8 @@ class _Recurrence(torch.autograd.Function):
         output, cells = x.new_empty(steps, samples, d), x.new_empty(steps, samples, d)
         saved = torch.empty_like(x) if setting.keep else x.new_empty(1, samples, 4 * d)
         blocks = Blocks(samples, d, setting.kind, setting.coded, _multiprocessors(x))
-        norm, cell = (getattr(kernels, kind.upper()).value for kind in (setting.kind, setting.kind_c))
+        norm, cell = (
+            getattr(kernels, kind.upper()).value for kind in (setting.kind, setting.kind_c))
         inputs = x, planes, magnitude, offset, gain_x, gain_h
         h_planes = planes.new_zeros(2, 3, blocks.samples * blocks.forward_grid[1], planes.shape[-1])
         _split(h_0, h_planes[0, :, :samples, :d])
@@ -232,16 +244,16 @@ class _Recurrence(torch.autograd.Function):
 
         def columns(t, count):
             kernels.forward_columns[blocks.forward_grid](
-                *inputs, gain_c, shift_c, h_planes, c_0, output, cells, saved, statistics, statistics_c, arrived, t, count,
-                *sizes, h_planes.stride(1), planes.stride(0), saved_step, norm, cell, len(planes), blocks.samples,
-                blocks.forward_units, BK=64, num_warps=blocks.warps, launch_cooperative_grid=count > 1,
-            )  # fmt: skip
+                *inputs, gain_c, shift_c, h_planes, c_0, output, cells, saved, statistics,
+                statistics_c, arrived, t, count, *sizes, h_planes.stride(1), planes.stride(0),
+                saved_step, norm, cell, len(planes), blocks.samples, blocks.forward_units, BK=64,
+                num_warps=blocks.warps, launch_cooperative_grid=count > 1)
 
         def rows(t, count, kept):
             kernels.forward_rows[blocks.row_grid](
-                *inputs, h_0, h_planes, c_0, output, cells, saved, statistics, t, count, *sizes, h_planes.stride(1), saved_step,
-                norm, kept, blocks.row_samples, blocks.row_units, num_warps=blocks.row_warps, num_stages=1,
-            )  # fmt: skip
+                *inputs, h_0, h_planes, c_0, output, cells, saved, statistics, t, count, *sizes,
+                h_planes.stride(1), saved_step, norm, kept, blocks.row_samples, blocks.row_units,
+                num_warps=blocks.row_warps, num_stages=1)
 
         with torch.cuda.device_of(x):
             if blocks.persistent:
@@ -254,8 +266,8 @@ class _Recurrence(torch.autograd.Function):
                         rows(t, 1, False)
         if setting.keep:
             kept = None if setting.kind == "none" else x
-            ctx.save_for_backward(kept, planes, magnitude, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics,
-                                  statistics_c, output, cells, saved)  # fmt: skip
+            ctx.save_for_backward(kept, planes, magnitude, offset, h_0, c_0, gain_x, gain_h, gain_c,
+                                  shift_c, statistics, statistics_c, output, cells, saved)
             ctx.setting = setting
         return output, cells[-1].clone()
 
@@ -264,54 +276,55 @@ class _Recurrence(torch.autograd.Function):
     def backward(ctx, grad_output, grad_c_n):
         from qlstm.recurrence import triton_kernels as kernels
 
-        (x, planes, magnitude, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics, statistics_c, output,
-         cells, saved) = ctx.saved_tensors  # fmt: skip
+        (x, planes, magnitude, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics,
+         statistics_c, output, cells, saved) = ctx.saved_tensors
         setting = ctx.setting
         steps, samples, d = output.shape
         blocks = Blocks(samples, d, setting.kind, setting.coded, _multiprocessors(saved))
-        norm, cell = (getattr(kernels, kind.upper()).value for kind in (setting.kind, setting.kind_c))
+        norm, cell = (
+            getattr(kernels, kind.upper()).value for kind in (setting.kind, setting.kind_c))
         grad_output = grad_output.contiguous()
         grad_x = torch.empty_like(saved)
-        # without normalization the gradients of x, of the pre-activations and of the recurrent product are the same
+        # without normalization the gradients of x, of the pre-activations and of the recurrent
+        # product are the same
         slots = steps if setting.kind == "none" else max(2, _ceil(steps, GRADIENT_SEGMENTS))
         grad_product = grad_x if setting.kind == "none" else saved.new_empty(slots, samples, 4 * d)
         partial, other_partial = (
             saved.new_empty(1 if blocks.persistent else blocks.splits, samples, d),
-            torch.empty_like(c_0),
-        )
-        grad_c, grad_c_before = grad_c_n.clone(memory_format=torch.contiguous_format), torch.empty_like(c_0)
+            torch.empty_like(c_0))
+        grad_c, grad_c_before = (grad_c_n.clone(memory_format=torch.contiguous_format),
+                                 torch.empty_like(c_0))
         grad_w = saved.new_zeros(4 * d, d)
-        sums, sums_c = (
-            saved.new_empty(blocks.backward_grid[1], 3, 4 * d),
-            saved.new_empty(blocks.backward_grid[1], 2, d),
-        )
+        sums, sums_c = (saved.new_empty(blocks.backward_grid[1], 3, 4 * d),
+                        saved.new_empty(blocks.backward_grid[1], 2, d))
         inputs = x, planes, magnitude, offset, gain_x, gain_h
         sizes = samples, d, planes.shape[-1]
         g_planes, strides = None, (0, 0, 0)
         if blocks.fused:
-            g_planes = planes.new_zeros(2, 3, blocks.samples * blocks.backward_grid[1], _ceil(4 * d, 128) * 128)
+            g_planes = planes.new_zeros(
+                2, 3, blocks.samples * blocks.backward_grid[1], _ceil(4 * d, 128) * 128)
             strides = g_planes.shape[-1], g_planes.stride(1), planes.stride(0)
 
         def product(slot):
             kernels.backward_product[blocks.product_grid](
-                grad_product, planes, magnitude, partial, slot, blocks.product_length, *sizes, planes.stride(0), len(planes),
-                blocks.product_samples, blocks.product_units, BQ=64, num_warps=4 if blocks.product_samples < 128 else 8,
-            )  # fmt: skip
+                grad_product, planes, magnitude, partial, slot, blocks.product_length, *sizes,
+                planes.stride(0), len(planes), blocks.product_samples, blocks.product_units, BQ=64,
+                num_warps=4 if blocks.product_samples < 128 else 8)
 
         def columns(t, count):
             kernels.backward_columns[blocks.backward_grid](
-                *inputs, gain_c, shift_c, c_0, cells, saved, statistics, statistics_c, grad_output, g_planes, partial, grad_c,
-                grad_c_before, grad_x, grad_product, sums, sums_c, torch.zeros_like(arrived), t, count, steps, slots,
-                blocks.splits if t < steps - 1 else 0, *sizes, *strides, norm, cell, len(planes) if blocks.fused else 0, blocks.samples,
-                blocks.backward_units, BQ=64, num_warps=blocks.warps, launch_cooperative_grid=count > 1,
-            )  # fmt: skip
+                *inputs, gain_c, shift_c, c_0, cells, saved, statistics, statistics_c, grad_output,
+                g_planes, partial, grad_c, grad_c_before, grad_x, grad_product, sums, sums_c,
+                torch.zeros_like(arrived), t, count, steps, slots,
+                blocks.splits if t < steps - 1 else 0, *sizes, *strides, norm, cell,
+                len(planes) if blocks.fused else 0, blocks.samples, blocks.backward_units, BQ=64,
+                num_warps=blocks.warps, launch_cooperative_grid=count > 1)
 
         def rows(t, count, kept, splits):
             kernels.backward_rows[blocks.row_grid](
-                *inputs, c_0, cells, saved, statistics, grad_output, partial, other_partial, grad_c, grad_c_before, grad_x,
-                grad_product, t, count, slots, splits, *sizes, norm, kept, blocks.row_samples, blocks.row_units,
-                num_warps=blocks.row_warps, num_stages=1,
-            )  # fmt: skip
+                *inputs, c_0, cells, saved, statistics, grad_output, partial, other_partial, grad_c,
+                grad_c_before, grad_x, grad_product, t, count, slots, splits, *sizes, norm, kept,
+                blocks.row_samples, blocks.row_units, num_warps=blocks.row_warps, num_stages=1)
 
         def weight(first):
             count = min(slots, steps - first)
@@ -361,13 +374,13 @@ class _Recurrence(torch.autograd.Function):
                 count, tile = steps * samples, max(1, 2048 // blocks.row_units)
                 rows_each = _ceil(_ceil(count, PROGRAMS), tile) * tile
                 sums = saved.new_empty(_ceil(count, rows_each), 3, 4 * d)
-                kernels.layer_gradients[(len(sums), 4)](
-                    x, saved, statistics, gain_x, grad_x, sums, count, rows_each, d, tile, blocks.row_units, num_warps=8
-                )
+                kernels.layer_gradients[(len(sums), 4)](x, saved, statistics, gain_x, grad_x, sums,
+                                                        count, rows_each, d, tile, blocks.row_units,
+                                                        num_warps=8)
         if setting.kind == "none":
             grad_offset, grad_gain_x, grad_gain_h = grad_x.sum((0, 1)), None, None
         else:
             grad_offset, grad_gain_x, grad_gain_h = sums.sum(0)
         grad_shift_c, grad_gain_c = (None, None) if setting.kind_c == "none" else sums_c.sum(0)
-        return (grad_x, grad_w, grad_offset, grad_h_0, grad_c, grad_gain_x, grad_gain_h, grad_gain_c,
-                grad_shift_c, None, None, None)  # fmt: skip
+        return (grad_x, grad_w, grad_offset, grad_h_0, grad_c, grad_gain_x, grad_gain_h,
+                grad_gain_c, grad_shift_c, None, None, None)

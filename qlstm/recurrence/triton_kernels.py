@@ -1,10 +1,11 @@
 """The kernels of :mod:`qlstm.recurrence.triton`, which says how they play together.
 
-A tile of gates has samples as rows and, as columns, units times gates with the gate running fastest: column 4 j + g is
-gate g of unit j. So normalizers act on the four gates at once, and only the cell's equations take them apart. All
-tensors in memory are as the naive backend has them, (..., 4, d) and (..., d), contiguous, float32; padding of a tile
-reads as zero and is not written. Where a name stands for a size, N, d and T have their meaning of everywhere; ``BN`` is
-the samples of a tile, ``BJ`` its hidden units, ``BK`` and ``BQ`` the length of a piece of a sum.
+A tile of gates has samples as rows and, as columns, units times gates with the gate running
+fastest: column 4 j + g is gate g of unit j. So normalizers act on the four gates at once, and only
+the cell's equations take them apart. All tensors in memory are as the naive backend has them, (...,
+4, d) and (..., d), contiguous, float32; padding of a tile reads as zero and is not written. Where a
+name stands for a size, N, d and T have their meaning of everywhere; ``BN`` is the samples of a
+tile, ``BJ`` its hidden units, ``BK`` and ``BQ`` the length of a piece of a sum.
 """
 
 import triton
@@ -12,7 +13,9 @@ import triton.language as tl
 from triton import knobs
 
 INTERPRETED = tl.constexpr(knobs.runtime.interpret)
-NONE, LAYER, BATCH, FIXED = (tl.constexpr(kind) for kind in range(4))  # FIXED: batch norm with given statistics
+NONE, LAYER, BATCH, FIXED = (
+    tl.constexpr(kind) for kind in range(4)
+)  # FIXED: batch norm with given statistics
 EPS = tl.constexpr(1e-5)
 TERMS = tl.constexpr(3)
 
@@ -20,7 +23,9 @@ TERMS = tl.constexpr(3)
 @triton.jit
 def _dot(a, b, acc):
     """acc + a b for bfloat16 ``a`` and ``b``: each product is exact."""
-    exact = tl.float32 if INTERPRETED else tl.bfloat16  # the interpreter's products of bfloat16 are wrong
+    exact = (
+        tl.float32 if INTERPRETED else tl.bfloat16
+    )  # the interpreter's products of bfloat16 are wrong
     return tl.dot(a.to(exact), b.to(exact), acc)
 
 
@@ -38,7 +43,8 @@ def _split(a):
 def _split_dot(a, b, acc, TERMS: tl.constexpr):
     """acc + a b for float32 ``a``, its first TERMS bfloat16 numbers, and bfloat16 ``b``.
 
-    The smallest first: tensor cores cut off what they add to ``acc``, so it should be small for long.
+    The smallest first: tensor cores cut off what they add to ``acc``, so it should be small for
+    long.
     """
     first, second, third = _split(a)
     if TERMS > 2:
@@ -50,10 +56,12 @@ def _split_dot(a, b, acc, TERMS: tl.constexpr):
 
 @triton.jit
 def _matrix_dot(a, w, plane, mask, acc, PLANES: tl.constexpr):
-    """acc + a W for float32 ``a`` and the sum W of PLANES bfloat16 tiles at ``w``, ``w + plane``, ...
+    """acc + a W for float32 ``a`` and the sum W of PLANES bfloat16 tiles at ``w``, ``w + plane``,
+    ...
 
-    Products of the term of order p and the plane of order p' are left out where p + p' is TERMS or more.
-    A sum of its own: tensor cores cut off what they add to ``acc``, while an addition outside them rounds.
+    Products of the term of order p and the plane of order p' are left out where p + p' is TERMS or
+    more. A sum of its own: tensor cores cut off what they add to ``acc``, while an addition outside
+    them rounds.
     """
     part = tl.zeros_like(acc)
     for p in tl.static_range(PLANES - 1, -1, -1):
@@ -63,7 +71,8 @@ def _matrix_dot(a, w, plane, mask, acc, PLANES: tl.constexpr):
 
 @triton.jit
 def _planes_dot(a, plane_a, w, plane_w, acc, PLANES: tl.constexpr):
-    """The same for a matrix of three bfloat16 tiles at ``a``, ``a + plane_a``, ...; nothing is masked."""
+    """The same for a matrix of three bfloat16 tiles at ``a``, ``a + plane_a``, ...; nothing is
+    masked."""
     part = tl.zeros_like(acc)
     for p in tl.static_range(PLANES - 1, -1, -1):
         w_p = tl.load(w + p * plane_w)
@@ -82,7 +91,8 @@ def _store_planes(pointer, plane, value, mask):
 
 @triton.jit
 def _wait_for_all(counter, expected):
-    """Until all programs of a cooperative launch have come here; what they have written before can be read after."""
+    """Until all programs of a cooperative launch have come here; what they have written before can
+    be read after."""
     tl.debug_barrier()
     tl.atomic_add(counter, 1, sem="release", scope="gpu")
     while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < expected:
@@ -98,7 +108,8 @@ def _sigmoid(x):
 
 @triton.jit
 def _tanh(x):
-    """To 2 units in the last place; near 0 the polynomial of Cephes' tanhf, where the quotient would cancel."""
+    """To 2 units in the last place; near 0 the polynomial of Cephes' tanhf, where the quotient
+    would cancel."""
     e = tl.exp(-2.0 * tl.abs(x))
     far = (1.0 - e) / (1.0 + e)
     z = tl.minimum(x * x, 1.0)
@@ -137,7 +148,8 @@ def _spread(y, BN: tl.constexpr, BJ: tl.constexpr):
 
 @triton.jit
 def _row_standardize(y, valid, statistics, at, store, d, BN: tl.constexpr, BJ: tl.constexpr):
-    """Layer normalization without gain and shift; stores mean and variance (biased), each (N, 4)."""
+    """Layer normalization without gain and shift; stores mean and variance (biased), each (N,
+    4)."""
     mean = _gate_mean(y, d, BN, BJ)
     y = tl.where(valid, y - _spread(mean, BN, BJ), 0.0)
     var = _gate_mean(y * y, d, BN, BJ)
@@ -148,7 +160,8 @@ def _row_standardize(y, valid, statistics, at, store, d, BN: tl.constexpr, BJ: t
 
 @triton.jit
 def _column_standardize(y, valid, statistics, column, inside, columns, N, NORM: tl.constexpr):
-    """Batch normalization without gain and shift; stores mean and variance (biased), or with FIXED reads them."""
+    """Batch normalization without gain and shift; stores mean and variance (biased), or with FIXED
+    reads them."""
     if NORM == BATCH:
         mean = tl.sum(y, 0) / N
         y = tl.where(valid, y - mean[None, :], 0.0)
@@ -172,7 +185,8 @@ def _cell(gates, c, BN: tl.constexpr, BJ: tl.constexpr):
 
 @triton.jit
 def _cell_backward(gates, c, tanh_c, grad_h, grad_c, BN: tl.constexpr, BJ: tl.constexpr):
-    """Gradients of the stacked pre-activations and of ``c``, the last cell state, from those of h_t and c_t."""
+    """Gradients of the stacked pre-activations and of ``c``, the last cell state, from those of h_t
+    and c_t."""
     i, f, a, o = _unstack(gates, BN, BJ)
     i, f, a, o = _sigmoid(i), _sigmoid(f), _tanh(a), _sigmoid(o)
     grad_i = grad_c * a * i * (1.0 - i)
@@ -192,12 +206,15 @@ def _accumulate(pointer, value, mask, first):
 
 
 @triton.jit(do_not_specialize=["t", "steps"])
-def forward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, h_planes, c_0, output, cells, saved,
-                    statistics, statistics_c, arrived, t, steps, N, d, ld, plane_h, plane_w, saved_step, NORM: tl.constexpr,
-                    CELL: tl.constexpr, PLANES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
-    """Steps t, t + 1, ... for BJ units of BN samples (with BATCH: of all). With LAYER only the product of one step.
+def forward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, h_planes, c_0, output,
+                    cells, saved, statistics, statistics_c, arrived, t, steps, N, d, ld, plane_h,
+                    plane_w, saved_step, NORM: tl.constexpr, CELL: tl.constexpr,
+                    PLANES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):
+    """Steps t, t + 1, ... for BJ units of BN samples (with BATCH: of all). With LAYER only the
+    product of one step.
 
-    ``h_planes``: (2, 3, N', ld), h_{t-1} as the sum of three at t modulo 2. Several steps need a cooperative launch.
+    ``h_planes``: (2, 3, N', ld), h_{t-1} as the sum of three at t modulo 2. Several steps need a
+    cooperative launch.
     """
     unit = tl.program_id(0) * BJ + tl.arange(0, BJ)
     stacked = tl.arange(0, 4 * BJ)
@@ -238,15 +255,18 @@ def forward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, h_
                 tl.store(saved + t * saved_step + at, product, mask=valid)
                 moments = statistics + t * 16 * d
                 y = _column_standardize(y, valid, moments, column, j < d, 4 * d, N, NORM)
-                r = _column_standardize(product, valid, moments + 8 * d, column, j < d, 4 * d, N, NORM)
+                r = _column_standardize(
+                    product, valid, moments + 8 * d, column, j < d, 4 * d, N, NORM)
                 y *= tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
-                gates = y + r * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :] + gates_offset[None, :]
+                gates = (y + r * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :]
+                         + gates_offset[None, :])
             c, o = _cell(gates, c, BN, BJ)
             tl.store(cells + t * N * d + at_c, c, mask=valid_c)
             opened = c
             if CELL != NONE:
                 opened = tl.where(valid_c, c, 0.0)
-                opened = _column_standardize(opened, valid_c, statistics_c + t * 2 * d, unit, unit < d, d, N, CELL)
+                opened = _column_standardize(
+                    opened, valid_c, statistics_c + t * 2 * d, unit, unit < d, d, N, CELL)
                 opened *= tl.load(gain_c + unit, mask=unit < d, other=0.0)[None, :]
                 opened += tl.load(shift_c + unit, mask=unit < d, other=0.0)[None, :]
             # h_t = sig(o~) * tanh(N(c_t))
@@ -260,9 +280,11 @@ def forward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, h_
 
 
 @triton.jit(do_not_specialize=["t", "steps"])
-def forward_rows(x, w, magnitude, offset, gain_x, gain_h, h_0, h_planes, c_0, output, cells, saved, statistics, t, steps,
-                 N, d, ld, plane_h, saved_step, NORM: tl.constexpr, KEPT: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr):  # fmt: skip
-    """Steps t, t + 1, ... for all units (BJ >= d) of BN samples, W_h, its codes, kept; if not KEPT the product is read."""
+def forward_rows(x, w, magnitude, offset, gain_x, gain_h, h_0, h_planes, c_0, output, cells, saved,
+                 statistics, t, steps, N, d, ld, plane_h, saved_step, NORM: tl.constexpr,
+                 KEPT: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr):
+    """Steps t, t + 1, ... for all units (BJ >= d) of BN samples, W_h, its codes, kept; if not KEPT
+    the product is read."""
     unit = tl.arange(0, BJ)
     stacked = tl.arange(0, 4 * BJ)
     j = stacked // 4
@@ -280,9 +302,8 @@ def forward_rows(x, w, magnitude, offset, gain_x, gain_h, h_0, h_planes, c_0, ou
     c = tl.load(c_before + at_c, mask=valid_c, other=0.0)
     if KEPT:
         h = tl.load(h_before + at_c, mask=valid_c, other=0.0)
-        codes = tl.load(
-            w + column[None, :] * ld + unit[:, None], mask=(j < d)[None, :] & (unit < d)[:, None], other=0.0
-        )
+        codes = tl.load(w + column[None, :] * ld + unit[:, None],
+                        mask=(j < d)[None, :] & (unit < d)[:, None], other=0.0)
     for _ in range(steps):
         y = tl.load(x + t * N * 4 * d + at, mask=valid, other=0.0)
         gates_offset = tl.load(offset + column, mask=j < d, other=0.0)[None, :]
@@ -315,9 +336,10 @@ def forward_rows(x, w, magnitude, offset, gain_x, gain_h, h_0, h_planes, c_0, ou
 
 
 @triton.jit(do_not_specialize=["slot", "length"])
-def backward_product(grad_product, w, magnitude, partial, slot, length, N, d, ld, plane_w, PLANES: tl.constexpr,
-                     BN: tl.constexpr, BJ: tl.constexpr, BQ: tl.constexpr):  # fmt: skip
-    """The gradient of h_{t-1}, W_h' times that of the product W_h h_{t-1}; a program sums over ``length`` rows of W_h."""
+def backward_product(grad_product, w, magnitude, partial, slot, length, N, d, ld, plane_w,
+                     PLANES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BQ: tl.constexpr):
+    """The gradient of h_{t-1}, W_h' times that of the product W_h h_{t-1}; a program sums over
+    ``length`` rows of W_h."""
     unit = tl.program_id(0) * BJ + tl.arange(0, BJ)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
     valid = (n < N)[:, None] & (unit < d)[None, :]
@@ -327,26 +349,31 @@ def backward_product(grad_product, w, magnitude, partial, slot, length, N, d, ld
     for first in range(start, start + length, BQ):
         q = first + tl.arange(0, BQ)
         grad = tl.load(grad_product + n[:, None] * (4 * d) + q[None, :],
-                       mask=(n < N)[:, None] & (q < 4 * d)[None, :], other=0.0)  # fmt: skip
+                       mask=(n < N)[:, None] & (q < 4 * d)[None, :], other=0.0)
         if PLANES == 1:
             grad *= tl.load(magnitude + q, mask=q < 4 * d, other=0.0)[None, :]
         w_q = w + q[:, None] * ld + unit[None, :]
-        acc = _matrix_dot(grad, w_q, plane_w, (q < 4 * d)[:, None] & (unit < d)[None, :], acc, PLANES)
+        acc = _matrix_dot(
+            grad, w_q, plane_w, (q < 4 * d)[:, None] & (unit < d)[None, :], acc, PLANES)
     tl.store(partial + tl.program_id(2) * N * d + n[:, None] * d + unit[None, :], acc, mask=valid)
 
 
 @triton.jit(do_not_specialize=["t", "steps", "T", "slots", "splits"])
-def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c_0, cells, saved, statistics,
-                     statistics_c, grad_output, g_planes, partial, grad_c, grad_c_before, grad_x, grad_product, sums,
-                     sums_c, arrived, t, steps, T, slots, splits, N, d, ld, lq, plane_g, plane_w, NORM: tl.constexpr, CELL: tl.constexpr,
-                     PLANES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BQ: tl.constexpr):  # fmt: skip
-    """Steps t, t - 1, ... back for BJ units of BN samples (with BATCH: of all); several need a cooperative launch.
+def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c_0, cells, saved,
+                     statistics, statistics_c, grad_output, g_planes, partial, grad_c,
+                     grad_c_before, grad_x, grad_product, sums, sums_c, arrived, t, steps, T, slots,
+                     splits, N, d, ld, lq, plane_g, plane_w, NORM: tl.constexpr, CELL: tl.constexpr,
+                     PLANES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BQ: tl.constexpr):
+    """Steps t, t - 1, ... back for BJ units of BN samples (with BATCH: of all); several need a
+    cooperative launch.
 
-    ``g_planes``: (2, 3, N', lq), the gradient of the recurrent product of step t + 1, times the rows' magnitudes, as
-    the sum of three at (t + 1) modulo 2. With PLANES = 0 there are none, and the gradient of h_t through step t + 1 is the
-    sum of ``splits`` parts that :func:`backward_product` left. ``grad_product`` holds the last ``slots`` steps.
-    ``sums``: (programs over samples, 3, 4d), sums over samples and steps of the gradient of the pre-activations, of
-    it times the standardized input product, and of it times the standardized recurrent product.
+    ``g_planes``: (2, 3, N', lq), the gradient of the recurrent product of step t + 1, times the
+    rows' magnitudes, as the sum of three at (t + 1) modulo 2. With PLANES = 0 there are none, and
+    the gradient of h_t through step t + 1 is the sum of ``splits`` parts that
+    :func:`backward_product` left. ``grad_product`` holds the last ``slots`` steps. ``sums``:
+    (programs over samples, 3, 4d), sums over samples and steps of the gradient of the
+    pre-activations, of it times the standardized input product, and of it times the standardized
+    recurrent product.
     """
     unit = tl.program_id(0) * BJ + tl.arange(0, BJ)
     stacked = tl.arange(0, 4 * BJ)
@@ -362,7 +389,7 @@ def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c
     grad_c_t = tl.load(grad_c + at_c, mask=valid_c, other=0.0)
     c = tl.load(cells + t * N * d + at_c, mask=valid_c, other=0.0)
     total, total_x, total_h = (tl.zeros((4 * BJ,), tl.float32), tl.zeros((4 * BJ,), tl.float32),
-                               tl.zeros((4 * BJ,), tl.float32))  # fmt: skip
+                               tl.zeros((4 * BJ,), tl.float32))
     total_c, total_gain = tl.zeros((BJ,), tl.float32), tl.zeros((BJ,), tl.float32)
     for step in range(steps):
         grad_h = tl.zeros((BN, BJ), tl.float32)
@@ -405,7 +432,8 @@ def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c
             sigma_c = tl.sqrt(tl.load(moments_c + d, mask=unit < d, other=1.0) + EPS)[None, :]
             standard = tl.where(valid_c, (c - mean_c) / sigma_c, 0.0)
             gain = tl.load(gain_c + unit, mask=unit < d, other=0.0)[None, :]
-            tanh_c = _tanh(standard * gain + tl.load(shift_c + unit, mask=unit < d, other=0.0)[None, :])
+            tanh_c = _tanh(
+                standard * gain + tl.load(shift_c + unit, mask=unit < d, other=0.0)[None, :])
             grad = grad_h * o * (1.0 - tanh_c * tanh_c)
             sum_c, sum_gain = tl.sum(grad, 0), tl.sum(grad * standard, 0)
             if CELL == BATCH:
@@ -454,13 +482,15 @@ def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c
 
 
 @triton.jit(do_not_specialize=["t", "steps", "slots", "splits"])
-def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, statistics, grad_output, partial, grad_h_0,
-                  grad_c, grad_c_0, grad_gates, grad_product, t, steps, slots, splits, N, d, ld, NORM: tl.constexpr,
-                  KEPT: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr):  # fmt: skip
-    """Steps t, t - 1, ... back for all units (BJ >= d) of BN samples, W_h, its codes, kept; if not KEPT a single step.
+def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, statistics,
+                  grad_output, partial, grad_h_0, grad_c, grad_c_0, grad_gates, grad_product, t,
+                  steps, slots, splits, N, d, ld, NORM: tl.constexpr, KEPT: tl.constexpr,
+                  BN: tl.constexpr, BJ: tl.constexpr):
+    """Steps t, t - 1, ... back for all units (BJ >= d) of BN samples, W_h, its codes, kept; if not
+    KEPT a single step.
 
-    ``partial``, ``grad_c``: gradients of h_t through step t + 1 (``splits`` parts) and of c_t; ``grad_h_0``,
-    ``grad_c_0`` receive those of the state before the first of these steps.
+    ``partial``, ``grad_c``: gradients of h_t through step t + 1 (``splits`` parts) and of c_t;
+    ``grad_h_0``, ``grad_c_0`` receive those of the state before the first of these steps.
     """
     unit = tl.arange(0, BJ)
     stacked = tl.arange(0, 4 * BJ)
@@ -473,9 +503,8 @@ def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, st
     at_c = n[:, None] * d + unit[None, :]
     at_s = n[:, None] * 16 + tl.arange(0, 4)[None, :]
     if KEPT:
-        codes = tl.load(
-            w + column[:, None] * ld + unit[None, :], mask=(j < d)[:, None] & (unit < d)[None, :], other=0.0
-        )
+        codes = tl.load(w + column[:, None] * ld + unit[None, :],
+                        mask=(j < d)[:, None] & (unit < d)[None, :], other=0.0)
     grad_h = tl.zeros((BN, BJ), tl.float32)
     for s in range(splits):
         grad_h += tl.load(partial + s * N * d + at_c, mask=valid_c, other=0.0)
@@ -493,7 +522,8 @@ def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, st
             mean_x = tl.load(moments, mask=some, other=0.0)
             mean_h = tl.load(moments + 8, mask=some, other=0.0)
             rate_x = 1.0 / tl.sqrt(tl.load(moments + 4, mask=some, other=1.0) + EPS)
-            rate_h = _spread(1.0 / tl.sqrt(tl.load(moments + 12, mask=some, other=1.0) + EPS), BN, BJ)
+            rate_h = _spread(
+                1.0 / tl.sqrt(tl.load(moments + 12, mask=some, other=1.0) + EPS), BN, BJ)
             r = tl.where(valid, (gates - _spread(mean_h, BN, BJ)) * rate_h, 0.0)
             y = (y - _spread(mean_x, BN, BJ)) * _spread(rate_x, BN, BJ)
             gates = y * tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
@@ -505,12 +535,14 @@ def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, st
         grad, grad_c_t = _cell_backward(gates, c_before, tanh_c, grad_h, grad, BN, BJ)
         tl.store(grad_gates + t * N * 4 * d + at, grad, mask=valid)
         if NORM == LAYER:
-            grad = tl.where(valid, grad, 0.0) * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :]
+            grad = (tl.where(valid, grad, 0.0)
+                    * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :])
             mean, slope = _gate_mean(grad, d, BN, BJ), _gate_mean(grad * r, d, BN, BJ)
             grad = (grad - _spread(mean, BN, BJ) - r * _spread(slope, BN, BJ)) * rate_h
             tl.store(grad_product + t % slots * N * 4 * d + at, grad, mask=valid)
         if KEPT:
-            grad = tl.where(valid, grad * tl.load(magnitude + column, mask=j < d, other=0.0)[None, :], 0.0)
+            grad = tl.where(
+                valid, grad * tl.load(magnitude + column, mask=j < d, other=0.0)[None, :], 0.0)
             grad_h = _split_dot(grad, codes, tl.zeros((BN, BJ), tl.float32), TERMS)
         c = c_before
         t -= 1
@@ -520,18 +552,20 @@ def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, st
 
 
 @triton.jit(do_not_specialize=["rows", "length"])
-def layer_gradients(x, saved, statistics, gain_x, grad_gates, sums, rows, length, d, BR: tl.constexpr,
-                    BJ: tl.constexpr):  # fmt: skip
-    """After the loop with LAYER: the gradient of x in place of that of the pre-activations, and ``sums``.
+def layer_gradients(x, saved, statistics, gain_x, grad_gates, sums, rows, length, d,
+                    BR: tl.constexpr, BJ: tl.constexpr):
+    """After the loop with LAYER: the gradient of x in place of that of the pre-activations, and
+    ``sums``.
 
-    Of one gate and ``length`` of the T N rows; ``sums`` (programs, 3, 4d) as in :func:`backward_columns`.
+    Of one gate and ``length`` of the T N rows; ``sums`` (programs, 3, 4d) as in
+    :func:`backward_columns`.
     """
     gate = tl.program_id(1)
     unit = tl.arange(0, BJ)
     column = gate * d + unit
     gain = tl.load(gain_x + column, mask=unit < d, other=0.0)[None, :]
     total, total_x, total_h = (tl.zeros((BR, BJ), tl.float32), tl.zeros((BR, BJ), tl.float32),
-                               tl.zeros((BR, BJ), tl.float32))  # fmt: skip
+                               tl.zeros((BR, BJ), tl.float32))
     start = tl.program_id(0) * length
     for first in range(start, start + length, BR):
         row = first + tl.arange(0, BR)

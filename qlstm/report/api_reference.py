@@ -1,7 +1,9 @@
-"""The API reference of the site, read from the source: names, signatures and docstrings, formulas typeset.
+"""The API reference of the site, read from the source: names, signatures and docstrings, formulas
+typeset.
 
-How a docstring is read: paragraphs and numbered lists as they are; ``>>>`` is an example; lines indented by four more
-than the rest are formulas, written as plain text (``alpha = mean |w|``, ``h_{t-1}``, ``sqrt(d)``, ``w_hat``, ``a~``).
+How a docstring is read: paragraphs and numbered lists as they are; ``>>>`` is an example; lines
+indented by four more than the rest are formulas, written as plain text (``alpha = mean |w|``,
+``h_{t-1}``, ``sqrt(d)``, ``w_hat``, ``a~``).
 """
 
 import ast
@@ -15,15 +17,18 @@ from qlstm.report.pages import mathml
 
 PACKAGE = Path(__file__).parent.parent
 GREEK = ["alpha", "beta", "gamma", "eta", "lambda", "mu", "sigma", "xi", "epsilon"]
-FUNCTIONS = ["sign", "mean", "max", "min", "clip", "exp", "log", "tanh", "sig", "var", "Diag", "N", "LN", "BN"]
+FUNCTIONS = ["sign", "mean", "max", "min", "clip", "exp", "log", "tanh", "sig", "var", "Diag", "N",
+             "LN", "BN"]
 ACCENTS = {"_hat": "hat", "~": "tilde"}
-SIGNS = {"<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "<-": r"\leftarrow ", "->": r"\to ", "+-": r"\pm ", "*": r"\odot ",
-         "||": r"\|", "...": r"\ldots ", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#"}  # fmt: skip
+SIGNS = {"<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "<-": r"\leftarrow ", "->": r"\to ",
+         "+-": r"\pm ", "*": r"\odot ", "||": r"\|", "...": r"\ldots ", "{": r"\{", "}": r"\}",
+         "%": r"\%", "&": r"\&", "#": r"\#"}
 
 
 @dataclass
 class Entry:
-    """A public name: ``kind`` (class, function or value), its ``signature``, docstring ``text`` and ``members``."""
+    """A public name: ``kind`` (class, function or value), its ``signature``, docstring ``text`` and
+    ``members``."""
 
     kind: str
     name: str
@@ -34,7 +39,8 @@ class Entry:
 
 @dataclass
 class Module:
-    """A module of the package: its dotted ``name``, the docstring ``text`` and the public ``entries``, in source order."""
+    """A module of the package: its dotted ``name``, the docstring ``text`` and the public
+    ``entries``, in source order."""
 
     name: str
     text: str
@@ -64,23 +70,23 @@ def _entries(body: list[ast.stmt]) -> list[Entry]:
         name = getattr(statement, "name", "")
         if isinstance(statement, ast.FunctionDef) and not name.startswith("_"):
             decorators = {ast.unparse(decorator) for decorator in statement.decorator_list}
-            kind, signature = ("value", "") if "property" in decorators else ("function", _signature(statement))
+            kind, signature = (
+                ("value", "") if "property" in decorators else ("function", _signature(statement)))
             found.append(Entry(kind, name, signature, ast.get_docstring(statement) or ""))
         elif isinstance(statement, ast.ClassDef) and not name.startswith("_"):
-            makers = [f for f in statement.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
-            fields = [f for f in statement.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
-            signature = (
-                _signature(makers[0]) if makers else f"({', '.join(map(ast.unparse, fields))})" if fields else ""
-            )
+            makers = [
+                f for f in statement.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"
+            ]
+            fields = [f for f in statement.body
+                      if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
+            signature = (_signature(makers[0]) if makers
+                         else f"({', '.join(map(ast.unparse, fields))})" if fields else "")
             text, members = ast.get_docstring(statement) or "", _entries(statement.body)
             found.append(Entry("class", name, signature, text, members))
         elif isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(after, ast.Expr):
             target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
-            if (
-                isinstance(after.value, ast.Constant)
-                and isinstance(after.value.value, str)
-                and isinstance(target, ast.Name)
-            ):
+            if (isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
+                and isinstance(target, ast.Name)):
                 text = inspect.cleandoc(after.value.value)
                 if not target.id.startswith("_"):
                     found.append(Entry("value", target.id, "", text))
@@ -90,12 +96,14 @@ def _entries(body: list[ast.stmt]) -> list[Entry]:
 def _signature(function: ast.FunctionDef) -> str:
     arguments = ast.unparse(function.args)
     arguments = re.sub(r"^(self|cls)(, )?", "", arguments)
-    returns = f" → {ast.unparse(function.returns)}" if function.returns and function.name != "__init__" else ""
+    returns = (f" → {ast.unparse(function.returns)}"
+               if function.returns and function.name != "__init__" else "")
     return f"({arguments}){returns}"
 
 
 def tex(formula: str) -> str:
-    """A ``formula`` in plain text as LaTeX: Greek letters and functions by name, other words as words.
+    """A ``formula`` in plain text as LaTeX: Greek letters and functions by name, other words as
+    words.
 
     >>> print(tex("alpha = sum_ij |w_ij| / sqrt(d) if w_hat <= t"))
     \\alpha  = \\sum _{ij} |w_{ij}| / \\sqrt{d}\\text{ if } \\hat{w} \\le  t
@@ -146,24 +154,28 @@ def _closing(text: str, start: int) -> int:
 
 
 def names(found: list[Module]) -> dict[str, str]:
-    """Addresses, relative to the reference's folder, by the dotted name of everything in the modules ``found``."""
+    """Addresses, relative to the reference's folder, by the dotted name of everything in the
+    modules ``found``."""
     addresses = {}
     for module in found:
         addresses[module.name] = module.page
         for entry in module.entries:
             addresses[f"{module.name}.{entry.name}"] = f"{module.page}#{entry.name}"
             for member in entry.members:
-                addresses[f"{module.name}.{entry.name}.{member.name}"] = f"{module.page}#{entry.name}.{member.name}"
+                addresses[f"{module.name}.{entry.name}.{member.name}"] = (
+                    f"{module.page}#{entry.name}.{member.name}")
     return addresses
 
 
 def docstring(text: str, module: str, addresses: dict[str, str]) -> str:
-    """The HTML of a docstring ``text`` of ``module``; references become links where ``addresses`` has their name."""
+    """The HTML of a docstring ``text`` of ``module``; references become links where ``addresses``
+    has their name."""
     blocks = []
     for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
         if re.match(r"1\. ", block):
             items = re.split(r"(?m)^\d+\. ", block)[1:]
-            items = "".join(f"<li>{_inline(' '.join(item.split()), module, addresses)}</li>" for item in items)
+            items = "".join(
+                f"<li>{_inline(' '.join(item.split()), module, addresses)}</li>" for item in items)
             blocks.append(f"<ol>{items}</ol>")
             continue
         for kind, lines in _parts(block.splitlines()):
@@ -180,13 +192,8 @@ def _parts(lines: list[str]):
     """Runs of lines of one kind: an example goes on to the end of its block."""
     run, kind = [], None
     for line in lines:
-        now = (
-            "example"
-            if line.startswith(">>>") or kind == "example"
-            else "formula"
-            if line.startswith("    ")
-            else "text"
-        )
+        now = ("example" if line.startswith(">>>") or kind == "example" else "formula"
+               if line.startswith("    ") else "text")
         if now != kind and run:
             yield kind, run
             run = []
@@ -209,9 +216,11 @@ def _inline(text: str, module: str, addresses: dict[str, str]) -> str:
         name = found[1].lstrip("~")
         shown = name.rpartition(".")[2] if found[1].startswith("~") else name
         places = [name, f"{module}.{name}", f"qlstm.{name}"]
-        places += [key for key in addresses if key.startswith(f"{module}.") and key.endswith(f".{name}")]
+        places += [
+            key for key in addresses if key.startswith(f"{module}.") and key.endswith(f".{name}")]
         address = next((addresses[place] for place in places if place in addresses), None)
-        return f"<code>{shown}</code>" if address is None else f'<a href="{address}"><code>{shown}</code></a>'
+        return (f"<code>{shown}</code>" if address is None
+                else f'<a href="{address}"><code>{shown}</code></a>')
 
     text = html.escape(text, quote=False)
     pieces = re.split(r"(``.+?``)", text)
@@ -219,9 +228,11 @@ def _inline(text: str, module: str, addresses: dict[str, str]) -> str:
         if place % 2:
             name = piece[2:-2]
             shown = f"<code>{name}</code>"
-            pieces[place] = f'<a href="{addresses[name]}">{shown}</a>' if name in addresses else shown
+            pieces[place] = (
+                f'<a href="{addresses[name]}">{shown}</a>' if name in addresses else shown)
         else:
             piece = re.sub(r":\w+:`([^`]+)`", reference, piece)
             piece = re.sub(r"\*\*([A-Za-z][^*]*)\*\*", r"<strong>\1</strong>", piece)
-            pieces[place] = re.sub(r"(?<![\w*])\*([A-Za-z][^*]*?)\*(?![\w*])", r"<em>\1</em>", piece)
+            pieces[place] = re.sub(
+                r"(?<![\w*])\*([A-Za-z][^*]*?)\*(?![\w*])", r"<em>\1</em>", piece)
     return "".join(pieces)

@@ -1,4 +1,5 @@
-"""Pages for a browser without server, script or network: one style, notebooks, Markdown, formulas as MathML."""
+"""Pages for a browser without server, script or network: one style, notebooks, Markdown, formulas
+as MathML."""
 
 import functools
 import html
@@ -13,30 +14,30 @@ from jinja2 import Environment, PackageLoader
 
 TEMPLATES = Path(__file__).parent / "templates"
 CODE_STYLE = "xcode"
-"""Pygments' style of code; the colours of its tokens reach a contrast of 4.5 on the style sheet's ``--code``."""
+"""Pygments' style of code; the colours of its tokens reach a contrast of 4.5 on the style sheet's
+``--code``."""
 PICTURES = ["image/svg+xml", "image/png", "image/jpeg"]
 SHOWN = [*PICTURES, "text/html", "text/markdown", "text/latex", "text/plain"]
-"""The kinds of a result that a page can show, the best first; not widgets and scripts, which need a server."""
-WIDGET, WIDGET_STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+"""The kinds of a result that a page can show, the best first; not widgets and scripts, which need a
+server."""
+WIDGET, WIDGET_STATE = ("application/vnd.jupyter.widget-view+json",
+                        "application/vnd.jupyter.widget-state+json")
 
 
 def render(template: str, **values) -> str:
-    """The page of a template in ``templates/``, filled with ``values`` (``title``, ``body``, ``menu``, ...)."""
+    """The page of a template in ``templates/``, filled with ``values`` (``title``, ``body``,
+    ``menu``, ...)."""
     from pygments.formatters import HtmlFormatter
 
-    environment = Environment(
-        loader=PackageLoader("qlstm.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = Environment(loader=PackageLoader("qlstm.report"), autoescape=True,
+                              trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     code_style = HtmlFormatter(style=CODE_STYLE, nobackground=True).get_style_defs(".highlight")
     return environment.get_template(template).render(code_style=code_style, **values)
 
 
 def mathml(tex: str, block: bool = False) -> str:
-    """The formula ``tex`` of LaTeX as MathML, which browsers show by themselves; ``block``: on a line of its own.
+    """The formula ``tex`` of LaTeX as MathML, which browsers show by themselves; ``block``: on a
+    line of its own.
 
     What cannot be converted is shown as it was written, in an element of class ``formula-error``.
 
@@ -51,14 +52,20 @@ def mathml(tex: str, block: bool = False) -> str:
     )  # docutils reads \tfrac14 as 14 over what follows
     try:
         converted = tex2mathml(source, as_block=block)
-    except (MathError, IndexError, AttributeError):  # the last for a line break outside an environment
+    except (
+        MathError,
+        IndexError,
+        AttributeError,
+    ):  # the last for a line break outside an environment
         return f'<code class="formula-error">{html.escape(tex)}</code>'
     return _typeset(converted.replace("&ApplyFunction;", "\u2061"))
 
 
 def _typeset(formula: str) -> str:
-    """Mend what docutils' MathML leaves out: indices of accented letters, the spaces around bars and functions."""
-    root = ElementTree.fromstring(formula.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', ""))
+    """Mend what docutils' MathML leaves out: indices of accented letters, the spaces around bars
+    and functions."""
+    root = ElementTree.fromstring(
+        formula.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', ""))
     for element in root.iter():
         accent = element[-1].text if len(element) else None
         if element.tag == "munderover" and accent in ("ˆ", "~", "¯", "˙", "→"):
@@ -70,7 +77,8 @@ def _typeset(formula: str) -> str:
         if element.text == "ˆ":
             element.text = "^"  # the circumflex proper sits too low in some fonts
         for place, (before, child) in reversed(list(enumerate(itertools.pairwise(element)))):
-            if child.get("mathvariant") == "normal" and len(child.text) > 1 and before.tag not in ("mo", "mspace"):
+            if (child.get("mathvariant") == "normal" and len(child.text) > 1
+                and before.tag not in ("mo", "mspace")):
                 element.insert(place + 1, ElementTree.Element("mspace", width="0.17em"))
     root.set("xmlns", "http://www.w3.org/1998/Math/MathML")
     return ElementTree.tostring(root, encoding="unicode")
@@ -78,7 +86,8 @@ def _typeset(formula: str) -> str:
 
 @functools.cache
 def _renderer():
-    """The class that turns Markdown into HTML; nbconvert takes a second to import, so not at the top."""
+    """The class that turns Markdown into HTML; nbconvert takes a second to import, so not at the
+    top."""
     from nbconvert.filters.markdown_mistune import IPythonRenderer
 
     class Renderer(IPythonRenderer):
@@ -101,7 +110,9 @@ def _renderer():
             return text if url is None else super().link(text, url, title)
 
         def heading(self, text, level, **attributes):
-            name = re.sub(r"\s+", "-", html.unescape(re.sub(r"<math.*?</math>|<[^>]*>", "", text, flags=re.S)).strip())
+            name = re.sub(
+                r"\s+", "-",
+                html.unescape(re.sub(r"<math.*?</math>|<[^>]*>", "", text, flags=re.S)).strip())
             mark = f'<a class="anchor-link" href="#{quote(name)}" aria-label="Link to this section">¶</a>'
             return f'<h{level} id="{html.escape(name)}">{text}{mark}</h{level}>\n'
 
@@ -124,8 +135,8 @@ def _renderer():
 def markdown(text: str, link: Callable | None = None, code_link: Callable | None = None) -> str:
     """The HTML of a Markdown ``text``, formulas between dollars included.
 
-    ``link``: from a relative address to that of its page, or None where there is no page (the text stays).
-    ``code_link``: from the text of a code span to an address, or None.
+    ``link``: from a relative address to that of its page, or None where there is no page (the text
+    stays). ``code_link``: from the text of a code span to an address, or None.
     """
     from nbconvert.filters.markdown_mistune import MarkdownWithMath
 
@@ -141,7 +152,8 @@ def title_of(text: str) -> str | None:
 def _plain(text: str) -> str:
     """Markdown as words: without marks, and formulas by the names of their letters."""
     text = re.sub(r"\*+([^*]+)\*+", r"\1", text)
-    text = re.sub(r"\\(?:hat|tilde|operatorname|mathcal|text)\s*|\\[,;!]", "", re.sub(r"\\[lr]Vert\b", "‖", text))
+    text = re.sub(r"\\(?:hat|tilde|operatorname|mathcal|text)\s*|\\[,;!]", "",
+                  re.sub(r"\\[lr]Vert\b", "‖", text))
     return re.sub(r"[`$\\{}]|\]\([^)]*\)|\[", "", text).strip()
 
 
@@ -153,14 +165,19 @@ def _prepare(notebook):
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             heading = title_of(cell.source) or heading
-            text = " ".join(line for line in cell.source.splitlines() if not line.startswith(("#", "|", "<")))
-            sentence = re.split(r"(?<=[.?!:])\s", _plain(re.sub(r"\$\$.*?\$\$", "", text)), maxsplit=1)[0]
+            text = " ".join(
+                line for line in cell.source.splitlines() if not line.startswith(("#", "|", "<")))
+            sentence = re.split(
+                r"(?<=[.?!:])\s", _plain(re.sub(r"\$\$.*?\$\$", "", text)), maxsplit=1)[0]
             continue
         if cell.cell_type != "code":
             continue
-        if "widget" in cell.metadata.get("tags", []) and not cell.outputs:  # stored without its state
+        if (
+            "widget" in cell.metadata.get("tags", []) and not cell.outputs
+        ):  # stored without its state
             cell.outputs = [nbformat.v4.new_output("display_data", {WIDGET: {"model_id": ""}})]
-        cell.outputs = [shown for output in cell.outputs for shown in _without_widget(output, notebook)]
+        cell.outputs = [
+            shown for output in cell.outputs for shown in _without_widget(output, notebook)]
         for output in cell.outputs:
             for kind in set(output.get("data", {})) & set(PICTURES):
                 told = f"{heading if heading[-1] in '.?!' else heading + '.'} {sentence}".strip()
@@ -186,8 +203,11 @@ def _without_widget(output, notebook) -> list:
     return [nbformat.v4.new_output("display_data", {"text/markdown": note}), *held]
 
 
-def notebook_cells(path: Path, link: Callable | None = None, code_link: Callable | None = None) -> tuple[str, str]:
-    """Title and HTML of the notebook at ``path`` with its stored outputs; ``link``, ``code_link`` as in :func:`markdown`."""
+def notebook_cells(
+    path: Path, link: Callable | None = None, code_link: Callable | None = None
+) -> tuple[str, str]:
+    """Title and HTML of the notebook at ``path`` with its stored outputs; ``link``, ``code_link``
+    as in :func:`markdown`."""
     import nbformat
     from jinja2 import pass_context
     from nbconvert import HTMLExporter
@@ -199,11 +219,8 @@ def notebook_cells(path: Path, link: Callable | None = None, code_link: Callable
 
     notebook = nbformat.read(path, as_version=4)
     _prepare(notebook)
-    exporter = Exporter(
-        template_name="notebook",
-        extra_template_basedirs=[str(TEMPLATES)],
-        config={"NbConvertBase": {"display_data_priority": SHOWN}},
-    )
+    exporter = Exporter(template_name="notebook", extra_template_basedirs=[str(TEMPLATES)],
+                        config={"NbConvertBase": {"display_data_priority": SHOWN}})
     body, _ = exporter.from_notebook_node(notebook)
     titles = (title_of(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
     return next(filter(None, titles), Path(path).stem), body

@@ -1,4 +1,5 @@
-"""``make site``: the lessons, the results and the API reference as pages to read without a server or a network.
+"""``make site``: the lessons, the results and the API reference as pages to read without a server
+or a network.
 
 ``arguments``: of the command line.
 """
@@ -18,26 +19,30 @@ from qlstm.study import records
 from qlstm.study.config import PROFILES
 from qlstm.study.records import reports
 
-COPIED = ["tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.*", "scorecard.csv", "runs/*/record.json"]
+COPIED = ["tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.*", "scorecard.csv",
+          "runs/*/record.json"]
 """What a profile's page links to, as patterns in its folder."""
 
 
 class Site:
     """The pages of a site, written below ``folder``; each knows the addresses of all others.
 
-    ``root``: the repository, whose notebooks and guides are shown. ``profiles``: folders of ``results`` to show, by name.
+    ``root``: the repository, whose notebooks and guides are shown. ``profiles``: folders of
+    ``results`` to show, by name.
     """
 
     def __init__(self, folder: Path, root: Path, results: Path, profiles: list[str]):
         self.folder, self.root, self.results, self.profiles = folder, root, results, profiles
         self.modules = api_reference.modules()
         self.names = api_reference.names(self.modules)
-        self.names |= {f"qlstm.{name}": self.names[f"qlstm.{home}.{name}"] for name, home in qlstm._HOME.items()}
+        self.names |= {f"qlstm.{name}": self.names[f"qlstm.{home}.{name}"]
+                       for name, home in qlstm._HOME.items()}
         self.pages: dict[str, Path] = {}  # site address -> source, for notebooks and guides
         self._of: dict[str, str] = {}  # path in the repository -> site address
         notebooks = root / "notebooks"
         for source in sorted(
-            [*notebooks.glob("*.md"), *notebooks.glob("learn/*.ipynb"), *notebooks.glob("run/*.ipynb")]
+            [*notebooks.glob("*.md"), *notebooks.glob("learn/*.ipynb"),
+             *notebooks.glob("run/*.ipynb")]
         ):
             self._add(source, source.relative_to(root))
         for profile in profiles:
@@ -47,7 +52,8 @@ class Site:
                 self.pages[f"{profile}/runs/{source.parent.name}/notebook.html"] = source
         for module in self.modules:
             path = module.name.replace(".", "/")
-            self._of |= {f"{path}.py": f"api/{module.page}", f"{path}/__init__.py": f"api/{module.page}"}
+            self._of |= {f"{path}.py": f"api/{module.page}",
+                         f"{path}/__init__.py": f"api/{module.page}"}
 
     def _add(self, source, path, profile=""):
         address = str(PurePosixPath(profile, path.with_suffix(".html")))
@@ -59,16 +65,22 @@ class Site:
         shutil.rmtree(self.folder, ignore_errors=True)
         titles = {address: self._source(address, source) for address, source in self.pages.items()}
         profiles = [self._profile(profile, titles) for profile in self.profiles]
-        listed = lambda start, end: [{"address": a, "title": t} for a, t in titles.items()  # noqa: E731
-                                     if a.startswith(start) and self.pages[a].suffix == end]  # fmt: skip
-        self._write("index.html", "site.html.jinja", title="Quantized LSTMs, normalized", profiles=profiles,
-                    lessons=listed("notebooks/learn/", ".ipynb"), guides=listed("notebooks/", ".md"))  # fmt: skip
+        listed = lambda start, end: [
+            {"address": a, "title": t}
+            for a, t in titles.items()  # noqa: E731
+            if a.startswith(start) and self.pages[a].suffix == end
+        ]
+        self._write("index.html", "site.html.jinja", title="Quantized LSTMs, normalized",
+                    profiles=profiles, lessons=listed("notebooks/learn/", ".ipynb"),
+                    guides=listed("notebooks/", ".md"))
         self._reference()
         return len(list(self.folder.rglob("*.html")))
 
     def _write(self, address: str, template: str, **values):
         self._save(
-            address, pages.render(template, menu=self._menu(address), here=posixpath.basename(address), **values)
+            address,
+            pages.render(
+                template, menu=self._menu(address), here=posixpath.basename(address), **values),
         )
 
     def _save(self, address: str, page: str):
@@ -114,7 +126,8 @@ class Site:
         """A profile's page and the files it links to; returns what the first page says of it."""
         folder = self.results / profile
         address = f"{profile}/index.html"
-        lessons = [(self._from(address, a), t) for a, t in titles.items() if a.startswith("notebooks/learn/")]
+        lessons = [(self._from(address, a), t) for a, t in titles.items()
+                   if a.startswith("notebooks/learn/")]
         self._save(address, profile_page.page(profile, self.results, self._menu(address), lessons))
         for pattern in COPIED:
             for source in folder.glob(pattern):
@@ -122,33 +135,42 @@ class Site:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
         found = records.load_all(profile, self.results)
-        shown = [{"address": a, "title": t} for a, t in titles.items() if a.startswith(f"{profile}/notebooks/")]
-        return {"name": profile, "scale": profile_page.SCALE[profile], "runs": len(found), "notebooks": shown,
-                "counts": scorecard(found, profile)["verdict"].value_counts().to_dict() if found else {}}  # fmt: skip
+        shown = [{"address": a, "title": t} for a, t in titles.items()
+                 if a.startswith(f"{profile}/notebooks/")]
+        return {"name": profile, "scale": profile_page.SCALE[profile], "runs": len(found),
+                "notebooks": shown,
+                "counts": scorecard(found, profile)["verdict"].value_counts().to_dict() if found
+                else {}}
 
     def _reference(self):
         def text(module):
             return lambda doc: api_reference.docstring(doc, module.name, self.names) if doc else ""
 
         first = {module.name: module for module in self.modules}["qlstm"]
-        lines = {f"{m.page}#{e.name}": e.text.partition("\n\n")[0] for m in self.modules for e in m.entries}
-        public = [(name, self.names[f"qlstm.{name}"], lines[self.names[f"qlstm.{name}"]]) for name in qlstm.__all__]
+        lines = {f"{m.page}#{e.name}": e.text.partition("\n\n")[0] for m in self.modules
+                 for e in m.entries}
+        public = [(name, self.names[f"qlstm.{name}"], lines[self.names[f"qlstm.{name}"]])
+                  for name in qlstm.__all__]
         rest = [module for module in self.modules if module is not first]
-        self._write("api/index.html", "reference.html.jinja", title="API reference", package=first, public=public,
-                    modules=rest, text=text(first))  # fmt: skip
+        self._write("api/index.html", "reference.html.jinja", title="API reference", package=first,
+                    public=public, modules=rest, text=text(first))
         for module in self.modules:
-            self._write(f"api/{module.page}", "module.html.jinja", title=module.name, module=module, text=text(module))
+            self._write(f"api/{module.page}", "module.html.jinja", title=module.name, module=module,
+                        text=text(module))
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m qlstm site [PROFILE ...]``: write ``reports/site``; without names, of all profiles that have records."""
+    """``python -m qlstm site [PROFILE ...]``: write ``reports/site``; without names, of all
+    profiles that have records."""
     try:
         for name in arguments:
             if name not in PROFILES:
                 raise ConfigError(unknown("profile", name, PROFILES))
             if not (reports() / name / "index.html").exists():
-                raise ConfigError(f"profile {name} has no results yet: make reproduce PROFILE={name}")
-        profiles = arguments or [name for name in reversed(PROFILES) if (reports() / name / "index.html").exists()]
+                raise ConfigError(
+                    f"profile {name} has no results yet: make reproduce PROFILE={name}")
+        profiles = arguments or [
+            name for name in reversed(PROFILES) if (reports() / name / "index.html").exists()]
         folder = reports() / "site"
         count = Site(folder, ROOT, reports(), profiles).build()
     except (ConfigError, records.RecordError) as error:

@@ -36,7 +36,8 @@ NO_NUMBER, NOT_RUN, REDUCED, NO_BASELINE = "no number", "not run", "reduced", "n
 
 
 def fails(metric: str, value: float | None, baseline: float | None) -> bool | None:
-    """Rule 2 for a value of a ``metric``; ``value`` None or NaN: diverged. None where there is no baseline to judge by.
+    """Rule 2 for a value of a ``metric``; ``value`` None or NaN: diverged. None where there is no
+    baseline to judge by.
 
     >>> fails("bpc", 4.24, 1.72), fails("ppl", 91.9, 91.5), fails("accuracy", 60.0, 98.0)
     (True, False, True)
@@ -48,17 +49,9 @@ def fails(metric: str, value: float | None, baseline: float | None) -> bool | No
     return value < baseline - FAILS_POINTS if metric == "accuracy" else value > FAILS * baseline
 
 
-def verdict(
-    metric: str,
-    paper: float | None,
-    ours: float | None,
-    *,
-    paper_baseline: float | None,
-    our_baseline: float | None,
-    half_width: float = math.nan,
-    seeds: int = 1,
-    diverged: int = 0,
-) -> str:
+def verdict(metric: str, paper: float | None, ours: float | None, *, paper_baseline: float | None,
+            our_baseline: float | None, half_width: float = math.nan, seeds: int = 1,
+            diverged: int = 0) -> str:
     """The verdict on one row's ``metric`` at the paper's scale (rules 2 to 4).
 
     ``paper``: the printed number, None where it is not at hand; ``ours``: our mean; the baselines:

@@ -1,4 +1,5 @@
-"""Checkpoints: the state of an unfinished run, in one file that is there whole and unaltered or refused."""
+"""Checkpoints: the state of an unfinished run, in one file that is there whole and unaltered or
+refused."""
 
 import hashlib
 import io
@@ -17,14 +18,16 @@ class CheckpointError(ValueError):
 
 
 def save(content: dict[str, Any], path: Path):
-    """Write ``content``, tensors and plain values, to ``path``: the sha256 of what follows, then torch's format. Raises ``OSError``."""
+    """Write ``content``, tensors and plain values, to ``path``: the sha256 of what follows, then
+    torch's format. Raises ``OSError``."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(path, hashlib.sha256(buffer.getbuffer()).digest() + buffer.getvalue())
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read the checkpoint at ``path``, its tensors onto ``device``; nothing in it is executed. Raises ``CheckpointError``."""
+    """Read the checkpoint at ``path``, its tensors onto ``device``; nothing in it is executed.
+    Raises ``CheckpointError``."""
     packed = path.read_bytes()
     if hashlib.sha256(packed[DIGEST:]).digest() != packed[:DIGEST]:
         raise CheckpointError(f"{path}: torn or altered")

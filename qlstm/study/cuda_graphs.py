@@ -1,7 +1,7 @@
 """A training step as one CUDA graph: recorded once, then replayed.
 
-A step is hundreds of launches, each a few microseconds of a GPU's time; telling it of one takes some ten of the CPU's. A graph is
-told at once.
+A step is hundreds of launches, each a few microseconds of a GPU's time; telling it of one takes
+some ten of the CPU's. A graph is told at once.
 """
 
 import functools
@@ -13,20 +13,23 @@ from torch import Tensor
 from qlstm.errors import first_line
 
 WARM_UP = 3
-"""Steps that run as they are before one is recorded: they compile kernels and make the optimizer's state."""
+"""Steps that run as they are before one is recorded: they compile kernels and make the optimizer's
+state."""
 
 State = tuple[Tensor, ...] | None
 
 
 class CudaGraph:
-    """Runs and records work on a stream of its own of ``device``, as a stream that anything else uses cannot be recorded."""
+    """Runs and records work on a stream of its own of ``device``, as a stream that anything else
+    uses cannot be recorded."""
 
     def __init__(self, device: torch.device):
         self.device = device
         self.stream = torch.cuda.Stream(device)
 
     def run(self, work: Callable):
-        """What ``work`` returns, after all that was started before and before all that is started later."""
+        """What ``work`` returns, after all that was started before and before all that is started
+        later."""
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             result = work()
@@ -34,7 +37,8 @@ class CudaGraph:
         return result
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """A function that does all of ``work`` again, on the same memory; recording does nothing of it.
+        """A function that does all of ``work`` again, on the same memory; recording does nothing of
+        it.
 
         Raises ``RuntimeError`` if it cannot be recorded, as it waits for a value, say.
         """
@@ -48,7 +52,9 @@ class CudaGraph:
             generator = torch.Generator(self.device)
             generator.set_state(random_state)
             torch.cuda.default_generators[self.stream.device_index].graphsafe_set_state(generator)
-            raise error.__context__ or error from None  # the end of a broken recording hides what broke it
+            raise (
+                error.__context__ or error
+            ) from None  # the end of a broken recording hides what broke it
         return graph.replay
 
 
@@ -57,8 +63,10 @@ def make_recorder(device: torch.device) -> CudaGraph | None:
     return CudaGraph(device) if device.type == "cuda" else None
 
 
-def recorded(work: Callable[[], None], recorder: CudaGraph | None, report=print) -> Callable[[], None]:
-    """``work``, which after :data:`WARM_UP` calls is a replay of itself; as it is without a ``recorder``.
+def recorded(
+        work: Callable[[], None], recorder: CudaGraph | None, report=print) -> Callable[[], None]:
+    """``work``, which after :data:`WARM_UP` calls is a replay of itself; as it is without a
+    ``recorder``.
 
     If it cannot be recorded, it goes on as it is, too, and ``report`` receives a line about it.
     """
@@ -75,7 +83,9 @@ def recorded(work: Callable[[], None], recorder: CudaGraph | None, report=print)
             try:
                 replay = recorder.record(work)
             except RuntimeError as error:
-                report(f"it cannot be recorded as a CUDA graph and goes on without: {first_line(error)}")
+                report(
+                    f"it cannot be recorded as a CUDA graph and goes on without: {first_line(error)}"
+                )
                 replay = functools.partial(recorder.run, work)
         replay()
 
@@ -83,20 +93,25 @@ def recorded(work: Callable[[], None], recorder: CudaGraph | None, report=print)
 
 
 class GraphedStep:
-    """``step``, a training step that takes (inputs, targets, state) and returns (loss, state), recorded after some calls.
+    """``step``, a training step that takes (inputs, targets, state) and returns (loss, state),
+    recorded after some calls.
 
-    Inputs of another shape than the first ones', such as a text's last, go to ``step`` itself. The tensors returned hold until the
-    next call. ``optimizer``: the one that ``step`` uses; its learning rates become tensors, which a replay reads.
-    ``recorder``: a :class:`CudaGraph`. A step that cannot be recorded goes on as it is; ``report`` receives a line about it.
+    Inputs of another shape than the first ones', such as a text's last, go to ``step`` itself. The
+    tensors returned hold until the next call. ``optimizer``: the one that ``step`` uses; its
+    learning rates become tensors, which a replay reads. ``recorder``: a :class:`CudaGraph`. A step
+    that cannot be recorded goes on as it is; ``report`` receives a line about it.
     """
 
-    def __init__(self, step: Callable, optimizer: torch.optim.Optimizer, recorder: CudaGraph, report=print):
+    def __init__(
+        self, step: Callable, optimizer: torch.optim.Optimizer, recorder: CudaGraph, report=print
+    ):
         self.step, self.optimizer, self.recorder, self.report = step, optimizer, recorder, report
         self.shape: torch.Size | None = None
         self.calls = 0
         self.replay: Callable[[], None] | None = None
 
-    def __call__(self, inputs: Tensor, targets: Tensor, state: State = None) -> tuple[Tensor, State]:
+    def __call__(
+            self, inputs: Tensor, targets: Tensor, state: State = None) -> tuple[Tensor, State]:
         """The loss and the next state, as ``step`` returns them."""
         self.shape = self.shape or inputs.shape
         if self.calls == 0:
@@ -121,7 +136,8 @@ class GraphedStep:
 
     def _record(self, inputs, targets):
         self.inputs, self.targets = inputs.clone(), targets.clone()
-        self.state = None if self.next is None else tuple(torch.zeros_like(part) for part in self.next)
+        self.state = (
+            None if self.next is None else tuple(torch.zeros_like(part) for part in self.next))
 
         def work():
             self.loss, state = self.step(self.inputs, self.targets, self.state)
@@ -134,8 +150,9 @@ class GraphedStep:
         try:
             self.replay = self.recorder.record(work)
         except RuntimeError as error:
-            self.report("the training step cannot be recorded as a CUDA graph and goes on without, slower: "
-                        + first_line(error))  # fmt: skip
+            self.report(
+                "the training step cannot be recorded as a CUDA graph and goes on without, slower: "
+                + first_line(error))
         finally:
             for group in groups:
                 group["capturable"] = False

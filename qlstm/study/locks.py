@@ -1,9 +1,10 @@
 """One process a run, also where several machines share the folder.
 
-A lock of the operating system ends with its process, however that ends, but many network file systems keep it to one
-machine. So the holder also names itself in ``.owner`` and touches that file every :data:`BEAT` seconds; processes of other
-machines wait as long as it is touched. Its age is taken by the file system's own clock, so that the machines' clocks
-need not agree. Should two work on one run all the same, both write the same content, whole or not at all.
+A lock of the operating system ends with its process, however that ends, but many network file
+systems keep it to one machine. So the holder also names itself in ``.owner`` and touches that file
+every :data:`BEAT` seconds; processes of other machines wait as long as it is touched. Its age is
+taken by the file system's own clock, so that the machines' clocks need not agree. Should two work
+on one run all the same, both write the same content, whole or not at all.
 
 ``directory``: of the run that the lock is for.
 """
@@ -19,12 +20,14 @@ from pathlib import Path
 import filelock
 
 BEAT, STALE = 20.0, 120.0
-"""Seconds between two touches; seconds without one after which a holder on another machine counts as dead."""
+"""Seconds between two touches; seconds without one after which a holder on another machine counts
+as dead."""
 
 
 @contextlib.contextmanager
 def exclusive(directory: Path, report=print):
-    """Wait until no other process works in the folder (``report`` gets a line then), and keep others out.
+    """Wait until no other process works in the folder (``report`` gets a line then), and keep
+    others out.
 
     What a killed process left half-written there is removed.
     """
@@ -78,7 +81,8 @@ def held(directory: Path) -> bool:
 
 
 def _owned_elsewhere(directory: Path) -> bool:
-    """Whether a process of another machine has touched ``.owner`` lately; of this machine the lock itself tells."""
+    """Whether a process of another machine has touched ``.owner`` lately; of this machine the lock
+    itself tells."""
     try:
         host = (directory / ".owner").read_text(encoding="utf-8").split(" ")[0]
         touched = (directory / ".owner").stat().st_mtime

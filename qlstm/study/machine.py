@@ -1,4 +1,5 @@
-"""The GPUs of this machine: how many runs work side by side, and which GPU a run takes. Imports no torch."""
+"""The GPUs of this machine: how many runs work side by side, and which GPU a run takes. Imports no
+torch."""
 
 import contextlib
 import os
@@ -12,13 +13,16 @@ import filelock
 from qlstm.study import records
 
 GPU_SLOTS = 4
-"""Runs that share one GPU where nothing else is said (``JOBS``) and ``make bench`` has not measured it."""
+"""Runs that share one GPU where nothing else is said (``JOBS``) and ``make bench`` has not measured
+it."""
 ENOUGH = 0.9
-"""Of the most steps a second that were measured: more runs side by side only wait for one another."""
+"""Of the most steps a second that were measured: more runs side by side only wait for one
+another."""
 
 
 def visible() -> list[str]:
-    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; empty without one."""
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; empty without
+    one."""
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = _listed("index") if names is None else names.split(",")
     return [name.strip() for name in names if name.strip() not in ("", "-1", "NoDevFiles")]
@@ -28,18 +32,21 @@ def _listed(field: str) -> list[str]:
     """What the driver says of each GPU of the machine; empty without one."""
     listing = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
     try:
-        return subprocess.run(listing, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+        return subprocess.run(
+            listing, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return []
 
 
 def slots() -> int:
-    """Runs that share one GPU: the fewest with :data:`ENOUGH` of the steps, as ``make bench`` measured; else :data:`GPU_SLOTS`."""
+    """Runs that share one GPU: the fewest with :data:`ENOUGH` of the steps, as ``make bench``
+    measured; else :data:`GPU_SLOTS`."""
     for name in _listed("name")[:1]:
         for _, record in records.benchmarks():
             rates = {row["processes"]: row["steps_per_s"] for row in record.get("side_by_side", [])}
             if record["environment"]["device"] == name and rates:
-                return min(count for count, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
+                return min(
+                    count for count, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
     return GPU_SLOTS
 
 
@@ -60,10 +67,12 @@ def threads(jobs: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def one_gpu() -> Iterator[str | None]:
-    """Let this process see only the GPU that the fewest runs on this machine use, until it leaves the context.
+    """Let this process see only the GPU that the fewest runs on this machine use, until it leaves
+    the context.
 
-    Yields its name, None where there is at most one to choose from. Call it before CUDA is initialized. A taken
-    slot is a locked file in the machine's temporary folder; the lock ends with the process, however that ends.
+    Yields its name, None where there is at most one to choose from. Call it before CUDA is
+    initialized. A taken slot is a locked file in the machine's temporary folder; the lock ends with
+    the process, however that ends.
     """
     names, before = visible(), os.environ.get("CUDA_VISIBLE_DEVICES")
     if len(names) < 2:

@@ -1,8 +1,9 @@
 """The recipe of training: a number that changes when the same settings would give other numbers.
 
-It stands in every record and checkpoint. A record of an earlier recipe is outdated and its run is trained again; comments,
-moved files, faster code and anything else that leaves the numbers alone changes no recipe. ``tests/test_recipe.py`` holds
-it to that: it trains small networks of every kind and compares their losses with stored ones.
+It stands in every record and checkpoint. A record of an earlier recipe is outdated and its run is
+trained again; comments, moved files, faster code and anything else that leaves the numbers alone
+changes no recipe. ``tests/test_recipe.py`` holds it to that: it trains small networks of every kind
+and compares their losses with stored ones.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import Any, NamedTuple
 
 
 class Change(NamedTuple):
-    """A change of the recipe: its ``number``, ``what`` is other, and which runs it ``touches``, told by their settings."""
+    """A change of the recipe: its ``number``, ``what`` is other, and which runs it ``touches``,
+    told by their settings."""
 
     number: int
     what: str
@@ -36,13 +38,16 @@ CHANGES = [
         "images: an exact zero stays 0, the decoder's bias starts at 0, the rate's last step is the release's",
         _images,
     ),
-    Change(3, "SBN and STN: initialization, statistics, learning and sequences of their own release", _stochastic),
+    Change(3,
+           "SBN and STN: initialization, statistics, learning and sequences of their own release",
+           _stochastic),
 ]
 """Oldest first. Never edit an entry: append one."""
 
 
 def recipe(settings: dict[str, Any]) -> int:
-    """The number of the last change that touches a run with these ``settings``, the fields of its configuration.
+    """The number of the last change that touches a run with these ``settings``, the fields of its
+    configuration.
 
     >>> recipe({"task": "word_lm", "quantizer": "binary_connect"})
     1

@@ -35,43 +35,43 @@ CLASSES = 10
 
 def build_model(config: ExperimentConfig) -> LanguageModel | SequenceClassifier:
     """The model of a run's ``config``, with initial weights from torch's random generator."""
-    settings = dict(quantizer=config.quantizer, normalizer=config.normalizer, max_steps=config.steps, cell=config.cell,
-                    biases=config.biases)  # fmt: skip
+    settings = dict(quantizer=config.quantizer, normalizer=config.normalizer,
+                    max_steps=config.steps, cell=config.cell, biases=config.biases)
     sizes = (config.hidden_size, config.num_layers)
     if config.task == "sequential_image":
-        return SequenceClassifier(
-            CLASSES, *sizes, initial_gain=config.initial_gain, state_noise=config.state_noise, **settings
-        )
+        return SequenceClassifier(CLASSES, *sizes, initial_gain=config.initial_gain,
+                                  state_noise=config.state_noise, **settings)
     vocabulary = data.vocabulary_size(config.dataset, config.task)
     embedding = config.hidden_size if config.task == "word_lm" else None
     return LanguageModel(vocabulary, *sizes, embedding_size=embedding, dropout=config.dropout,
-                         learned_state=not config.carry_state, **settings)  # fmt: skip
+                         learned_state=not config.carry_state, **settings)
 
 
 def make_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Adam for the ``model`` of a ``config``; for words plain SGD.
 
-    Two groups: the latent matrices and everything else. A group's ``scale`` is its factor on the learning rate of
-    :func:`learning_rate` (for words BC and TC scale the rate of the matrices by 2/a, a = 1/sqrt(d)); ``decays`` tells
-    whether its rate falls at all.
+    Two groups: the latent matrices and everything else. A group's ``scale`` is its factor on the
+    learning rate of :func:`learning_rate` (for words BC and TC scale the rate of the matrices by
+    2/a, a = 1/sqrt(d)); ``decays`` tells whether its rate falls at all.
     """
     words = config.task == "word_lm"
-    scale = (
-        2 * math.sqrt(config.hidden_size) if words and config.quantizer in ("binary_connect", "ter_connect") else 1.0
-    )
+    scale = (2 * math.sqrt(config.hidden_size)
+             if words and config.quantizer in ("binary_connect", "ter_connect") else 1.0)
     names = [f"weight_{side}_l{k}" for side in ("ih", "hh") for k in range(config.num_layers)]
     latent = {f"rnn.{name}" for name in names if model.rnn.quantizes(name)}
     named = list(model.named_parameters())
     groups = [
         {"params": [p for name, p in named if name in latent], "scale": scale, "decays": True},
-        {"params": [p for name, p in named if name not in latent], "scale": 1.0, "decays": config.decay == "all"},
+        {"params": [p for name, p in named if name not in latent], "scale": 1.0,
+         "decays": config.decay == "all"},
     ]
     kind = torch.optim.SGD if words else torch.optim.Adam
     return kind([group for group in groups if group["params"]], lr=config.learning_rate, fused=True)
 
 
 def metric(task: str, loss: float, correct: float) -> float:
-    """By ``task``: BPC = loss / ln 2, perplexity = exp(loss) from the loss in nats, or percent from the ``correct`` share."""
+    """By ``task``: BPC = loss / ln 2, perplexity = exp(loss) from the loss in nats, or percent from
+    the ``correct`` share."""
     if task == "sequential_image":
         return 100 * correct
     return loss / math.log(2) if task == "char_lm" else math.exp(min(loss, 700.0))
@@ -80,7 +80,8 @@ def metric(task: str, loss: float, correct: float) -> float:
 def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The trained model of a finished run (best validation epoch, on the CPU) and its record.
 
-    ``directory``: ``reports/<profile>/runs/<run id>``. Raises ``RecordError`` or ``FileNotFoundError``.
+    ``directory``: ``reports/<profile>/runs/<run id>``. Raises ``RecordError`` or
+    ``FileNotFoundError``.
     """
     directory = Path(directory)
     record = records.load(directory / "record.json")
@@ -90,10 +91,12 @@ def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def learning_rate(config: ExperimentConfig, epoch: int, valid_losses: list[float]) -> float:
-    """The rate of an epoch of a ``config``, counted from 1; ``valid_losses``: validation loss of each epoch before.
+    """The rate of an epoch of a ``config``, counted from 1; ``valid_losses``: validation loss of
+    each epoch before.
 
-    Characters: lr * decay^max(0, epoch - 11), so the first decay is in epoch 12. Words: lr * decay^k, k of the epochs
-    before were not below the best before them. Images: lr * decay^((epoch - 1) / epochs).
+    Characters: lr * decay^max(0, epoch - 11), so the first decay is in epoch 12. Words: lr *
+    decay^k, k of the epochs before were not below the best before them. Images: lr * decay^((epoch
+    - 1) / epochs).
     """
     rate, decay = config.learning_rate, config.lr_decay
     if config.task == "char_lm":
@@ -107,19 +110,14 @@ def learning_rate(config: ExperimentConfig, epoch: int, valid_losses: list[float
     return rate * decay**rises
 
 
-def update(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    inputs: Tensor,
-    targets: Tensor,
-    state,
-    clip_norm: float,
-    carry_state: bool = True,
-):
-    """One training step: the loss (nats, a tensor: nothing waits for its value) and the state to go on from.
+def update(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor,
+           state, clip_norm: float, carry_state: bool = True):
+    """One training step: the loss (nats, a tensor: nothing waits for its value) and the state to go
+    on from.
 
-    ``inputs``, ``targets``: a minibatch, as ``model`` takes it from ``state``; ``optimizer``: of the model's parameters, whose
-    gradients are first scaled down to at most ``clip_norm`` (0: they are not). Without ``carry_state`` the next minibatch starts anew.
+    ``inputs``, ``targets``: a minibatch, as ``model`` takes it from ``state``; ``optimizer``: of
+    the model's parameters, whose gradients are first scaled down to at most ``clip_norm`` (0: they
+    are not). Without ``carry_state`` the next minibatch starts anew.
     """
     logits, state = model(inputs, state)
     loss = F.cross_entropy(logits.flatten(0, -2), targets.flatten())
@@ -130,26 +128,29 @@ def update(
     optimizer.step()
     # the loss-aware quantizers weigh by Adam's second moment
     model.rnn.set_second_moment(
-        {
-            name: optimizer.state[p]["exp_avg_sq"]
-            for name, p in model.rnn.named_parameters(recurse=False)
-            if "exp_avg_sq" in optimizer.state[p]
-        }
+        {name: optimizer.state[p]["exp_avg_sq"]
+         for name, p in model.rnn.named_parameters(recurse=False)
+         if "exp_avg_sq" in optimizer.state[p]}
     )
-    return loss.detach(), tuple(s.detach() for s in state) if carry_state and state is not None else None
+    return loss.detach(), tuple(
+        s.detach() for s in state) if carry_state and state is not None else None
 
 
 WAITING = ("lat", "alternating")
 """Quantizers that look at values to go on, for which a GPU has to be waited for in a step."""
 
 
-def make_step(config: ExperimentConfig, model: nn.Module, optimizer: torch.optim.Optimizer, report=print) -> Callable:
-    """:func:`update` for a ``model`` of a ``config`` and its ``optimizer``: of inputs, targets and state; on a GPU a graph.
+def make_step(
+    config: ExperimentConfig, model: nn.Module, optimizer: torch.optim.Optimizer, report=print
+) -> Callable:
+    """:func:`update` for a ``model`` of a ``config`` and its ``optimizer``: of inputs, targets and
+    state; on a GPU a graph.
 
-    Not for a quantizer or normalizer of one's own, which may wait for a value. ``report``: receives a line if there is no graph
-    where there should be one.
+    Not for a quantizer or normalizer of one's own, which may wait for a value. ``report``: receives
+    a line if there is no graph where there should be one.
     """
-    step = functools.partial(update, model, optimizer, clip_norm=config.clip_norm, carry_state=config.carry_state)
+    step = functools.partial(
+        update, model, optimizer, clip_norm=config.clip_norm, carry_state=config.carry_state)
     recorder = make_recorder(next(model.parameters()).device)
     known = config.quantizer in QUANTIZERS and config.normalizer in NORMALIZERS
     if recorder is None or not known or config.quantizer in WAITING:
@@ -157,18 +158,19 @@ def make_step(config: ExperimentConfig, model: nn.Module, optimizer: torch.optim
     return GraphedStep(step, optimizer, recorder, report)
 
 
-def run(config: ExperimentConfig, directory: Path | None = None, *, device: str = "auto", backend: str = "auto",
-        report=print) -> dict[str, Any]:  # fmt: skip
+def run(config: ExperimentConfig, directory: Path | None = None, *, device: str = "auto",
+        backend: str = "auto", report=print) -> dict[str, Any]:
     """Train and evaluate one configuration ``config``; returns its record.
 
-    ``directory``: where ``record.json``, ``epochs.jsonl``, ``model.safetensors`` (best epoch) and ``checkpoint.pt``
-    go; a run that was interrupted there goes on after its last epoch and ends with the record of an unbroken run, and
-    a finished one returns its record at once. The last checkpoint stays, so that a record which is lost is made again
-    without training; it may be deleted. None: nothing is written.
-    ``device``: "auto", "cpu", "cuda", ... ``backend``: see :mod:`qlstm.recurrence`. ``report``: receives a line an
-    epoch. A loss that becomes NaN or infinite ends the run as ``diverged`` with metrics None, the paper's N/A.
-    Raises ``ConfigError``, ``qlstm.data.DataError``, ``OSError`` (disk full) or ``MemoryError`` (GPU too small); nothing
-    finished is lost.
+    ``directory``: where ``record.json``, ``epochs.jsonl``, ``model.safetensors`` (best epoch) and
+    ``checkpoint.pt`` go; a run that was interrupted there goes on after its last epoch and ends
+    with the record of an unbroken run, and a finished one returns its record at once. The last
+    checkpoint stays, so that a record which is lost is made again without training; it may be
+    deleted. None: nothing is written. ``device``: "auto", "cpu", "cuda", ... ``backend``: see
+    :mod:`qlstm.recurrence`. ``report``: receives a line an epoch. A loss that becomes NaN or
+    infinite ends the run as ``diverged`` with metrics None, the paper's N/A. Raises
+    ``ConfigError``, ``qlstm.data.DataError``, ``OSError`` (disk full) or ``MemoryError`` (GPU too
+    small); nothing finished is lost.
     """
     if directory is None:
         return _Run(config, None, device, backend, report).record()
@@ -188,13 +190,16 @@ def run(config: ExperimentConfig, directory: Path | None = None, *, device: str 
 
 @contextlib.contextmanager
 def _enough_memory(config):
-    """Say what to do when a GPU's memory is too small; epochs that are done stay in the checkpoint."""
+    """Say what to do when a GPU's memory is too small; epochs that are done stay in the
+    checkpoint."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         reason = str(error).partition(". ")[0]
-        raise MemoryError(f"{config.run_id}: {reason}. Train fewer runs side by side (JOBS=1), or on a GPU with more memory; "
-                          "the same command goes on after the last finished epoch") from error  # fmt: skip
+        raise MemoryError(
+            f"{config.run_id}: {reason}. Train fewer runs side by side (JOBS=1), or on a GPU with more memory; "
+            "the same command goes on after the last finished epoch"
+        ) from error
 
 
 class _Run:
@@ -202,10 +207,13 @@ class _Run:
 
     def __init__(self, config, directory, device, backend, report):
         self.config, self.directory, self.report = config, directory, report
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.device = torch.device(
+            ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         self.dataset = data.load_dataset(config.dataset, config.task)
-        limits = {"train": config.max_train, "valid": config.max_train // 8, "test": config.max_train // 8}
-        self.splits = {name: _limit(getattr(self.dataset, name), most) for name, most in limits.items()}
+        limits = {"train": config.max_train, "valid": config.max_train // 8,
+                  "test": config.max_train // 8}
+        self.splits = {
+            name: _limit(getattr(self.dataset, name), most) for name, most in limits.items()}
         with self._random():
             torch.manual_seed(config.seed)
             self.model = build_model(config).to(self.device)
@@ -255,7 +263,7 @@ class _Run:
             "traces": self.traces,
             "recipe": recipe(self.config.as_dict()),
             "environment": records.environment(self.device, self.model.rnn.backend_used),
-        }  # fmt: skip
+        }
         if self.directory is not None and not diverged:
             write_atomically(self.directory / "model.safetensors", safetensors_bytes(self.best))
             try:
@@ -268,7 +276,8 @@ class _Run:
 
     @property
     def packable(self) -> bool:
-        """Whether the model can be packed: a quantizer or normalizer of one's own has no codes to write."""
+        """Whether the model can be packed: a quantizer or normalizer of one's own has no codes to
+        write."""
         return self.config.quantizer in QUANTIZERS and self.config.normalizer in NORMALIZERS
 
     @property
@@ -301,8 +310,8 @@ class _Run:
         else:
             line["diverged"] = True
         left = seconds * (self.config.epochs - epoch)
-        line |= {"per_second": round(_size(self.splits["train"]) / seconds), "seconds": round(seconds, 2),
-                 "seconds_left": round(left)}  # fmt: skip
+        line |= {"per_second": round(_size(self.splits["train"]) / seconds),
+                 "seconds": round(seconds, 2), "seconds_left": round(left)}
         self.seconds += seconds
         if epoch == 1 and "diverged" not in line:
             self._trace("epoch 1")
@@ -310,8 +319,11 @@ class _Run:
         self.report(_progress_line(line, epoch, self.config))
 
     def _train(self, rate) -> float:
-        """One pass over the training data; the mean loss (nats), or NaN as soon as it is not finite."""
-        if self.model.rnn.stochastic:  # in the release of SBN and STN Adam starts anew with each epoch
+        """One pass over the training data; the mean loss (nats), or NaN as soon as it is not
+        finite."""
+        if (
+            self.model.rnn.stochastic
+        ):  # in the release of SBN and STN Adam starts anew with each epoch
             for state in self.optimizer.state.values():
                 for value in state.values():
                     value.zero_()
@@ -333,49 +345,60 @@ class _Run:
 
     @torch.no_grad()
     def _evaluate(self, split) -> tuple[float, float]:
-        """Mean loss (nats) and metric of a split; texts are read in 64 parallel streams, with carried state if there is one."""
+        """Mean loss (nats) and metric of a split; texts are read in 64 parallel streams, with
+        carried state if there is one."""
         self.model.eval()
         total, correct = torch.zeros(2, device=self.device, dtype=torch.float64).unbind()
         count, state = 0, None
         for inputs, targets in self._minibatches(split):
             logits, last = self.model(inputs, state)
             state = last if self.config.carry_state else None
-            total += F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum").double()
+            total += F.cross_entropy(
+                logits.flatten(0, -2), targets.flatten(), reduction="sum").double()
             correct += (logits.argmax(-1) == targets).sum()
             count += targets.numel()
         loss = total.item() / count
-        return loss, metric(self.config.task, loss, correct.item() / count) if math.isfinite(loss) else None
+        return loss, metric(self.config.task, loss, correct.item() / count) if math.isfinite(
+            loss) else None
 
     def _minibatches(self, split, *, shuffled: bool = True):
-        """Pairs (inputs, targets) of one pass: of a text in its order; of images and of sequences for themselves shuffled in training."""
+        """Pairs (inputs, targets) of one pass: of a text in its order; of images and of sequences
+        for themselves shuffled in training."""
         config, part, training = self.config, self.splits[split], split == "train"
         if config.task == "sequential_image":
             order = torch.randperm(_size(part)) if training and shuffled else None
-            return data.image_minibatches(part, config.batch_size if training else 250, levels=self.dataset.levels,
-                                          order=order, permuted=config.permuted, device=self.device)  # fmt: skip
+            return data.image_minibatches(part, config.batch_size if training else 250,
+                                          levels=self.dataset.levels, order=order,
+                                          permuted=config.permuted, device=self.device)
         if training and shuffled and not config.carry_state:
-            return data.shuffled_sequences(part, config.batch_size, config.steps, device=self.device)
+            return data.shuffled_sequences(
+                part, config.batch_size, config.steps, device=self.device)
         streams = config.batch_size if training else min(EVALUATION_STREAMS, len(part) // 2)
         return data.minibatches(part, streams, config.steps, device=self.device)
 
     def _trace(self, moment):
-        """Gradient norms and the propositions' two sides on the first minibatch of the training data."""
+        """Gradient norms and the propositions' two sides on the first minibatch of the training
+        data."""
         inputs, targets = next(iter(self._minibatches("train", shuffled=False)))
         with self._random():
             torch.manual_seed(self.config.seed)
-            self.traces["gradient_norms"][moment] = traces.gradient_norms(self.model, inputs, targets)
+            self.traces["gradient_norms"][moment] = traces.gradient_norms(
+                self.model, inputs, targets)
             self.traces["propositions"][moment] = traces.propositions(self.model, inputs, targets)
 
     def _keep_epoch(self, epoch, line):
-        """Add an epoch to the history, with the traces of its end, and write it and the checkpoint."""
+        """Add an epoch to the history, with the traces of its end, and write it and the
+        checkpoint."""
         inputs, _ = next(iter(self._minibatches("train", shuffled=False)))
         with self._random():
             torch.manual_seed(self.config.seed)
-            found = {"alpha": traces.scales(self.model.rnn), "gains": traces.gains(self.model.rnn),
-                     "spectral": None if line.get("diverged") else traces.spectral(self.model, inputs)}  # fmt: skip
+            found = {
+                "alpha": traces.scales(self.model.rnn), "gains": traces.gains(self.model.rnn),
+                "spectral": None if line.get("diverged") else traces.spectral(self.model, inputs)}
         self.epochs.append({"epoch": epoch, **line, **found})
         if epoch and not self.diverged and epoch == self.best_epoch:
-            self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            self.best = {name: value.detach().cpu().clone()
+                         for name, value in self.model.state_dict().items()}
         if self.directory is None or epoch == 0:
             return
         # first, so that a run killed in between writes it again
@@ -387,7 +410,8 @@ class _Run:
 
     @contextlib.contextmanager
     def _random(self):
-        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if self.device.type == "cuda" else []):
+        with torch.random.fork_rng(
+                devices=[torch.cuda.current_device()] if self.device.type == "cuda" else []):
             yield
 
     def _seed(self):
@@ -402,25 +426,22 @@ class _Run:
         random_state = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random_state["cuda"] = torch.cuda.get_rng_state(self.device)
-        checkpoint = {
-            "identity": self._identity(self.model.rnn.backend_used),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "random_state": random_state,
-            "best": self.best,
-            "epochs": self.epochs,
-            "traces": self.traces,
-            "seconds": self.seconds,
-        }
+        checkpoint = {"identity": self._identity(self.model.rnn.backend_used),
+                      "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                      "random_state": random_state, "best": self.best, "epochs": self.epochs,
+                      "traces": self.traces, "seconds": self.seconds}
         checkpoints.save(checkpoint, self.directory / "checkpoint.pt")
 
     def _identity(self, backend):
-        """What a checkpoint made with a ``backend`` must agree in to be of this run: settings, text, recipe."""
+        """What a checkpoint made with a ``backend`` must agree in to be of this run: settings,
+        text, recipe."""
         config = self.config.as_dict()
-        return {"config": config, "sha256": self.dataset.sha256, "backend": backend, "recipe": recipe(config)}
+        return {"config": config, "sha256": self.dataset.sha256, "backend": backend,
+                "recipe": recipe(config)}
 
     def _resume(self) -> bool:
-        """Take up the checkpoint of this very run (same settings, text and recipe), if there is one."""
+        """Take up the checkpoint of this very run (same settings, text and recipe), if there is
+        one."""
         path = None if self.directory is None else self.directory / "checkpoint.pt"
         if path is None or not path.exists():
             return False
@@ -437,9 +458,11 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = float(group["lr"])  # a tensor where a graph was made
         self.best = {name: value.cpu() for name, value in checkpoint["best"].items()}
-        self.epochs, self.traces, self.seconds = (checkpoint[key] for key in ("epochs", "traces", "seconds"))
+        self.epochs, self.traces, self.seconds = (
+            checkpoint[key] for key in ("epochs", "traces", "seconds"))
         self.model.rnn.backend_used = checkpoint["identity"]["backend"]
-        self.random_state = {name: state.cpu() for name, state in checkpoint["random_state"].items()}
+        self.random_state = {
+            name: state.cpu() for name, state in checkpoint["random_state"].items()}
         self.report(f"{self.config.run_id}: going on after epoch {len(self.epochs) - 1}")
         return True
 
@@ -463,9 +486,11 @@ def _progress_line(line, epoch, config) -> str:
     minutes, seconds = divmod(line["seconds_left"], 60)
     if line.get("diverged"):
         return f"epoch {epoch}/{config.epochs}  the loss is not finite: diverged"
-    return (f"epoch {epoch}/{config.epochs}  loss {line['train_loss']:.4f}  validation {METRICS[config.task]} "
-            f"{line['valid_metric']:.3f}  {line['per_second']} {UNITS[config.task]}/s  "
-            f"{'at most ' if config.min_learning_rate else ''}{minutes}:{seconds:02d} left")  # fmt: skip
+    return (
+        f"epoch {epoch}/{config.epochs}  loss {line['train_loss']:.4f}  validation {METRICS[config.task]} "
+        f"{line['valid_metric']:.3f}  {line['per_second']} {UNITS[config.task]}/s  "
+        f"{'at most ' if config.min_learning_rate else ''}{minutes}:{seconds:02d} left"
+    )
 
 
 def _result(record) -> str:

@@ -1,1 +1,2 @@
-"""The commands that drive the study: run, reproduce, status, bench, and notebooks with papermill."""
+"""The commands that drive the study: run, reproduce, status, bench, and notebooks with
+papermill."""

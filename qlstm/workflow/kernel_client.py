@@ -10,13 +10,16 @@ from traitlets import Type
 
 
 class PatientChannel(AsyncZMQSocketChannel):
-    """Looks for a reply each second: the socket tells of one once, and what nbclient sends for a widget can swallow that.
+    """Looks for a reply each second: the socket tells of one once, and what nbclient sends for a
+    widget can swallow that.
 
-    Else a cell with widgets is done now and then, and nbclient waits for it forever (jupyter/nbclient#312).
+    Else a cell with widgets is done now and then, and nbclient waits for it forever
+    (jupyter/nbclient#312).
     """
 
     async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
-        """The next message. Raises ``queue.Empty`` after ``timeout`` seconds, never if that is None."""
+        """The next message. Raises ``queue.Empty`` after ``timeout`` seconds, never if that is
+        None."""
         while timeout is None:
             with contextlib.suppress(Empty):
                 return await super().get_msg(timeout=1)

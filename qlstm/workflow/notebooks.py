@@ -11,14 +11,16 @@ from qlstm.errors import ConfigError, unknown
 
 
 class NotebookError(RuntimeError):
-    """A cell of a notebook raised; the message names the notebook, the cell and the error in one line."""
+    """A cell of a notebook raised; the message names the notebook, the cell and the error in one
+    line."""
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = None):
-    """Run a notebook with values for its ``parameters`` cell; writes the executed notebook and an HTML page of it.
+    """Run a notebook with values for its ``parameters`` cell; writes the executed notebook and an
+    HTML page of it.
 
-    Unlike papermill's own command line, an unknown parameter is an error (``ConfigError``). A failing cell raises
-    ``NotebookError``; the notebook up to there is kept at ``output``.
+    Unlike papermill's own command line, an unknown parameter is an error (``ConfigError``). A
+    failing cell raises ``NotebookError``; the notebook up to there is kept at ``output``.
     """
     import papermill  # slow to import, so not at the top
     from traitlets.config import Config
@@ -35,18 +37,29 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
     with tempfile.TemporaryDirectory(prefix="qlstm") as sockets:
         try:
             papermill.execute_notebook(
-                str(notebook), str(output), parameters, cwd=str(notebook.parent), progress_bar=False,
-                coalesce_streams=True, config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k",
-                                                                       "client_factory": KernelClient}}),
-            )  # fmt: skip
+                str(notebook),
+                str(output),
+                parameters,
+                cwd=str(notebook.parent),
+                progress_bar=False,
+                coalesce_streams=True,
+                config=Config(
+                    {
+                        "KernelManager": {"transport": "ipc", "ip": f"{sockets}/k",
+                                          "client_factory": KernelClient}
+                    }
+                ),
+            )
         except papermill.PapermillExecutionError as error:
             message = " ".join(str(error.evalue).split())
-            raise NotebookError(f"{notebook.name}, cell {error.cell_index}: {error.ename}: {message}") from None
+            raise NotebookError(
+                f"{notebook.name}, cell {error.cell_index}: {error.ename}: {message}") from None
     to_html(output)
 
 
 def to_html(notebook: Path):
-    """Write a readable page of an executed ``notebook`` beside it; it loads nothing from a network."""
+    """Write a readable page of an executed ``notebook`` beside it; it loads nothing from a
+    network."""
     from qlstm.report import pages  # not needed to train, as its packages are not
 
     title, body = pages.notebook_cells(notebook)
@@ -55,11 +68,14 @@ def to_html(notebook: Path):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m qlstm notebook NOTEBOOK OUTPUT [name=value ...]``, values in JSON; ``arguments``: instead of these."""
-    parser = argparse.ArgumentParser(prog="python -m qlstm notebook", description=execute.__doc__.splitlines()[0])
+    """``python -m qlstm notebook NOTEBOOK OUTPUT [name=value ...]``, values in JSON; ``arguments``:
+    instead of these."""
+    parser = argparse.ArgumentParser(
+        prog="python -m qlstm notebook", description=execute.__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("parameters", nargs="*", metavar="name=value", help="values in JSON, or plain text")
+    parser.add_argument(
+        "parameters", nargs="*", metavar="name=value", help="values in JSON, or plain text")
     options = parser.parse_args(arguments)
     try:
         execute(options.notebook, options.output, dict(_parse(text) for text in options.parameters))

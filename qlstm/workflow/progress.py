@@ -1,9 +1,12 @@
-"""What the runs of a profile are doing, read from their folders: for `make status` and the line of `make reproduce`.
+"""What the runs of a profile are doing, read from their folders: for `make status` and the line of
+`make reproduce`.
 
-It works while processes of this or of other machines write there, and imports no torch: an answer takes a moment.
+It works while processes of this or of other machines write there, and imports no torch: an answer
+takes a moment.
 
-``directory``: of a run, whose name is its ``run_id``; ``folder``: of a profile; ``plan``: the content of its ``plan.json``; ``jobs``: runs
-side by side; ``text``: a line; ``arguments``: of the command line.
+``directory``: of a run, whose name is its ``run_id``; ``folder``: of a profile; ``plan``: the
+content of its ``plan.json``; ``jobs``: runs side by side; ``text``: a line; ``arguments``: of the
+command line.
 """
 
 import contextlib
@@ -18,9 +21,11 @@ from qlstm.study.records import reports
 
 
 def state(directory: Path) -> tuple[str, dict]:
-    """``done``, ``running``, ``failed`` or ``waiting``, and what is known: the last epoch's line, the cause."""
+    """``done``, ``running``, ``failed`` or ``waiting``, and what is known: the last epoch's line,
+    the cause."""
     if (end := _end(directory / "record.json", 2)) is not None:
-        return ("done", {}) if end == b"}\n" else ("failed", {"cause": "record.json is torn; delete it"})
+        return (("done", {}) if end == b"}\n"
+                else ("failed", {"cause": "record.json is torn; delete it"}))
     last = {}
     with contextlib.suppress(ValueError, IndexError):
         last = json.loads((_end(directory / "epochs.jsonl", 2**16) or b"").splitlines()[-1])
@@ -44,7 +49,8 @@ def _end(path: Path, size: int) -> bytes | None:
 
 def short(run_id: str, plan: dict) -> str:
     """A run's name for the progress line: without the data set if all runs share one."""
-    datasets = {config["dataset"] for key, config in plan["runs"].items() if key in plan["selected"]}
+    datasets = {
+        config["dataset"] for key, config in plan["runs"].items() if key in plan["selected"]}
     return run_id if len(datasets) > 1 else run_id.split("-", 1)[1]
 
 
@@ -62,7 +68,8 @@ class Progress:
         what = f"{todo} to go, {jobs} side by side" if todo else "nothing to train"
         lines = [f"{self.plan['profile']}: {total} runs, {total - todo} done before, {what}"]
         whys = list(self.plan["outdated"].values())
-        lines += [f"{whys.count(why)} of them again, their records are of {why}" for why in dict.fromkeys(whys)]
+        lines += [f"{whys.count(why)} of them again, their records are of {why}"
+                  for why in dict.fromkeys(whys)]
         return "\n".join(lines)
 
     def _work(self) -> float:
@@ -79,9 +86,11 @@ class Progress:
         states = {run: state(self.folder / "runs" / run) for run in self.plan["selected"]}
         done = [run for run, (kind, _) in states.items() if kind == "done"]
         failed = [run for run, (kind, _) in states.items() if kind == "failed"]
-        running = [f"{short(run, self.plan)} {last.get('epoch', 0)}/{self.plan['runs'][run]['epochs']}"
-                   for run, (kind, last) in states.items() if kind == "running"]  # fmt: skip
-        line = f"{len(done)} of {len(states)} runs done" + (f", {len(failed)} failed" if failed else "")
+        running = [
+            f"{short(run, self.plan)} {last.get('epoch', 0)}/{self.plan['runs'][run]['epochs']}"
+            for run, (kind, last) in states.items() if kind == "running"]
+        line = f"{len(done)} of {len(states)} runs done" + (
+            f", {len(failed)} failed" if failed else "")
         if sys.stdout.isatty():
             self._write(" · ".join([line, *running, *self._time_left()]))
         elif line != self.shown and (done or failed):
@@ -125,13 +134,19 @@ class Progress:
 
 
 def status(folder: Path) -> int:
-    """Print what is done, running (epoch, metric, time left), failed (cause) and waiting in a profile."""
+    """Print what is done, running (epoch, metric, time left), failed (cause) and waiting in a
+    profile."""
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        plan = {"selected": [], "runs": {}, "metrics": {}}  # runs without a plan: python -m qlstm run
+        plan = {
+            "selected": [],
+            "runs": {},
+            "metrics": {},
+        }  # runs without a plan: python -m qlstm run
     found = sorted(path.name for path in (folder / "runs").glob("*") if path.is_dir())
-    states = {run: state(folder / "runs" / run) for run in dict.fromkeys([*plan["selected"], *found])}
+    states = {
+        run: state(folder / "runs" / run) for run in dict.fromkeys([*plan["selected"], *found])}
     if not states:
         print(f"{folder.name}: nothing planned yet; make reproduce PROFILE={folder.name}")
     for kind in ("failed", "running", "waiting", "done") if states else []:
@@ -144,8 +159,10 @@ def status(folder: Path) -> int:
             elif "valid_metric" in last:
                 epochs = f"/{config['epochs']}" if config else ""
                 metric = plan["metrics"].get(config.get("task"), "metric")
-                print(f"  {run}: epoch {last['epoch']}{epochs}, validation {metric} {last['valid_metric']:.3f}, "
-                      f"about {last['seconds_left'] / 60:.1f} min left")  # fmt: skip
+                print(
+                    f"  {run}: epoch {last['epoch']}{epochs}, validation {metric} {last['valid_metric']:.3f}, "
+                    f"about {last['seconds_left'] / 60:.1f} min left"
+                )
             else:
                 print(f"  {run}: first epoch")
     return 0

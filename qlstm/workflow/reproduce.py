@@ -1,8 +1,9 @@
-"""``make reproduce``, ``plan``, ``report`` and ``data``: plan the runs, fetch the data, drive the engine, show one calm line.
+"""``make reproduce``, ``plan``, ``report`` and ``data``: plan the runs, fetch the data, drive the
+engine, show one calm line.
 
-Inside, ``arguments`` are the words of the command line and ``options`` what they say; ``configs``: the selected runs; ``folder``: of the
-profile. ``lock``: an open file, of which the engine's processes hold a copy; ``watch``: called while the engine works; ``cluster``: its
-name, or empty.
+Inside, ``arguments`` are the words of the command line and ``options`` what they say; ``configs``:
+the selected runs; ``folder``: of the profile. ``lock``: an open file, of which the engine's
+processes hold a copy; ``watch``: called while the engine works; ``cluster``: its name, or empty.
 """
 
 import argparse
@@ -42,13 +43,17 @@ def parse(arguments=None):
     """The options that the Makefile's variables become."""
     names = lambda text: text.replace(",", " ").split() or None  # noqa: E731
     parser = argparse.ArgumentParser(prog="make reproduce", description=__doc__)
-    parser.add_argument("command", choices=["reproduce", "plan", "report", "data"], nargs="?", default="reproduce")
+    parser.add_argument(
+        "command", choices=["reproduce", "plan", "report", "data"], nargs="?", default="reproduce")
     parser.add_argument("--profile", default="quick", help=", ".join(PROFILES))
     parser.add_argument("--only", type=names, default=None, help=", ".join([*ARTEFACTS, *FROM_ALL]))
-    parser.add_argument("--datasets", type=names, default=None, help=", ".join(data.CATALOGUE) + ", or text files")
+    parser.add_argument(
+        "--datasets", type=names, default=None, help=", ".join(data.CATALOGUE) + ", or text files")
     parser.add_argument("--seeds", default="", help="seeds 0 .. SEEDS-1")
     parser.add_argument("--epochs", default="", help="instead of the profile's")
-    parser.add_argument("--jobs", default="", help="runs side by side; default: 4 a GPU, else one a core, at most 8")
+    parser.add_argument(
+        "--jobs", default="", help="runs side by side; default: 4 a GPU, else one a core, at most 8"
+    )
     parser.add_argument("--cluster", default="", help="give the runs to a cluster: slurm")
     options = parser.parse_args(arguments)
     for name, default in [("seeds", 1), ("epochs", None), ("jobs", None)]:
@@ -67,16 +72,16 @@ def parse(arguments=None):
     if options.datasets:  # notebooks run in folders of their own
         options.datasets = [
             os.path.abspath(name) if name not in data.CATALOGUE and os.path.exists(name) else name
-            for name in options.datasets
-        ]
+            for name in options.datasets]
     return options
 
 
 def plan(options, configs) -> dict:
     """What is to be done, for the engine; earlier plans' runs stay known.
 
-    ``todo``: runs without a record of these settings, this text and this code; ``outdated``: those of them that have
-    another record, and in what it differs. Raises ``RecordError`` if a record is damaged or of another run.
+    ``todo``: runs without a record of these settings, this text and this code; ``outdated``: those
+    of them that have another record, and in what it differs. Raises ``RecordError`` if a record is
+    damaged or of another run.
     """
     path = reports() / options.profile / "plan.json"
     known = {}
@@ -92,14 +97,16 @@ def plan(options, configs) -> dict:
             texts[name] = None  # records are shown without it
             continue
         try:
-            texts[name] = data.load_dataset(name, next(c.task for c in configs if c.dataset == name)).sha256
+            texts[name] = data.load_dataset(
+                name, next(c.task for c in configs if c.dataset == name)).sha256
         except data.DataError as error:
             raise data.DataError(f"{error} (DATASETS=... leaves {name} out)") from None
     todo, outdated = [], {}
     for run_id, config in runs.items():
         if not (path.parent / "runs" / run_id / "record.json").exists():
             todo.append(run_id)
-        elif why := records.outdated(records.load_of(run_id, options.profile), config.as_dict(), texts[config.dataset]):
+        elif why := records.outdated(
+                records.load_of(run_id, options.profile), config.as_dict(), texts[config.dataset]):
             todo.append(run_id)
             outdated[run_id] = why
     return {
@@ -112,7 +119,9 @@ def plan(options, configs) -> dict:
         "unrendered": [],
         "artefacts": [],
         "records": [],
-        "lessons": [f"learn/{path.stem}" for path in sorted((ROOT / "notebooks" / "learn").glob("*.ipynb"))],
+        "lessons": [
+            f"learn/{path.stem}" for path in sorted((ROOT / "notebooks" / "learn").glob("*.ipynb"))
+        ],
         "failures": {},
     }
 
@@ -127,36 +136,43 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def exclusive(folder: Path):
-    """One `make reproduce` a profile: a lock that ends with this process and its engine, however they end."""
+    """One `make reproduce` a profile: a lock that ends with this process and its engine, however
+    they end."""
     lock = os.open(folder / ".reproduce.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Busy(f"another `make reproduce` works in {folder}; wait for it (make status shows it)") from None
+        raise Busy(
+            f"another `make reproduce` works in {folder}; wait for it (make status shows it)"
+        ) from None
     else:
         yield lock
     finally:
         os.close(lock)
 
 
-def engine(phase: str, target: str, folder: Path, jobs: int, lock: int, watch, *, cluster="", force=()) -> int:
-    """Run Snakemake in the profile's folder until ``target`` of a phase is made; its output goes to ``engine.log``.
+def engine(
+    phase: str, target: str, folder: Path, jobs: int, lock: int, watch, *, cluster="", force=()
+) -> int:
+    """Run Snakemake in the profile's folder until ``target`` of a phase is made; its output goes to
+    ``engine.log``.
 
     ``force``: rules whose jobs run even if the engine thinks that they need not.
     """
     variables = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "QLSTM_REPORTS": str(reports().resolve()),
-                 "QLSTM_DATA": str(raw_data().resolve())}  # fmt: skip
+                 "QLSTM_DATA": str(raw_data().resolve())}
     variables |= {} if cluster else machine.threads(jobs)
-    command = [sys.executable, "-m", "snakemake", target, "--snakefile", str(ROOT / "workflow" / "Snakefile"),
-               "--directory", str(folder), "--profile", str(ROOT / "workflow" / "profiles" / (cluster or "default")),
-               "--config", f"phase={phase}"]  # fmt: skip
+    command = [sys.executable, "-m", "snakemake", target, "--snakefile",
+               str(ROOT / "workflow" / "Snakefile"), "--directory", str(folder), "--profile",
+               str(ROOT / "workflow" / "profiles" / (cluster or "default")), "--config",
+               f"phase={phase}"]
     # locally a run takes a gpu_slot; on a cluster what its profile says
-    command += ["--jobs", str(jobs)] if cluster else ["--cores", str(jobs), "--resources", f"gpu_slot={jobs}"]
+    command += (["--jobs", str(jobs)] if cluster
+                else ["--cores", str(jobs), "--resources", f"gpu_slot={jobs}"])
     command += ["--forcerun", *force] if force else []
     with (folder / "engine.log").open("a", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | variables, pass_fds=[lock]
-        )
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT,
+                                   env=os.environ | variables, pass_fds=[lock])
         try:
             while process.poll() is None:
                 watch()
@@ -173,9 +189,8 @@ def engine(phase: str, target: str, folder: Path, jobs: int, lock: int, watch, *
 
 def reproduce(options) -> int:
     """Make the selected tables and figures; see ``make help``."""
-    configs = grid(
-        options.profile, only=options.only, datasets=options.datasets, seeds=options.seeds, epochs=options.epochs
-    )
+    configs = grid(options.profile, only=options.only, datasets=options.datasets,
+                   seeds=options.seeds, epochs=options.epochs)
     if not configs and not set(options.only or []) & set(FROM_ALL):
         raise ConfigError(
             "this selection has no runs: the tables and figures asked for are not made from these data sets"
@@ -189,7 +204,9 @@ def reproduce(options) -> int:
         pass  # writable
     with exclusive(folder) as lock:
         content = plan(options, configs)
-        write = lambda: write_atomically(folder / "plan.json", json.dumps(content, indent=1).encode())  # noqa: E731
+        write = lambda: write_atomically(
+            folder / "plan.json", json.dumps(content, indent=1).encode()
+        )  # noqa: E731
         write()
         log, started, runs_failed = folder / "engine.log", time.monotonic(), 0
         log.write_text("", encoding="utf-8")
@@ -204,36 +221,45 @@ def reproduce(options) -> int:
                 (run / "error.txt").unlink(missing_ok=True)
                 if run_id in content["outdated"]:
                     (run / "record.json").replace(run / "record.outdated.json")
-            runs_failed = engine(
-                "runs", "runs", folder, jobs, lock, progress.show, cluster=options.cluster, force=["run"]
-            )
+            runs_failed = engine("runs", "runs", folder, jobs, lock, progress.show,
+                                 cluster=options.cluster, force=["run"])
             content["failures"] = progress.failures()
         found, local = records.load_all(options.profile), min(jobs, machine.cores())
         content["records"] = [record["run_id"] for record in found]
-        bare = [record for record in found if not (folder / "runs" / record["run_id"] / "notebook.html").exists()]
+        bare = [record for record in found
+                if not (folder / "runs" / record["run_id"] / "notebook.html").exists()]
         content["runs"] |= {record["run_id"]: record["config"] for record in bare}
-        content["unrendered"] = [record["run_id"] for record in bare if costs.at_hand(record["config"]["dataset"])]
+        content["unrendered"] = [
+            record["run_id"] for record in bare if costs.at_hand(record["config"]["dataset"])]
         write()
         if content["unrendered"]:
             progress.finish(
                 f"{len(content['unrendered'])} records were made without a notebook; their notebooks are made"
             )
             if engine("notebooks", "notebooks", folder, local, lock, lambda: None):
-                print(f"error: some of these notebooks could not be made, see {log}", file=sys.stderr)
+                print(
+                    f"error: some of these notebooks could not be made, see {log}", file=sys.stderr)
         if len(bare) > len(content["unrendered"]):
-            print(f"{len(bare) - len(content['unrendered'])} notebooks are left out: their data sets are not at hand")
+            print(
+                f"{len(bare) - len(content['unrendered'])} notebooks are left out: their data sets are not at hand"
+            )
         wanted = [REPORTED_IN.get(name, name) for name in options.only or [*ARTEFACTS, *FROM_ALL]]
-        content["artefacts"] = [name for name in dict.fromkeys(wanted) if tables.makeable(found, name)]
+        content["artefacts"] = [
+            name for name in dict.fromkeys(wanted) if tables.makeable(found, name)]
         write()
         progress.finish("runs done; lessons, tables and figures are made")
-        # by content, not by age: a record from a machine with another clock, or an older one, counts too
-        made_from, now = folder / ".made_from", "".join(record["checksum"] + "\n" for record in found)
+        # by content, not by age: a record from a machine with another clock, or an older one,
+        # counts too
+        made_from, now = (folder / ".made_from",
+                          "".join(record["checksum"] + "\n" for record in found))
         for path in (folder / "notebooks").rglob("*.ipynb"):
-            if path.stat().st_mtime > time.time():  # copied from a machine whose clock is ahead: the engine would stop
+            if (
+                path.stat().st_mtime > time.time()
+            ):  # copied from a machine whose clock is ahead: the engine would stop
                 os.utime(path)
         changed = not made_from.exists() or made_from.read_text(encoding="utf-8") != now
         page_failed = engine("page", "index.html", folder, local, lock, lambda: None,
-                             force=["report", "explore", "page"] if changed else [])  # fmt: skip
+                             force=["report", "explore", "page"] if changed else [])
         if not page_failed:
             write_atomically(made_from, now.encode())
         progress.clear()
@@ -243,12 +269,15 @@ def reproduce(options) -> int:
             print(f"error: the report is incomplete, see {log}", file=sys.stderr)
         if (folder / "index.html").exists():
             minutes, seconds = divmod(round(time.monotonic() - started), 60)
-            print(f"{minutes}:{seconds:02d} min. Look at {folder / 'index.html'}   (the engine's log: {log})")
+            print(
+                f"{minutes}:{seconds:02d} min. Look at {folder / 'index.html'}   (the engine's log: {log})"
+            )
         return 1 if runs_failed or page_failed else 0
 
 
 def fetch(options) -> int:
-    """Fetch and check the data sets of a selection, a line each; the others are still tried when one fails."""
+    """Fetch and check the data sets of a selection, a line each; the others are still tried when
+    one fails."""
     chosen = grid(options.profile, only=options.only, datasets=options.datasets)
     failed = 0
     for name in dict.fromkeys(config.dataset for config in chosen):
@@ -283,7 +312,9 @@ def main(arguments=None) -> int:
         return BUSY
     except OSError as error:
         place = error.filename or reports() / options.profile
-        print(f"error: cannot write {place}: {error.strerror}; make it writable or set QLSTM_REPORTS", file=sys.stderr)
+        print(
+            f"error: cannot write {place}: {error.strerror}; make it writable or set QLSTM_REPORTS",
+            file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
