@@ -94,7 +94,7 @@ soak: $(READY)
 	@$(PY) tests/soak.py
 
 lint: $(READY)
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check notebooks && $(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
+	@$(PY) -m ruff check . && $(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
 bench: $(READY)
 	@$(PY) -m qlstm bench
