@@ -83,12 +83,10 @@ class ExperimentConfig:
     """The settings of one run. A field left out (or None) comes from the profile; all are checked
     on construction.
 
-    >>> ExperimentConfig(quantizer="bnw")
+    >>> ExperimentConfig(quantizer="bnw")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    qlstm.errors.ConfigError: unknown quantizer 'bnw': did you mean 'bwn'? Possible: full_precision,
-    binary_connect, \ bwn, lab, ter_connect, twn, lat, sbn, stn, alternating, or your own as
-    "module:name"
+    qlstm.errors.ConfigError: unknown quantizer 'bnw': did you mean 'bwn'? Possible: ...
     """
 
     profile: str = "quick"
