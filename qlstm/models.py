@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qlstm.errors import ConfigError, unknown
-from qlstm.layer import QuantGRU, QuantLSTM, State
+from qlstm.layer import QuantGRU, QuantLSTM, QuantRNN, State
 from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
 from qlstm.quantizers import stochastic_level
 from qlstm.recurrence.linear import Linear
@@ -17,7 +17,7 @@ CELLS = {"lstm": QuantLSTM, "gru": QuantGRU}
 """The layer by the name of its cell."""
 
 
-def _layer(cell: str) -> type[QuantLSTM]:
+def _layer(cell: str) -> type[QuantRNN]:
     if cell not in CELLS:
         raise ConfigError(unknown("cell", cell, CELLS))
     return CELLS[cell]
@@ -37,7 +37,7 @@ def _uniform_2a(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _reset_stochastic(
-        rnn: QuantLSTM, decoder: nn.Linear, fill: Callable[[Tensor], Tensor], forget_bias: float):
+        rnn: QuantRNN, decoder: nn.Linear, fill: Callable[[Tensor], Tensor], forget_bias: float):
     """SBN and STN as their release starts them: matrices by ``fill``, biases 0 but for the forget
     gate's, decoder orthogonal."""
     for k in range(rnn.num_layers):

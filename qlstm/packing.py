@@ -29,7 +29,7 @@ from torch import nn
 
 from qlstm.data.storage import write_atomically
 from qlstm.errors import ConfigError
-from qlstm.layer import QuantGRU, QuantLSTM
+from qlstm.layer import QuantGRU, QuantLSTM, QuantRNN
 from qlstm.models import CELLS, LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS, Quantized
@@ -139,11 +139,11 @@ def unpack_codes(packed: np.ndarray, count: int, width: int) -> np.ndarray:
 # What a model's file holds
 
 
-def _network(model: nn.Module) -> tuple[str, QuantLSTM]:
+def _network(model: nn.Module) -> tuple[str, QuantRNN]:
     """What the names of a model's quantized network start with, and the network."""
     if type(model) not in MODELS.values():
         raise ConfigError(f"cannot pack a {type(model).__name__}, only {', '.join(MODELS)}")
-    return ("", model) if isinstance(model, QuantLSTM) else ("rnn.", model.rnn)
+    return ("", model) if isinstance(model, QuantRNN) else ("rnn.", model.rnn)
 
 
 def _settings(model: nn.Module) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _settings(model: nn.Module) -> dict[str, Any]:
     return {key: value for key, value in model.settings.items() if key != "backend"} | names
 
 
-def _coding(rnn: QuantLSTM) -> tuple[int, int]:
+def _coding(rnn: QuantRNN) -> tuple[int, int]:
     """Code planes of a matrix, and bits of a code: several planes of {-1, +1}, or one, of {-1, 0,
     +1} at 2 bits."""
     bits = rnn.quantizer.bits
@@ -174,7 +174,7 @@ def _coding(rnn: QuantLSTM) -> tuple[int, int]:
     return planes, width
 
 
-def _codes_shapes(rnn: QuantLSTM, k: int) -> dict[str, tuple[int, ...]]:
+def _codes_shapes(rnn: QuantRNN, k: int) -> dict[str, tuple[int, ...]]:
     """Shapes (planes, gates, d, n) of the codes of a layer's quantized weights, in the order of the
     file."""
     names = [name for name in (f"weight_ih_l{k}", f"weight_hh_l{k}") if rnn.quantizes(name)]

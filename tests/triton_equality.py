@@ -81,8 +81,8 @@ def layers(n, d, num_layers=1, training=True, **settings):
 def fix(lstm, name, codes):
     """Codes and scales as given, with the straight-through gradient to the latent weight."""
     for part, value in codes._asdict().items():
-        lstm.register_buffer(
-            name.replace("weight", f"frozen_{part}"), value.to(lstm.weight_hh_l0.dtype))
+        part = f"frozen_{part}_{name.removeprefix('weight_')}"
+        lstm.register_buffer(part, value.to(lstm.weight_hh_l0.dtype))
 
 
 def everything(lstm, data, seed=7):

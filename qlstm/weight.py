@@ -1,0 +1,181 @@
+r"""The latent weight: one matrix that trains, and the quantized one that the layer computes with.
+
+A latent matrix $W$ goes this way before the loop over time, once in each forward pass:
+
+$$ W \;\to\; \hat W = \mathrm{quantize}(W) \;\to\; \text{straight-through} \;\to\; N_W(\hat W) $$
+
+It is quantized gate by gate, its gradient is that of $\hat W$ (:func:`qlstm.quantizers.straight_through`),
+and weight normalization, where that is chosen, rescales the rows of $\hat W$.
+"""
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from qlstm.errors import ConfigError
+from qlstm.normalizers import Normalizer, make_normalizer
+from qlstm.quantizers import QUANTIZERS, Quantized, straight_through
+
+
+class LatentWeight:
+    """The matrix of one side of one layer, a view on tensors which the layer owns.
+
+    The layer has them under the names of ``torch.nn.LSTM``: ``weight_hh_l0`` is the latent matrix
+    (gates d, n), ``norm_hh_l0`` the normalizer of its products, ``second_moment_hh_l0`` what
+    loss-aware quantizers weigh by, ``frozen_codes_hh_l0`` and ``frozen_scales_hh_l0`` what stands
+    in for the latent matrix of a packed model.
+
+    Args:
+        layer: The module that owns the tensors. It has the attributes ``quantizer``,
+            ``quantize_input``, ``hidden_size``, ``gates`` and ``sample_seed``.
+        side: ``"ih"``, the matrix $W_x$ of the inputs, or ``"hh"``, the recurrent matrix $W_h$.
+        k: The number of the layer, from 0.
+        columns: n, the length of what the matrix is multiplied with.
+    """
+
+    def __init__(self, layer: nn.Module, side: str, k: int, columns: int):
+        self.layer, self.place, self.is_input = layer, f"{side}_l{k}", (side, k) == ("ih", 0)
+        self.name = f"weight_{self.place}"
+        shape = (layer.gates * layer.hidden_size, columns)
+        layer.register_parameter(self.name, nn.Parameter(torch.empty(shape)))
+        norm = make_normalizer(layer.settings["normalizer"], (layer.gates, layer.hidden_size),
+                               columns, layer.settings["max_steps"])
+        layer.add_module(f"norm_{self.place}", norm)
+        if "second_moment" in optional_arguments(layer.quantizer):
+            # 1 stands for D = 1: no optimizer step yet
+            layer.register_buffer(f"second_moment_{self.place}", torch.ones(shape))
+
+    @property
+    def latent(self) -> Tensor:
+        """The matrices of all gates that train, (gates, d, n)."""
+        return getattr(self.layer, self.name).view(self.layer.gates, self.layer.hidden_size, -1)
+
+    @property
+    def norm(self) -> Normalizer:
+        """The normalizer of the products that are taken with this matrix."""
+        return getattr(self.layer, f"norm_{self.place}")
+
+    @property
+    def second_moment(self) -> Tensor | None:
+        """Adam's second moment of the gradient, (gates d, n); None if the quantizer takes none."""
+        return getattr(self.layer, f"second_moment_{self.place}", None)
+
+    def set_second_moment(self, moment: Tensor):
+        """Copy Adam's second moment, of the shape of the parameter; not if the quantizer takes none.
+
+        Raises:
+            ValueError: ``moment`` has another shape.
+        """
+        if self.second_moment is None:
+            return
+        if moment.shape != self.second_moment.shape:
+            raise ValueError(f"second moment of {self.name}: expected "
+                             f"{tuple(self.second_moment.shape)}, got {tuple(moment.shape)}")
+        self.second_moment.copy_(moment.detach())
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it is quantized: not in full precision, nor $W_x$ without ``quantize_input``."""
+        if self.layer.quantizer is QUANTIZERS["full_precision"]:
+            return False
+        return self.layer.quantize_input or not self.is_input
+
+    @property
+    def frozen(self) -> Quantized | None:
+        """The codes and scales that :meth:`freeze` has fixed, else None."""
+        parts = [getattr(self.layer, f"frozen_{part}_{self.place}", None)
+                 for part in Quantized._fields]
+        return None if parts[0] is None else Quantized(*parts)
+
+    def freeze(self, fixed: Quantized):
+        """Fix codes and scales, in place of what the quantizer computes from the latent matrix.
+
+        Args:
+            fixed: Codes (planes, gates, d, n) and their scales. The latent parameter then holds
+                the dense values and trains no more.
+        """
+        for part, value in fixed._asdict().items():
+            self.layer.register_buffer(f"frozen_{part}_{self.place}", value.detach(),
+                                       persistent=False)
+        latent = getattr(self.layer, self.name).requires_grad_(False)
+        latent.copy_(fixed.dense().detach().flatten(0, 1))
+
+    def quantized(self) -> Quantized:
+        """Codes (planes, gates, d, n) and scales; of what is not quantized, itself with scale 1."""
+        result = self._quantize()
+        if isinstance(result, Quantized):
+            return result
+        return Quantized(result[None], result.new_ones(1, self.layer.gates, 1, 1))
+
+    def effective(self) -> Tensor:
+        """The matrix (gates d, n) that products are taken with: quantized, weight-normalized.
+
+        Returns:
+            A tensor that can be differentiated: by the latent matrix, straight through the
+            quantizer, and by the gains of weight normalization.
+
+        Raises:
+            ConfigError: A quantizer of one's own has returned a matrix of another shape.
+        """
+        weight = latent = self.latent
+        if self.is_quantized:
+            result = self._quantize()
+            weight = result.dense() if isinstance(result, Quantized) else result
+            if weight.shape != latent.shape:
+                raise ConfigError(f"the quantizer returned {tuple(weight.shape[1:])} "
+                                  f"for a {tuple(latent.shape[1:])} matrix")
+            if not isinstance(self.layer.quantizer, nn.Module):  # a module defines its own gradient
+                weight = straight_through(latent, weight)
+        return self.norm.normalize_weight(weight).flatten(0, 1)
+
+    def _quantize(self) -> Quantized | Tensor:
+        quantizer, latent = self.layer.quantizer, self.latent
+        if not self.is_quantized:
+            return QUANTIZERS["full_precision"](latent.detach())
+        if self.frozen is not None:
+            return self.frozen
+        if isinstance(quantizer, nn.Module):
+            return _gate_by_gate(quantizer, latent, self._optional())
+        with torch.no_grad():
+            if quantizer in QUANTIZERS.values():  # they take all gates as a batch of matrices
+                return quantizer(latent, **self._optional())
+            return _gate_by_gate(quantizer, latent, self._optional())
+
+    def _optional(self) -> dict[str, Tensor | torch.Generator]:
+        """Values of those optional arguments that the quantizer takes."""
+        arguments, values = optional_arguments(self.layer.quantizer), {}
+        if "generator" in arguments and not self.layer.training:
+            # one fixed sample in all evaluations, another for each matrix
+            index = [name for name, _ in self.layer.named_parameters(recurse=False)].index(self.name)
+            seed = self.layer.sample_seed * 1000 + index
+            values["generator"] = torch.Generator(self.latent.device).manual_seed(seed)
+        if "second_moment" in arguments:
+            values["second_moment"] = self.second_moment.view_as(self.latent)
+        return values
+
+
+def _gate_by_gate(quantizer: Callable, latent: Tensor, extra: dict) -> Quantized | Tensor:
+    """A quantizer of one's own takes one matrix: it is called for each gate."""
+    results = []
+    for g, matrix in enumerate(latent):
+        own = {name: value[g] if isinstance(value, Tensor) else value
+               for name, value in extra.items()}
+        results.append(quantizer(matrix, **own))
+    if isinstance(results[0], Quantized):
+        return Quantized(*(torch.stack(parts, 1) for parts in zip(*results, strict=True)))
+    return torch.stack(results)
+
+
+def optional_arguments(quantizer: Callable) -> set[str]:
+    """Which of the optional arguments ``second_moment`` and ``generator`` a quantizer takes.
+
+    Args:
+        quantizer: A function or module of one matrix, as :class:`qlstm.QuantLSTM` takes it.
+    """
+    function = quantizer.forward if isinstance(quantizer, nn.Module) else quantizer
+    try:
+        return {"second_moment", "generator"} & set(inspect.signature(function).parameters)
+    except ValueError:  # a function of torch's own has no signature
+        return set()
