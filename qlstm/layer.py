@@ -1,4 +1,4 @@
-r"""QuantLSTM and QuantGRU: latent weights, quantized and normalized, in place of ``torch.nn.LSTM``."""
+"""QuantLSTM and QuantGRU: latent weights, quantized and normalized, run over time."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,11 @@ State = tuple[Tensor, ...]
 
 
 class QuantRNN(nn.Module):
-    """What :class:`QuantLSTM` and :class:`QuantGRU` share: layers of latent weights, run in turn."""
+    """What :class:`QuantLSTM` and :class:`QuantGRU` share: layers of latent weights, run in turn.
+
+    Arguments as there: ``input_size``, ``hidden_size``, ``num_layers``, ``quantizer``,
+    ``normalizer``, ``max_steps``, ``biases``, ``dropout``, ``quantize_input``, ``backend``.
+    """
 
     gates: int
     states: int
@@ -65,8 +69,7 @@ class QuantRNN(nn.Module):
             _as_released(self.weight("ih", k).norm, self.weight("hh", k).norm, norm_c)
 
     def reset_parameters(self):
-        r"""Start weights and biases at $U(-1/\sqrt d, 1/\sqrt d)$, as torch does, and each
-        normalizer as it defines; the gains of SBN and STN at 0.1."""
+        r"""Weights and biases start at $U(-1/\sqrt d, 1/\sqrt d)$; gains of SBN and STN at 0.1."""
         bound = 1 / math.sqrt(self.hidden_size)
         for parameter in self.parameters(recurse=False):
             nn.init.uniform_(parameter, -bound, bound)
@@ -246,7 +249,8 @@ class QuantLSTM(QuantRNN):
         Raises:
             ConfigError: The LSTM is bidirectional, projected or batch-first.
         """
-        if not isinstance(lstm, nn.LSTM) or lstm.bidirectional or lstm.proj_size or lstm.batch_first:
+        if (not isinstance(lstm, nn.LSTM)
+                or lstm.bidirectional or lstm.proj_size or lstm.batch_first):
             raise ConfigError("from_torch takes a time-first, one-directional LSTM without "
                               "projection")
         settings = {"dropout": lstm.dropout} | settings
@@ -335,8 +339,7 @@ def _as_minibatch(layer: QuantRNN, x: Tensor, state: State | None) -> tuple[Tens
 
 
 def _as_released(norm_x: Normalizer, norm_h: Normalizer, norm_c: Normalizer):
-    """SBN and STN have one vector for the bias and the two betas of the products, and other
-    running statistics."""
+    """SBN and STN: one vector for the bias and the shifts of the products, other statistics."""
     norm_x.fix_shift()
     norm_h.fix_shift()
     for norm in (norm_x, norm_h, norm_c):

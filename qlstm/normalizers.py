@@ -1,15 +1,15 @@
-"""Normalizers of the matrix-vector products W x_t and W h_{t-1}: none, weight, layer, batch
-(shared, separate).
+r"""Normalizers of the products $W x_t$ and $W h_{t-1}$: none, weight, layer, batch.
 
 Each of the eight products of an LSTM layer (four gates, input and recurrent) is normalized on its
-own; a module here serves the four gates of one of the two, stacked as (4, d). ``normalize_weight``
-acts on the quantized matrices once, before the loop over time; ``forward(product, t)`` on the
-products of one step. Gradients are those of the formulas.
+own; a module here serves the four gates of one side, stacked as (4, d). ``normalize_weight`` acts
+on the quantized matrices once, before the loop over time, ``forward(product, t)`` on the products
+of one step. Gradients are those of the formulas, in which $y$ is a product, $g$ a gain and $\beta$
+a shift. All classes are made with the same arguments:
 
-``features``: shape of what one sample has, (4, d) for the products, (d,) for a cell state.
-``columns``: n of the matrices, for initial values. ``max_steps``: time steps with statistics of
-their own. ``weight``: the quantized matrices (4, d, n). ``product``: (N, *features), y in the
-formulas. ``t``: the time step, from 0.
+``features``: the shape of what one sample has, (4, d) for products and (d,) for a cell state.
+``columns``: n of the matrices, for initial values. ``max_steps``: the time steps with statistics of
+their own. ``weight``: the quantized matrices (4, d, n). ``product``: (N, *features). ``t``: the
+time step, from 0.
 
 >>> norm = LayerNorm((4, 3), columns=5)
 >>> norm(torch.tensor([1.0, 2.0, 6.0]).expand(2, 4, 3), 0)[0, 0]
@@ -29,7 +29,7 @@ from qlstm.errors import ConfigError, lookup
 
 
 class Normalizer(nn.Module):
-    """No normalization, and what every normalizer shares."""
+    """What every normalizer shares: it leaves weights and products as they are."""
 
     def __init__(self, features: tuple[int, ...], columns: int, max_steps: int | None = None):
         super().__init__()
@@ -47,14 +47,18 @@ class Normalizer(nn.Module):
         """Initial values of the language models (the paper's release)."""
 
 
+class Identity(Normalizer):
+    """No normalization."""
+
+
 class WeightNorm(Normalizer):
-    """Each row W_j of the *quantized* matrix gets the norm g_j; the gradient passes the norm.
+    r"""Each row of the *quantized* matrix gets the norm $g_j$ (Salimans, Kingma, NeurIPS 2016).
 
-        W_j <- g_j W_j / (||W_j|| + 10^{-8})
+    $$ W_j \leftarrow \frac{g_j W_j}{\lVert W_j \rVert + 10^{-8}} \qquad \text{(paper, eq. 4)} $$
 
-    The result does not depend on the scale of W, so it is the same for sign(w) and alpha sign(w).
-    Salimans, Kingma, NeurIPS 2016; paper, eq. 4. Initial g: row norms of a fresh U(-1/sqrt(d),
-    1/sqrt(d)) matrix.
+    The gradient passes the norm. The result does not depend on the scale of W: it is the same for
+    $\mathrm{sign}(w)$ and $\alpha\,\mathrm{sign}(w)$. The gains start at the row norms of a fresh
+    $U(-1/\sqrt d, 1/\sqrt d)$ matrix.
     """
 
     eps = 1e-8
@@ -80,11 +84,12 @@ class WeightNorm(Normalizer):
 
 
 class LayerNorm(Normalizer):
-    """Mean mu and variance over the d units of one gate, for each sample and step.
+    r"""Mean $\mu$ and variance over the d units of a gate, per sample and step (Ba et al., 2016).
 
-        LN(y) = g (y - mu) / sqrt(var + 10^{-5}) + beta
+    $$ \mathrm{LN}(y) = g\,\frac{y - \mu}{\sqrt{\sigma^2 + 10^{-5}}} + \beta
+       \qquad \text{(paper, eq. 5)} $$
 
-    Ba, Kiros, Hinton, 2016; paper, eq. 5. Initial g = 1, beta = 0.
+    Gains start at 1, shifts at 0.
     """
 
     eps = 1e-5
@@ -107,15 +112,16 @@ class LayerNorm(Normalizer):
 
 
 class BatchNorm(Normalizer):
-    """Mean mu and variance over the N samples, for each unit and step.
+    r"""Mean $\mu$ and variance over the N samples, per unit and step (Ioffe, Szegedy, ICML 2015).
 
-        BN(y) = g (y - mu) / sqrt(var + 10^{-5}) + beta
+    $$ \mathrm{BN}(y) = g\,\frac{y - \mu}{\sqrt{\sigma^2 + 10^{-5}}} + \beta
+       \qquad \text{(paper, eq. 6)} $$
 
-    At test time running statistics are used (``momentum`` 0.1 and an unbiased variance, as torch's
-    own; SBN and STN: 0.05 and a ``biased`` one). They are *shared* by all time steps, or *separate*
-    for each of ``max_steps``; a step past the last uses the last. g and beta are shared over time
-    in both. In training a minibatch needs at least two samples. Ioffe, Szegedy, ICML 2015;
-    Cooijmans et al., ICLR 2017; paper, eq. 6. Initial g: U(0, 1), beta = 0.
+    At test time running statistics take their place. All time steps *share* them, or each of
+    ``max_steps`` has *separate* ones, a later step taking the last (Cooijmans et al., ICLR 2017);
+    gain and shift are shared over time in both. In training a minibatch needs two samples at least.
+    Gains start at U(0, 1), shifts at 0. ``momentum`` is the part of a new statistic in a running
+    one; SBN and STN have 0.05, and a ``biased`` variance.
     """
 
     eps, momentum, biased = 1e-5, 0.1, False
@@ -151,22 +157,29 @@ class BatchNorm(Normalizer):
         self.register_buffer("shift", torch.zeros_like(self.gain))
 
     def running_statistics(self, steps: int) -> tuple[Tensor, Tensor]:
-        """Running mean and variance of time steps 0 .. ``steps`` - 1, each (steps, *features)."""
+        """Running mean and variance of the first time steps.
+
+        Args:
+            steps: How many steps, T.
+
+        Returns:
+            Two tensors (T, *features).
+        """
         index = torch.arange(steps, device=self.running_mean.device).clamp(
             max=len(self.running_mean) - 1)
         return self.running_mean[index], self.running_var[index]
 
     @torch.no_grad()
     def update(self, mean: Tensor, var: Tensor, samples: int):
-        """Update the running statistics by those of all steps at once, as one :meth:`forward` after
-        the other would.
+        """Take the statistics of all steps at once into the running ones, as one :meth:`forward`
+        after the other would.
 
-        ``mean``, ``var``: (T, features), the biased variance over ``samples`` samples of a
-        minibatch.
+        Args:
+            mean: (T, features), the means of a minibatch.
+            var: (T, features), its biased variances.
+            samples: N, the samples of the minibatch.
         """
-        own = (
-            len(self.running_mean) - 1
-        )  # steps with statistics of their own; all others share the last ones
+        own = len(self.running_mean) - 1  # so many steps have their own; all others share the last
         var = var if self.biased else var * (samples / (samples - 1))
         for running, batch in ((self.running_mean, mean), (self.running_var, var)):
             batch = batch.view(-1, *running.shape[1:])
@@ -217,25 +230,31 @@ def _batch_shared(features, columns, max_steps=None):
 
 def _batch_separate(features, columns, max_steps=None):
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
-        raise ConfigError(
-            f"normalizer 'batch_separate' keeps statistics for each time step: max_steps must be their number, got {max_steps!r}"
-        )
+        raise ConfigError("normalizer 'batch_separate' keeps statistics for each time step: "
+                          f"max_steps must be their number, got {max_steps!r}")
     return BatchNorm(features, columns, max_steps)
 
 
-NORMALIZERS = {"none": Normalizer, "weight": WeightNorm, "layer": LayerNorm,
+NORMALIZERS = {"none": Identity, "weight": WeightNorm, "layer": LayerNorm,
                "batch_shared": _batch_shared, "batch_separate": _batch_separate}
 """The table from a normalizer's name to what makes it."""
 
 
 def make_normalizer(
         normalizer, features: tuple[int, ...], columns: int, max_steps: int | None) -> Normalizer:
-    """The normalizer for one place (input product, recurrent product or cell state) of one layer.
+    """The normalizer for one place of one layer: input product, recurrent product or cell state.
 
-    ``features``, ``columns``, ``max_steps`` as above. ``normalizer``: a name of :data:`NORMALIZERS`
-    or an importable ``"module:name"``; a function of the products (N, 4, d), called as ``f(product,
-    t)`` or ``f(product)``; or a module called the same way, of which each place gets a copy of its
-    own (it may define ``normalize_weight`` too). Raises ``ConfigError``.
+    Args:
+        normalizer: A name of :data:`NORMALIZERS`; ``"module:name"``, which is imported; a function
+            of the products (N, 4, d), called as ``f(product, t)`` or ``f(product)``; or a module
+            that is called so. Each place gets its own copy of a module, which may define
+            ``normalize_weight`` too.
+        features: As above, like the others.
+        columns: As above.
+        max_steps: As above.
+
+    Raises:
+        ConfigError: There is no such normalizer.
     """
     if isinstance(normalizer, str):
         found = lookup("normalizer", normalizer, NORMALIZERS)
@@ -243,7 +262,6 @@ def make_normalizer(
             return found(features, columns, max_steps)
         normalizer = found
     if isinstance(normalizer, type) or not callable(normalizer):
-        raise ConfigError(
-            f"normalizer: expected a name, a function or a module (not a class), got {normalizer!r}"
-        )
+        raise ConfigError("normalizer: expected a name, a function or a module (not a class), "
+                          f"got {normalizer!r}")
     return _Own(normalizer, features, columns)

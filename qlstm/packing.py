@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from qlstm.data.storage import write_atomically
-from qlstm.errors import ConfigError
+from qlstm.errors import ConfigError, first_line
 from qlstm.layer import QuantGRU, QuantLSTM, QuantRNN
 from qlstm.models import CELLS, LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
@@ -72,9 +72,8 @@ def save_packed(model: nn.Module, path: str | Path, record: dict[str, Any] | Non
     except (TypeError, ValueError) as error:
         raise ConfigError(f"cannot pack the model: {error}") from error
     if _layout(model) != _layout(_build(name, settings, "cpu")):
-        raise ConfigError(
-            "cannot pack a model that was changed after construction: its settings do not describe it"
-        )
+        raise ConfigError("cannot pack a model that was changed after construction: its settings "
+                          "do not describe it")
     tensors = _encode(model)
     metadata["sha256"] = _digest(tensors, metadata)
     write_atomically(Path(path), _serialize(tensors, metadata))
@@ -150,12 +149,10 @@ def _settings(model: nn.Module) -> dict[str, Any]:
     """What builds the model again, quantizer and normalizer by their names. Raises
     ``ConfigError``."""
     rnn = _network(model)[1]
-    names = {
-        "quantizer": next(
-            (name for name, function in QUANTIZERS.items() if function is rnn.quantizer), None),
-        "normalizer": next(
-            (name for name in NORMALIZERS if name == rnn.settings["normalizer"]), None),
-    }
+    quantizers = {function: name for name, function in QUANTIZERS.items()}
+    normalizers = dict(zip(NORMALIZERS, NORMALIZERS, strict=True))
+    names = {"quantizer": quantizers.get(rnn.quantizer),
+             "normalizer": normalizers.get(rnn.settings["normalizer"])}
     for what, name in names.items():
         if name is None:
             raise ConfigError(
@@ -182,6 +179,11 @@ def _codes_shapes(rnn: QuantRNN, k: int) -> dict[str, tuple[int, ...]]:
             for name in names}
 
 
+def _scales(prefix: str, name: str) -> str:
+    """The name of a weight's scales in the file."""
+    return f"{prefix}scales_{name.removeprefix('weight_')}"
+
+
 def _layout(model: nn.Module) -> Layout:
     """The tensors of the model's file."""
     prefix, rnn = _network(model)
@@ -193,7 +195,7 @@ def _layout(model: nn.Module) -> Layout:
             del layout[prefix + name]
             if rnn.quantizer.scales is not None:
                 rows = d if rnn.quantizer.scales == "row" else 1
-                layout[prefix + name.replace("weight", "scales")] = "F32", (planes, gates, rows, 1)
+                layout[_scales(prefix, name)] = "F32", (planes, gates, rows, 1)
         if shapes:
             bits = sum(map(math.prod, shapes.values())) * _coding(rnn)[1]
             layout[f"{prefix}codes_l{k}"] = "U8", (math.ceil(bits / 8),)
@@ -209,21 +211,19 @@ def _encode(model: nn.Module) -> dict[str, np.ndarray]:
     try:
         for k in range(rnn.num_layers):
             own = {name: rnn.quantized(name) for name in _codes_shapes(rnn, k)}
-            tensors |= {prefix + name.replace("weight", "scales"): weight.scales
-                        for name, weight in own.items()}
+            tensors |= {_scales(prefix, name): weight.scales for name, weight in own.items()}
             if own:
-                codes = (torch.cat([weight.codes.flatten() for weight in own.values()]) .detach()
-                         .cpu() .numpy())
-                tensors[f"{prefix}codes_l{k}"] = torch.from_numpy(
-                    pack_codes(codes, _coding(rnn)[1]))
+                codes = torch.cat([weight.codes.flatten() for weight in own.values()])
+                packed = pack_codes(codes.detach().cpu().numpy(), _coding(rnn)[1])
+                tensors[f"{prefix}codes_l{k}"] = torch.from_numpy(packed)
             weights |= own
             for name, weight in own.items():
                 zeros = int((weight.codes == 0).sum())
                 if zeros and _coding(rnn)[1] == 1:
                     raise ConfigError(
-                        f"cannot pack {name}: {zeros:,} of its {weight.codes.numel():,} codes are 0, and one bit holds -1 "
-                        "or +1 only. They are latent weights that are exactly 0, as before training: train the model first"
-                    )
+                        f"cannot pack {name}: {zeros:,} of its {weight.codes.numel():,} codes are "
+                        "0, and one bit holds -1 or +1 only. They are latent weights that are "
+                        "exactly 0, as before training: train the model first")
     finally:
         rnn.training = training
     arrays = {name: np.ascontiguousarray(tensors[name].detach().cpu()) for name in _layout(model)}
@@ -245,7 +245,7 @@ def _decode(model: nn.Module, tensors: dict[str, np.ndarray]) -> dict[str, Quant
         codes = (unpack_codes(tensors[f"{prefix}codes_l{k}"], ends[-1], _coding(rnn)[1]) if shapes
                  else None)
         for (name, shape), end in zip(shapes.items(), ends, strict=True):
-            scales = tensors.get(prefix + name.replace("weight", "scales"))
+            scales = tensors.get(_scales(prefix, name))
             if scales is not None:
                 scales = torch.tensor(scales)
             else:  # they depend on the shape alone
@@ -321,9 +321,9 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
                     "not a packed model; only what save_packed has written can be loaded")
             if metadata.get("version") != VERSION:
                 raise PackedError(
-                    f"of format version {metadata.get('version')!r}, this qlstm reads {VERSION}: install the "
-                    f"newer qlstm that wrote it; if there is none the file is damaged: {ANEW}"
-                )
+                    f"of format version {metadata.get('version')!r}, this qlstm reads {VERSION}: "
+                    "install the newer qlstm that wrote it; if there is none the file is damaged: "
+                    + ANEW)
             names = file.keys()
             if any(file.get_slice(name).get_dtype() not in BYTES for name in names):
                 raise PackedError(
@@ -358,9 +358,8 @@ def _check(model: Any, settings: dict[str, Any], tensors: dict[str, np.ndarray])
     for key, value in (settings | {"model": model}).items():
         number = value is None or (isinstance(value, int | float) and abs(value) < 2**53)
         if not (isinstance(value, str) and value in tables[key] if key in tables else number):
-            raise PackedError(
-                f"{key} {reprlib.repr(value)}, which no packed model has; nothing was imported or executed; {ANEW}"
-            )
+            raise PackedError(f"{key} {reprlib.repr(value)}, which no packed model has; nothing "
+                              f"was imported or executed; {ANEW}")
     layers = settings.get("num_layers", 1)
     try:
         if layers > len(tensors):
@@ -377,4 +376,4 @@ def _check(model: Any, settings: dict[str, Any], tensors: dict[str, np.ndarray])
 
 
 def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return first_line(error)[:120]

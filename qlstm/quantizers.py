@@ -1,22 +1,21 @@
-"""Quantizers: a weight matrix becomes code planes and their scales, W = sum_k scale_k * codes_k.
+r"""Quantizers: a weight matrix becomes planes of codes and their scales,
+$\hat w = \sum_k \alpha_k b_k$.
 
-Each quantizer is a pure function of one matrix ``weight`` (d rows of one gate, n columns; leading
-axes are batched, so the four stacked gates ``(4, d, n)`` are four matrices) and returns a
-:class:`Quantized` of the same shape. The loss-aware ones also take Adam's second moment, the
-stochastic ones a generator. In the formulas w is an entry of the weight, w_hat of the result; sums
-and means are over one matrix. The gradient is *straight-through*: computed with respect to the
-quantized weight and applied to the full-precision (latent) weight (:func:`straight_through`),
-
-    dl/dw = dl/dw_hat,
-
-and alpha, the scale, is a constant to it.
+Each quantizer is a pure function of one ``weight``, the matrix (d, n) of one gate, and returns a
+:class:`Quantized` of the same shape. Axes in front are batched: the four stacked gates (4, d, n)
+are four matrices. Loss-aware quantizers also take ``second_moment``, of the shape of the weight:
+$v$, Adam's running second moment of the gradient, not corrected for bias. Stochastic ones take a
+``generator`` of random numbers; None stands for torch's own. In the formulas $w$ is an entry of the
+weight and $\hat w$ that of the result; sums and means go over one matrix. The gradient is
+*straight-through* (:func:`straight_through`); to it the scale $\alpha$ is a constant.
 
 >>> w = torch.tensor([[0.9, -0.1], [-0.5, 0.3]], requires_grad=True)
 >>> bwn(w.detach()).dense()                              # alpha sign(w), alpha = mean |w| = 0.45
 tensor([[ 0.4500, -0.4500],
         [-0.4500,  0.4500]])
->>> straight_through(w, bwn(w).dense()).mul(torch.tensor([[1., 2.], [3., 4.]])).sum().backward()
->>> w.grad                                               # the gradient of the quantized weight, unchanged
+>>> loss = (straight_through(w, bwn(w).dense()) * torch.tensor([[1., 2.], [3., 4.]])).sum()
+>>> loss.backward()
+>>> w.grad                                               # that of the quantized weight, unchanged
 tensor([[1., 2.],
         [3., 4.]])
 """
@@ -33,18 +32,19 @@ from qlstm.errors import lookup
 
 
 class Quantized(NamedTuple):
-    """A quantized weight: k code planes and their scales.
+    r"""A quantized weight: k planes of codes and their scales.
 
-    ``codes``: (k, ..., d, n), values in {-1, +1} or {-1, 0, +1} (full precision: the weight
-    itself). ``scales``: broadcasts against ``codes``, (k, ..., 1, 1) for one scale a matrix, (k,
-    ..., d, 1) for one a row.
+    Args:
+        codes: (k, ..., d, n), of {-1, +1} or {-1, 0, +1}; in full precision the weight itself.
+        scales: What each plane is multiplied with: (k, ..., 1, 1), one for a matrix, or
+            (k, ..., d, 1), one for a row.
     """
 
     codes: Tensor
     scales: Tensor
 
     def dense(self) -> Tensor:
-        """The matrix that is multiplied with, sum_k scale_k * codes_k, shape (..., d, n)."""
+        r"""The matrix that products are taken with, $\sum_k \alpha_k b_k$, of shape (..., d, n)."""
         return (self.scales * self.codes).sum(0)
 
 
@@ -53,13 +53,14 @@ QUANTIZERS: dict[str, Callable[..., Quantized]] = {}
 
 
 def quantizer(bits: int, scales: str | None = None, stochastic: bool = False):
-    """Enter a function in the table :data:`QUANTIZERS`, with what its size and its network need to
-    know of it.
+    """Enter a function in the table :data:`QUANTIZERS`, with what a network needs to know of it.
 
-    ``bits``: bits of one weight. ``scales``: which floats are stored beside the codes: ``None``,
-    one a ``"matrix"``, or ``bits`` a ``"row"`` (one for each plane). ``stochastic``: whether it
-    draws its codes at random (SBN, STN); networks of such a one are built as its authors build
-    them.
+    Args:
+        bits: Bits that one weight takes.
+        scales: The floats that are stored beside the codes: ``None``; one for a ``"matrix"``; or,
+            for a ``"row"``, one for each of ``bits`` planes.
+        stochastic: Whether the codes are drawn at random (SBN, STN). A network of such a quantizer
+            is built as its authors build it.
     """
 
     def enter(function):
@@ -71,8 +72,14 @@ def quantizer(bits: int, scales: str | None = None, stochastic: bool = False):
 
 
 def find_quantizer(name: str) -> Callable[..., Quantized]:
-    """The quantizer of that ``name``, or of an importable ``"module:function"``. Raises
-    ``ConfigError``."""
+    """The quantizer of a name.
+
+    Args:
+        name: A name of :data:`QUANTIZERS`, or ``"module:function"``, which is imported.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
     return lookup("quantizer", name, QUANTIZERS)
 
 
@@ -87,29 +94,31 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(weight: Tensor, quantized: Tensor) -> Tensor:
-    """Forward: ``quantized``. Backward: the gradient goes to ``weight`` unchanged (Bengio et al.,
-    2013).
+    r"""The quantized weight, whose gradient goes to the latent weight (Bengio et al., 2013).
 
-        dl/dw = dl/dw_hat
+    $$ \frac{\partial\ell}{\partial w} = \frac{\partial\ell}{\partial \hat w} $$
 
-    Both of the same shape. Exact in the forward pass, unlike ``weight + (quantized -
-    weight).detach()``.
+    The forward pass is exact, unlike that of ``weight + (quantized - weight).detach()``.
 
-    >>> w = torch.tensor([0.3, -0.2], requires_grad=True)
-    >>> (straight_through(w, sign(w)) * torch.tensor([5.0, 7.0])).sum().backward()
-    >>> w.grad
-    tensor([5., 7.])
+    Args:
+        weight: The latent weight, which receives the gradient.
+        quantized: The quantized weight, of the same shape, which is returned.
+
+    Example:
+        >>> w = torch.tensor([0.3, -0.2], requires_grad=True)
+        >>> (straight_through(w, sign(w)) * torch.tensor([5.0, 7.0])).sum().backward()
+        >>> w.grad
+        tensor([5., 7.])
     """
     return _StraightThrough.apply(weight, quantized)
 
 
 def sign(x: Tensor) -> Tensor:
-    """+1, -1, or 0 where ``x`` is exactly 0, in training as in the paper's release; it passes no
-    gradient.
+    """+1, -1, or 0 for an exact zero, as in the paper's release; it passes no gradient.
 
-    Such weights are there before training only: in sequential MNIST W_ha starts as the identity,
-    whose d (d - 1) zeros would otherwise become a matrix of ones, of norm d in place of 1. One bit
-    cannot hold them (:mod:`qlstm.packing`).
+    ``x`` has any shape. There are zeros before training only: in sequential MNIST $W_{ha}$ starts
+    as the identity, whose d (d - 1) zeros would else become a matrix of ones, of norm d, not 1. One
+    bit cannot hold them (:mod:`qlstm.packing`).
 
     >>> sign(torch.tensor([-0.5, 0.0, 2.0]))
     tensor([-1.,  0.,  1.])
@@ -139,7 +148,7 @@ def _plane(codes: Tensor, scale: Tensor | float = 1.0) -> Quantized:
 
 @quantizer(bits=32)
 def full_precision(weight: Tensor) -> Quantized:
-    """No quantization: one plane that is the weight itself, scale 1.
+    """No quantization: one plane that is the weight itself, of scale 1.
 
     >>> full_precision(torch.tensor([[0.5, -2.0]])).dense()
     tensor([[ 0.5000, -2.0000]])
@@ -149,9 +158,9 @@ def full_precision(weight: Tensor) -> Quantized:
 
 @quantizer(bits=1)
 def binary_connect(weight: Tensor) -> Quantized:
-    """BinaryConnect (BC): the sign of the weight. Courbariaux, Bengio, David, NeurIPS 2015.
+    r"""BinaryConnect (BC): the sign of the weight (Courbariaux et al., NeurIPS 2015).
 
-        w_hat = sign(w)
+    $$ \hat w = \mathrm{sign}(w) $$
 
     >>> binary_connect(torch.tensor([[0.5, -2.0, 0.0]])).dense()
     tensor([[ 1., -1.,  0.]])
@@ -161,11 +170,9 @@ def binary_connect(weight: Tensor) -> Quantized:
 
 @quantizer(bits=1, scales="matrix")
 def bwn(weight: Tensor) -> Quantized:
-    """Binary-Weight-Network: the signs times one scale, that of least squared error.
+    r"""Binary-Weight-Network: the sign times the scale of least error (Rastegari et al., 2016).
 
-        w_hat = alpha sign(w),    alpha = mean |w|
-
-    Rastegari et al., XNOR-Net, ECCV 2016.
+    $$ \hat w = \alpha\,\mathrm{sign}(w), \qquad \alpha = \mathrm{mean}\,|w| $$
 
     >>> bwn(torch.tensor([[0.5, -2.0]])).dense()
     tensor([[ 1.2500, -1.2500]])
@@ -174,22 +181,21 @@ def bwn(weight: Tensor) -> Quantized:
 
 
 def _diagonal(weight: Tensor, second_moment: Tensor | None) -> Tensor:
-    """D = sqrt(v) + 1e-8, the diagonal approximation of the Hessian; D = 1 without a second
-    moment."""
+    """D = sqrt(v) + 1e-8, a diagonal approximation of the Hessian; 1 without a second moment."""
     return torch.ones_like(weight) if second_moment is None else second_moment.sqrt() + 1e-8
 
 
 @quantizer(bits=1, scales="matrix")
 def lab(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
-    """Loss-aware binarization: the signs times the scale that a diagonal Hessian D weighs.
+    r"""Loss-aware binarization: the Hessian's diagonal D weighs the scale (Hou, Yao, Kwok, 2017).
 
-        w_hat = alpha sign(w),    alpha = sum(D |w|) / sum(D),    D = sqrt(v) + 10^{-8}
+    $$ \hat w = \alpha\,\mathrm{sign}(w), \qquad \alpha = \frac{\sum D |w|}{\sum D}, \qquad
+       D = \sqrt v + 10^{-8} $$
 
-    ``second_moment``: v, Adam's raw running second moment of the gradient of the quantized weight
-    (shape of ``weight``, not bias-corrected); None stands for D = 1, where the result is that of
-    :func:`bwn`. Hou, Yao, Kwok, ICLR 2017.
+    Without a second moment D is 1, and this is :func:`bwn`.
 
-    >>> lab(torch.tensor([[1.0, -3.0]]), second_moment=torch.tensor([[9.0, 1.0]])).scales.item()   # (3 + 3) / 4
+    >>> v = torch.tensor([[9.0, 1.0]])
+    >>> lab(torch.tensor([[1.0, -3.0]]), second_moment=v).scales.item()       # (3 + 3) / 4
     1.5
     """
     diagonal = _diagonal(weight, second_moment)
@@ -204,11 +210,12 @@ def _ternary(weight: Tensor, threshold: Tensor) -> Tensor:
 
 @quantizer(bits=2)
 def ter_connect(weight: Tensor) -> Quantized:
-    """TerConnect (TC): the sign of the weight where its magnitude is above a threshold t, else 0.
+    r"""TerConnect (TC): the sign where the magnitude is above a threshold t (Lin et al., 2016).
 
-        w_hat = +1 if w > t, -1 if w < -t, else 0;    t = 0.7 mean |w|
+    $$ \hat w = \begin{cases} +1 & w > t \\ -1 & w < -t \\ 0 & \text{else} \end{cases}
+       \qquad t = 0.7\;\mathrm{mean}\,|w| $$
 
-    Lin et al., ICLR 2016, with the threshold of Li, Zhang, Liu, 2016.
+    The threshold is that of TWN (Li, Zhang, Liu, 2016).
 
     >>> ter_connect(torch.tensor([[1.0, -2.0, 0.1]])).dense()
     tensor([[ 1., -1.,  0.]])
@@ -218,12 +225,11 @@ def ter_connect(weight: Tensor) -> Quantized:
 
 @quantizer(bits=2, scales="matrix")
 def twn(weight: Tensor) -> Quantized:
-    """Ternary weight network: the codes b of :func:`ter_connect` times one scale, the mean of the
-    weights it keeps.
+    r"""Ternary weight network: the codes b of TerConnect times one scale (Li et al., 2016).
 
-        w_hat = alpha b,    alpha = sum(|b| |w|) / sum(|b|)
+    $$ \hat w = \alpha b, \qquad \alpha = \frac{\sum |b|\,|w|}{\sum |b|} $$
 
-    An all-zero matrix gives 0. Li, Zhang, Liu, 2016.
+    The scale is the mean magnitude of the weights that are kept; a matrix of zeros gives 0.
 
     >>> twn(torch.tensor([[1.0, -2.0, 0.1]])).dense()
     tensor([[ 1.5000, -1.5000,  0.0000]])
@@ -235,15 +241,14 @@ def twn(weight: Tensor) -> Quantized:
 
 @quantizer(bits=2, scales="matrix")
 def lat(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
-    """Loss-aware ternarization: codes and scale of least error under a diagonal Hessian D, by
-    alternation.
+    r"""Loss-aware ternarization: code and scale of least error under D (Hou, Kwok, ICLR 2018).
 
-        w_hat = alpha b minimizes sum D (alpha b - w)^2,    b in {-1, 0, +1}
-        alpha <- sum(|b D w|) / sum(|b D|)
-        b <- +1 if w > alpha / 2, -1 if w < -alpha / 2, else 0
+    $\hat w = \alpha b$ minimizes $\sum D (\alpha b - w)^2$, D as in :func:`lab`, over codes b of
+    {-1, 0, +1} and scales by turns, from $b = \mathrm{sign}(w)$ until the scale moves by less than
+    $10^{-6}$, at most 100 times; a matrix of zeros gives 0:
 
-    From b = sign(w) until alpha moves by less than 1e-6, at most 100 rounds. ``second_moment`` and
-    D as in :func:`lab`; an all-zero matrix gives 0. Hou, Kwok, ICLR 2018.
+    $$ \alpha \leftarrow \frac{\sum |b D w|}{\sum |b D|}, \qquad b \leftarrow
+       \begin{cases} +1 & w > \alpha/2 \\ -1 & w < -\alpha/2 \\ 0 & \text{else} \end{cases} $$
 
     >>> lat(torch.tensor([[1.0, -2.0, 0.1]])).dense()
     tensor([[ 1.5000, -1.5000,  0.0000]])
@@ -258,9 +263,8 @@ def lat(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
 
     codes = sign(weight)
     alpha = scale(codes)
-    moving = torch.ones_like(
-        alpha, dtype=torch.bool
-    )  # matrices of the batch stop each on their own
+    # the matrices of a batch stop each on their own
+    moving = torch.ones_like(alpha, dtype=torch.bool)
     for _ in range(100):
         codes = torch.where(moving, _ternary(weight, alpha / 2), codes)
         previous, alpha = alpha, torch.where(moving, scale(codes), alpha)
@@ -271,7 +275,7 @@ def lat(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
 
 
 def stochastic_level(weight: Tensor) -> float:
-    """A = sqrt(6 / (n_in + 4 d)) / 2, half the Glorot limit of the stacked 4d x n_in matrix."""
+    r"""$A = \frac12 \sqrt{6 / (n + 4d)}$, half the Glorot limit of the stacked matrix (4d, n)."""
     rows, columns = weight.shape[-2:]
     return math.sqrt(6 / (columns + 4 * rows)) / 2
 
@@ -282,12 +286,10 @@ def _uniform(weight: Tensor, generator: torch.Generator | None) -> Tensor:
 
 @quantizer(bits=1, stochastic=True)
 def sbn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
-    """Stochastic binarization: +A or -A, the likelier the nearer.
+    r"""Stochastic binarization: +A or -A, the nearer the likelier (Ardakani et al., ICLR 2019).
 
-        P(w_hat = +A) = clip((w/A + 1) / 2, 0, 1),    A = sqrt(6 / (n + 4d)) / 2
-
-    A fresh sample a call, from ``generator`` (None: torch's default one). Ardakani et al., ICLR
-    2019.
+    $$ P(\hat w = +A) = \mathrm{clip}\Bigl(\tfrac12 (w / A + 1), 0, 1\Bigr), \qquad
+       A = \tfrac12 \sqrt{6 / (n + 4d)} $$
 
     >>> w = torch.tensor([[5.0, -5.0]])                       # far outside [-A, A]: certain
     >>> torch.equal(sbn(w).codes[0], torch.sign(w))
@@ -301,11 +303,12 @@ def sbn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
 
 @quantizer(bits=2, stochastic=True)
 def stn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
-    """Stochastic ternarization: A sign(w) or 0; A and ``generator`` as in :func:`sbn`.
+    r"""Stochastic ternarization: A times the sign, or 0 (Ardakani et al., ICLR 2019).
 
-        P(w_hat = A sign(w)) = min(|w| / A, 1),    else w_hat = 0
+    $$ P\bigl(\hat w = A\,\mathrm{sign}(w)\bigr) = \min(|w| / A, 1), \qquad
+       \text{else } \hat w = 0 $$
 
-    Ardakani et al., ICLR 2019.
+    A as in :func:`sbn`.
 
     >>> stn(torch.tensor([[5.0, 0.0]])).codes[0]
     tensor([[1., 0.]])
@@ -317,13 +320,16 @@ def stn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
 
 @quantizer(bits=2, scales="row")
 def alternating(weight: Tensor, bits: int = 2) -> Quantized:
-    """Alternating multi-bit: each row of ``weight`` as several binary planes, each with a scale.
+    r"""Alternating multi-bit: each row as several binary planes with scales (Xu et al., ICLR 2018).
 
-        w_hat = sum_k alpha_k b_k,    b_k in {-1, +1}
+    $$ \hat w = \sum_k \alpha_k b_k, \qquad b_k \in \{-1, +1\} $$
 
-    Greedy start (b_k = sign of the residual, alpha_k = its mean magnitude), then 2 rounds of least
-    squares for the scales and the nearest code for each weight. ``bits``: the number of planes k.
-    Xu et al., ICLR 2018.
+    It starts greedily, $b_k$ the sign of what is left and $\alpha_k$ its mean magnitude. Two rounds
+    follow: least squares for the scales, then for each weight the nearest of the sums.
+
+    Args:
+        weight: The matrices (..., d, n).
+        bits: The number of planes, k.
 
     >>> alternating(torch.tensor([[3.0, 1.0, -1.0, -3.0]])).dense()          # 2 b_1 + 1 b_2: exact
     tensor([[ 3.,  1., -1., -3.]])
@@ -338,9 +344,8 @@ def alternating(weight: Tensor, bits: int = 2) -> Quantized:
     for _ in range(2):
         # alpha = (B' B)^+ B' w, a row at a time; the pseudo-inverse since two planes may coincide
         gram = codes.mT @ codes
-        alpha = torch.linalg.pinv(gram, hermitian=True) @ (
-            codes.mT @ weight[..., None]
-        )  # (..., d, k, 1)
+        inverse = torch.linalg.pinv(gram, hermitian=True)
+        alpha = inverse @ (codes.mT @ weight[..., None])  # (..., d, k, 1)
         # b = the nearest of the 2^k levels of its row
         levels = (signs @ alpha).mT  # (..., d, 1, 2^k)
         codes = signs[(weight[..., None] - levels).abs().argmin(-1)]

@@ -2,10 +2,11 @@ r"""The latent weight: one matrix that trains, and the quantized one that the la
 
 A latent matrix $W$ goes this way before the loop over time, once in each forward pass:
 
-$$ W \;\to\; \hat W = \mathrm{quantize}(W) \;\to\; \text{straight-through} \;\to\; N_W(\hat W) $$
+$$ W \;\to\; \hat W = \mathrm{quantize}(W) \;\to\; N_W(\hat W) $$
 
-It is quantized gate by gate, its gradient is that of $\hat W$ (:func:`qlstm.quantizers.straight_through`),
-and weight normalization, where that is chosen, rescales the rows of $\hat W$.
+It is quantized gate by gate; its gradient is that of $\hat W$, straight through
+(:func:`qlstm.quantizers.straight_through`); weight normalization, where it is chosen, rescales the
+rows of $\hat W$.
 """
 
 import inspect
@@ -63,7 +64,7 @@ class LatentWeight:
         return getattr(self.layer, f"second_moment_{self.place}", None)
 
     def set_second_moment(self, moment: Tensor):
-        """Copy Adam's second moment, of the shape of the parameter; not if the quantizer takes none.
+        """Copy Adam's second moment, of the parameter's shape, if the quantizer takes one.
 
         Raises:
             ValueError: ``moment`` has another shape.
@@ -148,7 +149,7 @@ class LatentWeight:
         arguments, values = optional_arguments(self.layer.quantizer), {}
         if "generator" in arguments and not self.layer.training:
             # one fixed sample in all evaluations, another for each matrix
-            index = [name for name, _ in self.layer.named_parameters(recurse=False)].index(self.name)
+            index = [*dict(self.layer.named_parameters(recurse=False))].index(self.name)
             seed = self.layer.sample_seed * 1000 + index
             values["generator"] = torch.Generator(self.latent.device).manual_seed(seed)
         if "second_moment" in arguments:

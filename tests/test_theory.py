@@ -180,7 +180,7 @@ def by_hand(model, inputs, targets, state, m, squared):
     """lhs, rhs, lambda_1, lambda_2 for t = 1 .. m of a network of one layer."""
     rnn = model.rnn
     d, gates, steps, samples = rnn.hidden_size, rnn.gates, len(inputs), inputs.shape[1]
-    kinds = {"Normalizer": "none", "WeightNorm": "weight", "LayerNorm": "layer",
+    kinds = {"Identity": "none", "WeightNorm": "weight", "LayerNorm": "layer",
              "BatchNorm": "batch"}
     kind = kinds[type(rnn.norm_hh_l0).__name__]
     numbers = {name: value.detach().numpy() for name, value in model.named_parameters()}

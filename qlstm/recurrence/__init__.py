@@ -1,14 +1,14 @@
 """The loop over time, the only place with several implementations of one thing.
 
 Each is a module with a function ``recurrence`` of the one signature of
-:func:`qlstm.recurrence.naive.recurrence`, and a function ``obstacle(x, norms)``: why it cannot run
-these products (T, N, 4d) with these normalizers, or None.
+:func:`qlstm.recurrence.naive.recurrence`, and a function ``obstacle(products_x, norms)``: why it
+cannot run these products (T, N, 4d) with these normalizers, or None.
 
-======== =============================================================================================
-naive    the equations, step by step, with autograd: the ground truth; all devices and normalizers
+======== ========================================================================================
+naive    the equations, step by step, with autograd: the ground truth, everywhere
 cpu      an explicit backward pass around a small C++ extension, compiled on first use
 triton   fused kernels for NVIDIA GPUs
-======== =============================================================================================
+======== ========================================================================================
 """
 
 from importlib import import_module
@@ -22,7 +22,7 @@ _FASTEST_FIRST = ["triton", "cpu", "naive"]
 
 
 def check_backend(name: str):
-    """Raises ``ConfigError`` if there is no backend of that name."""
+    """Raises ``ConfigError`` if there is no backend of that ``name``."""
     if name != "auto" and name not in BACKENDS:
         raise ConfigError(unknown("backend", name, ["auto", *BACKENDS]))
 

@@ -21,13 +21,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qlstm.normalizers import BatchNorm, LayerNorm, Normalizer, WeightNorm
+from qlstm.errors import ConfigError
+from qlstm.normalizers import BatchNorm, Identity, LayerNorm, WeightNorm
 from qlstm.recurrence.linear import has_onednn, multiply
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-fPIC",
          "-shared"]
-KINDS = {Normalizer: 0, WeightNorm: 0, LayerNorm: 1, BatchNorm: 2}
+KINDS = {Identity: 0, WeightNorm: 0, LayerNorm: 1, BatchNorm: 2}
 """What the products pass through: nothing (weights are normalized before the loop), layer or batch
 normalization."""
 
@@ -55,7 +56,7 @@ def obstacle(x: Tensor, norms) -> str | None:
     norm_x, norm_h, norm_c = norms
     if type(norm_x) not in KINDS or type(norm_x) is not type(norm_h):
         return "it knows the study's normalizers only"
-    if type(norm_c) is not Normalizer and (type(norm_c), type(norm_x)) != (BatchNorm, BatchNorm):
+    if type(norm_c) is not Identity and (type(norm_c), type(norm_x)) != (BatchNorm, BatchNorm):
         return "it normalizes cell states by batch normalization only"
     return library() if isinstance(library(), str) else None
 
@@ -65,9 +66,11 @@ def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor
     """As :func:`qlstm.recurrence.naive.recurrence`: ``x``, ``w_h``, ``bias``, ``state`` and
     ``norms`` are explained there.
 
-    There is no ``trace``, ``coded`` makes no difference, and gradients cannot be differentiated
-    again.
+    ``coded`` makes no difference; gradients cannot be differentiated again. Raises ``ConfigError``
+    for a ``trace``, which this backend does not keep.
     """
+    if trace is not None:
+        raise ConfigError("backend 'cpu' keeps no trace; take backend='naive'")
     # the gains of weight normalization are in w_h
     parameters = [getattr(norm, name) if isinstance(norm, LayerNorm | BatchNorm) else None
                   for norm in norms for name in ("gain", "shift")]
@@ -204,7 +207,8 @@ def library() -> ctypes.CDLL | str:
                 os.replace(Path(folder) / name, cached)
         return ctypes.CDLL(str(cached))
     except subprocess.CalledProcessError as error:
-        return f"{compiler} cannot compile {SOURCE.name}: {(error.stderr.strip().splitlines() or ['no message'])[0]}"
+        said = (error.stderr.strip().splitlines() or ["no message"])[0]
+        return f"{compiler} cannot compile {SOURCE.name}: {said}"
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"the C++ extension cannot be built or loaded: {error}"
 

@@ -9,21 +9,18 @@ of a row of W_h is multiplied afterwards. Other matrices are split too: six prod
 Normalizer, quantizer and size decide how a step is cut into kernels
 (:mod:`~qlstm.recurrence.triton_kernels`):
 
-================================== ================= =========================================================
-                                   launches a step,
-                                   forward, backward because
-================================== ================= =========================================================
-none, weight, batch                0       0         a program has a few units of all samples:
-statistics and
-                                                     cell are its own, only h_{t-1} comes from the others, for
-                                                     which it waits; the GPU runs all programs at once
-same, N d > 2^14                   0       2         W_h' times gradients is cut into more programs
-than units same, more programs than the GPU   1       1 or 2 layer; codes; d <= 128             0
-0         a program has all units of 8 samples, keeps the codes of
-                                                     W_h in registers and loops over time
-layer                              2       2         a product; then whole rows, as statistics go
-over all units
-================================== ================= =========================================================
+========================= ======= ======== =======================================================
+what                      forward backward why; launches a step are counted
+========================= ======= ======== =======================================================
+none, weight, batch       0       0        a program has a few units of all samples: statistics and
+                                           cell are its own, only h_{t-1} comes from the others, for
+                                           which it waits; the GPU runs all programs at once
+same, N d > 2^14          0       2        W_h' times gradients is cut into more programs
+same, too many programs   1       1 or 2   for the GPU to run all at once
+layer; codes; d <= 128    0       0        a program has all units of 8 samples, keeps the codes of
+                                           W_h in registers and loops over time
+layer                     2       2        a product; then whole rows, over which statistics go
+========================= ======= ======== =======================================================
 
 What a product reads, h or gradients, lies in memory as three bfloat16 numbers, split once by who
 wrote it. Kept for the backward pass: the states, and the pre-activations, or with layer and batch
@@ -47,7 +44,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qlstm.errors import ConfigError
-from qlstm.normalizers import BatchNorm, LayerNorm, Normalizer, WeightNorm
+from qlstm.normalizers import BatchNorm, Identity, LayerNorm, WeightNorm
 
 MAX_SAMPLES = 256
 """Samples of a minibatch that batch normalization can have: a program holds all of them."""
@@ -67,7 +64,7 @@ all of them at once."""
 
 
 def _kind(norm) -> str | None:
-    kinds = {Normalizer: "none", WeightNorm: "none", LayerNorm: "layer",
+    kinds = {Identity: "none", WeightNorm: "none", LayerNorm: "layer",
              BatchNorm: "batch" if getattr(norm, "training", False) else "fixed"}
     return kinds.get(type(norm))
 

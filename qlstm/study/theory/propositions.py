@@ -45,10 +45,10 @@ from torch.nn import functional as F
 
 from qlstm.errors import ConfigError
 from qlstm.layer import QuantLSTM, State
-from qlstm.normalizers import BatchNorm, LayerNorm, Normalizer, WeightNorm
+from qlstm.normalizers import BatchNorm, Identity, LayerNorm, WeightNorm
 from qlstm.quantizers import Quantized
 
-PROPOSITIONS = {Normalizer: ("2.1", "3.3"), WeightNorm: ("3.1",), LayerNorm: ("3.2",),
+PROPOSITIONS = {Identity: ("2.1", "3.3"), WeightNorm: ("3.1",), LayerNorm: ("3.2",),
                 BatchNorm: ("3.4",)}
 """What speaks of an LSTM with that normalizer, the default first."""
 VANISHED = 1e-140
@@ -107,7 +107,7 @@ def find_proposition(rnn: QuantLSTM, wanted: str | None = None) -> str:
     """The proposition that speaks of the layer ``rnn``; "3.3" only if ``wanted``. Raises
     ``ConfigError`` if there is none."""
     possible = PROPOSITIONS.get(type(rnn.norm_hh_l0), ())
-    if not possible or type(rnn.norm_c_l0) is not Normalizer:
+    if not possible or type(rnn.norm_c_l0) is not Identity:
         what = "a normalizer of your own" if not possible else "a normalized cell state (SBN, STN)"
         raise ConfigError(f"no proposition speaks of a network with {what}")
     if rnn.gates == 3:
