@@ -13,9 +13,10 @@ import torch
 from qlstm.data.storage import ROOT
 from qlstm.report import api_reference
 
-# the kernels are called by triton.py alone, and their many arguments explained once, in its
+KERNELS = ["triton_forward", "triton_backward", "triton_tiles"]
+# they are called by triton.py alone, and their many arguments explained once, in its
 # comments
-SOURCES = sorted(path for path in (ROOT / "qlstm").rglob("*.py") if path.stem != "triton_kernels")
+SOURCES = sorted(path for path in (ROOT / "qlstm").rglob("*.py") if path.stem not in KERNELS)
 WITH_EXAMPLES = [path for path in SOURCES if re.search(r"^\s*>>> ", path.read_text(), re.M)]
 
 

@@ -15,6 +15,7 @@ import torch
 from qlstm import ConfigError, QuantLSTM
 from qlstm.normalizers import make_normalizer
 from qlstm.recurrence import triton as backend
+from qlstm.recurrence import triton_tiling as tiling
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 SHARED_MEMORY = {90: 227 << 10, 80: 163 << 10}
@@ -53,11 +54,13 @@ class Recorder:
 def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False):
     """All launches of a forward and a backward pass, by kernel (not two with the same blocks);
     nothing is computed."""
-    kernels = pytest.importorskip("qlstm.recurrence.triton_kernels")
+    modules = [pytest.importorskip(f"qlstm.recurrence.triton_{name}")
+               for name in ("forward", "backward")]
     recorded = []
     with monkeypatch.context() as patch:
-        for name in KERNELS:
-            patch.setattr(kernels, name, Recorder(getattr(kernels, name), recorded))
+        for module in modules:
+            for name in set(KERNELS) & set(dir(module)):
+                patch.setattr(module, name, Recorder(getattr(module, name), recorded))
         norms = [make_normalizer(normalizer, (4, d), d, T) for _ in range(2)]
         norms.append(make_normalizer(normalizer if cell else "none", (d,), d, T))
         state = torch.zeros(N, d), torch.zeros(N, d)
@@ -115,8 +118,8 @@ def test_kernels_compile_for_gpus(
         assert registers * kwargs.get("num_warps", 4) * 32 <= 1 << 16, name
         assert spilled <= spills, name
         products = re.search(r"wgmma\.mma_async|mma\.sync", result.asm["ptx"])
-        kept = name.endswith("_rows") and d <= backend.PERSISTENT_UNITS
-        fused = name == "backward_columns" and N * d <= backend.FUSED_GRADIENTS
+        kept = name.endswith("_rows") and d <= tiling.PERSISTENT_UNITS
+        fused = name == "backward_columns" and N * d <= tiling.FUSED_GRADIENTS
         takes_product = kept or fused or name in ("forward_columns", "backward_product")
         assert (products is not None) == takes_product, name
 
@@ -127,7 +130,7 @@ def test_kernels_compile_for_gpus(
     [(1, 1, 1), (20, 300, 35), (20, 650, 7), (64, 512, 9), (128, 2000, 3), (100, 100, 8)])
 def test_blocks_cover_all(N, d, T, normalizer):
     """No sample, unit or row of a sum is left out or summed twice."""
-    blocks = backend.Blocks(
+    blocks = tiling.Blocks(
         N, d, {"batch_separate": "batch"}.get(normalizer, normalizer), coded=True)
     assert (blocks.forward_grid[0] * blocks.forward_units >= d
             > (blocks.forward_grid[0] - 1) * blocks.forward_units)

@@ -16,6 +16,7 @@ from qlstm import ConfigError, QuantLSTM
 from qlstm.normalizers import NORMALIZERS, BatchNorm
 from qlstm.quantizers import QUANTIZERS
 from qlstm.recurrence import triton as backend
+from qlstm.recurrence import triton_tiling as tiling
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -30,7 +31,7 @@ def poisoned(monkeypatch):
     """Memory that is not initialized holds NaN."""
     if not GPU:
         torch.use_deterministic_algorithms(True)
-        monkeypatch.setattr(backend, "PROGRAMS", 8)  # they run one after the other
+        monkeypatch.setattr(tiling, "PROGRAMS", 8)  # they run one after the other
     monkeypatch.setattr(deterministic, "fill_uninitialized_memory", True)
     assert GPU or torch.zeros(1).new_empty(3).isnan().all()
     yield
@@ -41,10 +42,10 @@ def poisoned(monkeypatch):
 def kernels(request, monkeypatch):
     """The ways to cut a step into kernels that so small sizes, or a GPU on which all programs run
     at once, would not choose."""
-    monkeypatch.setattr(backend, "PERSISTENT_UNITS", 0)
-    monkeypatch.setattr(backend, "TOGETHER", False)
+    monkeypatch.setattr(tiling, "PERSISTENT_UNITS", 0)
+    monkeypatch.setattr(tiling, "TOGETHER", False)
     monkeypatch.setattr(
-        backend, "FUSED_GRADIENTS", 1 << 30 if request.param == "a kernel a step" else 0)
+        tiling, "FUSED_GRADIENTS", 1 << 30 if request.param == "a kernel a step" else 0)
 
 
 def layers(n, d, num_layers=1, training=True, **settings):
@@ -284,7 +285,7 @@ def test_what_it_cannot_run_says_why(monkeypatch):
 
     refused("float32, not torch.float64", torch.zeros(2, 3, 3, dtype=torch.float64, device=DEVICE))
     refused("of one's own", normalizer=lambda product: product)
-    monkeypatch.setattr(backend, "MAX_SAMPLES", 2)
+    monkeypatch.setattr(tiling, "MAX_SAMPLES", 2)
     refused("at most 2 samples there, not 3", normalizer="batch_shared")
     with pytest.raises(ValueError, match="at least two samples"):
         QuantLSTM(3, 4, backend="triton", normalizer="batch_shared").to(DEVICE)(

@@ -7,7 +7,8 @@ of a row of W_h is multiplied afterwards. Other matrices are split too: six prod
 2^-24 of the largest left out.
 
 Normalizer, quantizer and size decide how a step is cut into kernels
-(:mod:`~qlstm.recurrence.triton_kernels`):
+(:mod:`~qlstm.recurrence.triton_forward`,
+:mod:`~qlstm.recurrence.triton_backward`):
 
 ========================= ======= ======== =======================================================
 what                      forward backward why; launches a step are counted
@@ -45,22 +46,8 @@ from torch.autograd.function import once_differentiable
 
 from qlstm.errors import ConfigError
 from qlstm.normalizers import BatchNorm, Identity, LayerNorm, WeightNorm
-
-MAX_SAMPLES = 256
-"""Samples of a minibatch that batch normalization can have: a program holds all of them."""
-PERSISTENT_UNITS = 128
-"""Hidden units up to which W_h stays in a program: 4 x 128 x 128 codes are 128 KB, half the
-registers of a core."""
-PROGRAMS = 128
-"""About one for each multiprocessor (an A100 has 108, an H100 132)."""
-GRADIENT_SEGMENTS = 4
-"""Parts of the time axis of which the gradients of the recurrent products are held at once."""
-FUSED_GRADIENTS = 1 << 14
-"""N d up to which a backward step is one kernel, each program of which reads all 4 N d gradients of
-the step after."""
-TOGETHER = True
-"""Whether a launch may take several steps, whose programs wait for each other, where the GPU runs
-all of them at once."""
+from qlstm.recurrence import triton_tiling as tiling
+from qlstm.recurrence.triton_tiling import ceil_div
 
 
 def _kind(norm) -> str | None:
@@ -88,8 +75,9 @@ def obstacle(x: Tensor, norms) -> str | None:
         return "a normalizer of one's own is not in its kernels"
     if kind_x != kind_h or kind_c not in ("none", kind_x) or kind_c == "layer":
         return "its kernels have one kind of normalizer for all products"
-    if kind_x == "batch" and x.shape[1] > MAX_SAMPLES:
-        return f"batch normalization has at most {MAX_SAMPLES} samples there, not {x.shape[1]}"
+    if kind_x == "batch" and x.shape[1] > tiling.MAX_SAMPLES:
+        most = tiling.MAX_SAMPLES
+        return f"batch normalization has at most {most} samples there, not {x.shape[1]}"
     return None
 
 
@@ -141,53 +129,6 @@ class _Setting(NamedTuple):
     keep: bool  # for a backward pass
 
 
-def _ceil(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def _power(n: int, least: int, most: int) -> int:
-    """The next power of two from ``n``, within limits."""
-    return min(max(1 << (n - 1).bit_length(), least), most)
-
-
-class Blocks:
-    """Tiles and grids for a shape, on a GPU of so many ``multiprocessors`` (0: programs cannot wait
-    for each other).
-
-    Tensor cores take 16 rows and 8 columns at least. Measured on an H200: tiles of 32 samples, and
-    of as few units as let all programs run at once, but 4 at least.
-    """
-
-    def __init__(self, samples: int, d: int, kind: str, coded: bool, multiprocessors: int = 0):
-        self.persistent = coded and d <= PERSISTENT_UNITS and kind == "layer"
-        self.fused = samples * d <= FUSED_GRADIENTS and kind != "layer"
-        self.samples = _power(samples, 16, MAX_SAMPLES if kind == "batch" else 32)
-        blocks = _ceil(samples, self.samples)
-
-        def units(least):
-            return next((u for u in (4, 8) if u >= least and _ceil(d, u) * blocks <= PROGRAMS), 16)
-
-        # 4 units are a sector of 16 of 32 bytes, so a kernel without a product takes 8
-        self.forward_units, self.backward_units = units(4), units(4 if self.fused else 8)
-        self.forward_grid = _ceil(d, self.forward_units), blocks
-        self.backward_grid = _ceil(d, self.backward_units), blocks
-        self.forward_together = kind != "layer" and self.forward_grid[0] * blocks <= multiprocessors
-        self.backward_together = self.fused and self.backward_grid[0] * blocks <= multiprocessors
-        self.warps = 8 if self.samples >= 128 else 4
-        # whole rows: 8 samples where W_h stays (16 spill twice as many registers), else one
-        self.row_samples = 8 if self.persistent else 1
-        self.row_units = _power(d, 16, 1 << 30)
-        self.row_grid = (_ceil(samples, self.row_samples),)
-        self.row_warps = 16 if self.persistent else _power(self.row_units // 64, 4, 16)
-        # W_h' times the gradients of products: cut along the sum so that the programs fill a GPU
-        self.product_samples, self.product_units = _power(samples, 16, 128), _power(d, 16, 64)
-        tiles = _ceil(d, self.product_units), _ceil(samples, self.product_samples)
-        self.product_length = (
-            _ceil(_ceil(4 * d, min(16, max(1, PROGRAMS // (tiles[0] * tiles[1])))), 64) * 64)
-        self.splits = _ceil(4 * d, self.product_length)
-        self.product_grid = *tiles, self.splits
-
-
 def _planes(w_h: Tensor, coded: bool) -> tuple[Tensor, Tensor | None]:
     """W_h as bfloat16 (1, rows, ld) and the magnitudes of its rows (4d), or without codes as the
     sum of (3, rows, ld).
@@ -197,7 +138,8 @@ def _planes(w_h: Tensor, coded: bool) -> tuple[Tensor, Tensor | None]:
     """
     rows, d = w_h.shape
     planes = w_h.new_zeros(
-        1 if coded else 3, _ceil(rows + 64, 128) * 128, _ceil(d, 128) * 128, dtype=torch.bfloat16)
+        1 if coded else 3, ceil_div(rows + 64, 128) * 128, ceil_div(d, 128) * 128,
+        dtype=torch.bfloat16)
     if coded:
         planes[0, :rows, :d] = w_h.sign()
         return planes, w_h.abs().amax(1)
@@ -215,23 +157,22 @@ def _split(matrix: Tensor, planes: Tensor):
 def _multiprocessors(x: Tensor) -> int:
     """How many programs run at once for sure; 0 in the interpreter."""
     return (torch.cuda.get_device_properties(x.device).multi_processor_count
-            if x.is_cuda and TOGETHER else 0)
+            if x.is_cuda and tiling.TOGETHER else 0)
 
 
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w_h, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics,
                 statistics_c, setting):
-        from qlstm.recurrence import triton_kernels as kernels
+        from qlstm.recurrence import triton_forward as kernels
 
         steps, samples, d = *x.shape[:2], w_h.shape[1]
         x, h_0, c_0 = x.contiguous(), h_0.contiguous(), c_0.contiguous()
         planes, magnitude = _planes(w_h, setting.coded)
         output, cells = x.new_empty(steps, samples, d), x.new_empty(steps, samples, d)
         saved = torch.empty_like(x) if setting.keep else x.new_empty(1, samples, 4 * d)
-        blocks = Blocks(samples, d, setting.kind, setting.coded, _multiprocessors(x))
-        norm, cell = (
-            getattr(kernels, kind.upper()).value for kind in (setting.kind, setting.kind_c))
+        blocks = tiling.Blocks(samples, d, setting.kind, setting.coded, _multiprocessors(x))
+        norm, cell = tiling.KINDS[setting.kind], tiling.KINDS[setting.kind_c]
         inputs = x, planes, magnitude, offset, gain_x, gain_h
         h_planes = planes.new_zeros(2, 3, blocks.samples * blocks.forward_grid[1], planes.shape[-1])
         _split(h_0, h_planes[0, :, :samples, :d])
@@ -271,20 +212,20 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output, grad_c_n):
-        from qlstm.recurrence import triton_kernels as kernels
+        from qlstm.recurrence import triton_backward as kernels
 
         (x, planes, magnitude, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics,
          statistics_c, output, cells, saved) = ctx.saved_tensors
         setting = ctx.setting
         steps, samples, d = output.shape
-        blocks = Blocks(samples, d, setting.kind, setting.coded, _multiprocessors(saved))
-        norm, cell = (
-            getattr(kernels, kind.upper()).value for kind in (setting.kind, setting.kind_c))
+        blocks = tiling.Blocks(samples, d, setting.kind, setting.coded, _multiprocessors(saved))
+        norm, cell = tiling.KINDS[setting.kind], tiling.KINDS[setting.kind_c]
         grad_output = grad_output.contiguous()
         grad_x = torch.empty_like(saved)
         # without normalization the gradients of x, of the pre-activations and of the recurrent
         # product are the same
-        slots = steps if setting.kind == "none" else max(2, _ceil(steps, GRADIENT_SEGMENTS))
+        segment = max(2, ceil_div(steps, tiling.GRADIENT_SEGMENTS))
+        slots = steps if setting.kind == "none" else segment
         grad_product = grad_x if setting.kind == "none" else saved.new_empty(slots, samples, 4 * d)
         partial, other_partial = (
             saved.new_empty(1 if blocks.persistent else blocks.splits, samples, d),
@@ -299,7 +240,7 @@ class _Recurrence(torch.autograd.Function):
         g_planes, strides = None, (0, 0, 0)
         if blocks.fused:
             g_planes = planes.new_zeros(
-                2, 3, blocks.samples * blocks.backward_grid[1], _ceil(4 * d, 128) * 128)
+                2, 3, blocks.samples * blocks.backward_grid[1], ceil_div(4 * d, 128) * 128)
             strides = g_planes.shape[-1], g_planes.stride(1), planes.stride(0)
 
         def product(slot):
@@ -369,8 +310,8 @@ class _Recurrence(torch.autograd.Function):
                     grad_h_0 = partial.sum(0)
             if setting.kind == "layer":
                 count, tile = steps * samples, max(1, 2048 // blocks.row_units)
-                rows_each = _ceil(_ceil(count, PROGRAMS), tile) * tile
-                sums = saved.new_empty(_ceil(count, rows_each), 3, 4 * d)
+                rows_each = ceil_div(ceil_div(count, tiling.PROGRAMS), tile) * tile
+                sums = saved.new_empty(ceil_div(count, rows_each), 3, 4 * d)
                 kernels.layer_gradients[(len(sums), 4)](x, saved, statistics, gain_x, grad_x, sums,
                                                         count, rows_each, d, tile, blocks.row_units,
                                                         num_warps=8)

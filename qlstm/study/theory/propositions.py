@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qlstm.errors import ConfigError
-from qlstm.layer import QuantLSTM, State
+from qlstm.layer import QuantLSTM, QuantRNN, State
 from qlstm.normalizers import BatchNorm, Identity, LayerNorm, WeightNorm
 from qlstm.quantizers import Quantized
 
@@ -201,7 +201,7 @@ def _forward(model, inputs, initial=None, layer=-1, scale=None, eps=None) -> _Ru
     """Run a copy, from an initial state that gradients can be taken of. ``scale``: factors of W_h*
     by gate."""
     probe = copy.deepcopy(model).train()
-    rnn = probe if isinstance(probe, QuantLSTM) else probe.rnn
+    rnn = probe if isinstance(probe, QuantRNN) else probe.rnn
     k, start, trace = layer % rnn.num_layers, [], []
     forward, effective_weight = rnn.forward, rnn.effective_weight
 
