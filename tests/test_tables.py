@@ -10,10 +10,10 @@ import scipy
 from qlstm import ExperimentConfig
 from qlstm.report import figures, profile_page, tables
 from qlstm.study import records
-from qlstm.study.config import METRICS
 from qlstm.study.grid import ARTEFACTS, DEEP_ROWS, GRU_ROWS, STATISTICS_EXPERIMENT, TABLE_ROWS
 from qlstm.study.recipe import recipe
 from qlstm.study.sizes import size_kb
+from qlstm.study.tasks import TASKS
 
 
 def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, seconds=3.0,
@@ -26,7 +26,7 @@ def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, s
     epoch each.
     """
     gates = {"lstm": 4, "gru": 3}[config.cell]
-    metric, batch = METRICS[config.task], config.normalizer.startswith("batch")
+    metric, batch = TASKS[config.task].metric.name, config.normalizer.startswith("batch")
     proposition = {"none": "2.1", "weight": "3.1", "layer": "3.2"}.get(config.normalizer, "3.4")
     coded = config.quantizer != "full_precision"
     epochs = []

@@ -16,7 +16,12 @@ _HOME = {
     **dict.fromkeys(["ImageDataset", "image_minibatches", "pixel_permutation"], "images"),
     **dict.fromkeys(["DataError", "File"], "files"),
 }
-__all__ = sorted(_HOME)
+UNITS = {"char_lm": "character", "word_lm": "word", "sequential_image": "image"}
+"""The tasks that a data set can be for, and what the data of each is counted in. A language model
+learns the next symbol of a text, ``sequential_image`` the label of an image that is read pixel by
+pixel."""
+
+__all__ = sorted(["UNITS", *_HOME])
 
 
 def __getattr__(name: str):

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from qlstm.data import images
+from qlstm.data import UNITS, images
 from qlstm.data.files import DataError, File, obtain, read_bytes
 from qlstm.data.images import ImageDataset
 from qlstm.data.text import (
     MINIMUM_SYMBOLS,
-    UNITS,
     TextDataset,
     bytes_as_symbols,
     cut,
@@ -25,9 +24,6 @@ from qlstm.data.text import (
 )
 from qlstm.errors import unknown
 
-TASKS = (*UNITS, "sequential_image")
-"""What is learned: the next symbol of a text, or the label of an image read pixel by pixel."""
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -35,7 +31,7 @@ class Entry:
 
     A part is a text (of words: with white space between) or a :data:`qlstm.data.images.Part`.
     ``counts``: symbols or images of train, valid, test. ``encoding``: of the text, for its sha256.
-    ``task``: one of :data:`TASKS`. ``steps``, ``levels``: of images, as in :class:`ImageDataset`.
+    ``task``: a key of :data:`~qlstm.data.UNITS`. ``steps``, ``levels``: of images, as in :class:`ImageDataset`.
     ``source``: says where data without files is from.
     """
 
@@ -178,8 +174,8 @@ def title(name: str) -> str:
 def _entry(name: str, task: str | None = None) -> Entry | None:
     """The catalogue's entry, or None for a path that exists; either is for the ``task``, where one
     is given."""
-    if task not in (None, *TASKS):
-        raise DataError(unknown("task", task, TASKS))
+    if task not in (None, *UNITS):
+        raise DataError(unknown("task", task, UNITS))
     if name in CATALOGUE:
         entry = CATALOGUE[name]
         if task not in (None, entry.task):

@@ -19,9 +19,6 @@ from torch import Tensor
 from qlstm.data.files import DataError
 from qlstm.data.images import in_batches
 
-UNITS = {"char_lm": "character", "word_lm": "word"}
-"""What the symbols of a text are, by the task: to learn the next one."""
-
 MINIMUM_SYMBOLS = 1000
 """Symbols, characters or words, that a text of one's own has at least."""
 

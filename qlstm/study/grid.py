@@ -8,14 +8,10 @@ from typing import Any
 from qlstm import data
 from qlstm.errors import ConfigError, unknown
 from qlstm.normalizers import NORMALIZERS
-from qlstm.study.config import (
-    PAPER_DATASETS,
-    PROFILES,
-    SPECIAL,
-    VARIANTS,
-    ExperimentConfig,
-    check_number,
-)
+from qlstm.study.checks import check_number
+from qlstm.study.config import SPECIAL, ExperimentConfig
+from qlstm.study.profiles import PAPER_DATASETS, VARIANTS
+from qlstm.study.tasks import PROFILES, TASKS
 
 ALL_NORMALIZERS = list(NORMALIZERS)
 TABLE_ROWS = [*[("full_precision", n) for n in ALL_NORMALIZERS], ("sbn", "batch_separate"),
@@ -107,9 +103,6 @@ from."""
 FROM_ALL = ["theory", "reviewers"]
 """Reports made from whatever runs there are; they ask for none of their own."""
 
-STAND_INS = {"char_lm": "python_help", "word_lm": "python_help_words", "sequential_image": "digits"}
-"""The embedded data set that the small profiles take in place of the paper's."""
-
 _CORE = [
     (q, n) for q in ("full_precision", "binary_connect") for n in ("none", "layer", "batch_shared")]
 REDUCED_ROWS: dict[str, dict[str, list[tuple[str, str]]]] = {
@@ -179,7 +172,7 @@ def grid(profile: str = "quick", *, only: list[str] | None = None,
             wanted = [name for name in fitting
                       if name == panel.dataset or profile != "paper" or name not in PAPER_DATASETS]
         else:
-            wanted = [panel.dataset if profile == "paper" else STAND_INS[panel.task]]
+            wanted = [panel.dataset if profile == "paper" else TASKS[panel.task].stand_in]
         for dataset in wanted:
             for quantizer, normalizer in _rows(panel, profile):
                 for seed in range(seeds):

@@ -5,7 +5,7 @@ import math
 
 from qlstm import data
 from qlstm.quantizers import find_quantizer
-from qlstm.study.config import STOCHASTIC, ExperimentConfig
+from qlstm.study.config import ExperimentConfig
 
 
 def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
@@ -30,20 +30,36 @@ def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
     floats = {"none": 0, "weight": 2, "layer": 4, "batch_shared": 8,
               "batch_separate": 4 + 4 * steps}.get(config.normalizer, 0)
     floats = floats * gates * d + gates * d * config.biases
-    if config.quantizer in STOCHASTIC:
+    stochastic = getattr(quantizer, "stochastic", False)
+    if stochastic:
         floats += 2 * d + 2 * d * steps
     total = 0.0
     for layer in range(config.num_layers):
-        n = d if layer or config.task == "word_lm" else 1
-        if layer == 0 and config.task == "char_lm":
-            n = data.vocabulary_size(config.dataset)
+        n = d if layer else input_size(config)
         # W_x at 32 bits
         kept = (
-            layer == 0 and config.task == "sequential_image" and config.quantizer not in STOCHASTIC)
+            layer == 0 and config.task == "sequential_image" and not stochastic)
         matrices = gates if kept else 2 * gates
         total += gates * d * (n * (32 if kept else bits) + d * bits) / 8 + 4 * floats
         total += 4 * {None: 0, "matrix": matrices, "row": matrices * d * bits * row_scales}[scales]
     return total / 1024
+
+
+def input_size(config: ExperimentConfig, vocabulary_size: int | None = None) -> int:
+    """The number n of inputs to the first layer of a run's model.
+
+    Args:
+        config: the settings of the run.
+        vocabulary_size: the number of different characters; None looks it up, which may read the
+            text.
+
+    Returns:
+        The vocabulary size for characters (each is one-hot), d for words (each is embedded in as
+        many dimensions as the layer has units), 1 for images (a pixel a step).
+    """
+    if config.task == "char_lm":
+        return vocabulary_size or data.vocabulary_size(config.dataset)
+    return config.hidden_size if config.task == "word_lm" else 1
 
 
 def round_half_up(x: float) -> int:

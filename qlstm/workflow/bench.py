@@ -37,6 +37,7 @@ from qlstm.recurrence.linear import multiply
 from qlstm.study import cuda_graphs, machine, records
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.records import reports
+from qlstm.study.sizes import input_size
 from qlstm.study.training import build_model, make_optimizer, make_step
 
 SHAPES: dict[str, dict] = {
@@ -277,7 +278,7 @@ def measure(part: str, shape: str, options, device: torch.device) -> list[dict]:
     if part == "scaling":
         sizes = CENTRE | {shape.split(" = ")[0]: int(shape.split(" = ")[1])}
     timed = {}
-    inputs = {"char_lm": 87, "word_lm": config.hidden_size, "sequential_image": 1}[config.task]
+    inputs = input_size(config, vocabulary_size=87)
     for backend, quantizer, normalizer in [
             PEER, *rivals(options.normalizers, options.quantizers, device)]:
         plain = backend == PEER[0]
