@@ -282,7 +282,8 @@ def test_states_of_runs(tmp_path):
 def test_status_names_each_tasks_metric(tmp_path, capsys):
     runs = {"word_lm": ("words", "ppl 101.500"), "char_lm": ("chars", "bpc 101.500"),
             "sequential_image": ("digits", "accuracy 101.500")}
-    plan = {"runs": {}, "selected": [], "metrics": {name: task.metric.name for name, task in TASKS.items()}}
+    plan = {"runs": {}, "selected": [],
+            "metrics": {name: task.metric.name for name, task in TASKS.items()}}
     with contextlib.ExitStack() as held:
         for task, (run, _) in runs.items():
             folder = tmp_path / "runs" / run

@@ -25,6 +25,7 @@ from qlstm.quantizers import QUANTIZERS
 from qlstm.study import checkpoints, records, traces
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.cuda_graphs import GraphedStep, make_recorder
+from qlstm.study.environment import describe_environment
 from qlstm.study.locks import exclusive
 from qlstm.study.recipe import recipe
 from qlstm.study.sizes import size_kb
@@ -260,7 +261,7 @@ class _Run:
             "epochs": [{k: v for k, v in epoch.items() if k not in TIMES} for epoch in self.epochs],
             "traces": self.traces,
             "recipe": recipe(self.config.as_dict()),
-            "environment": records.environment(self.device, self.model.rnn.backend_used),
+            "environment": describe_environment(self.device, self.model.rnn.backend_used),
         }
         if self.directory is not None and not diverged:
             write_atomically(self.directory / "model.safetensors", safetensors_bytes(self.best))

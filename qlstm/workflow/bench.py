@@ -34,8 +34,9 @@ from qlstm.layer import QuantLSTM
 from qlstm.normalizers import NORMALIZERS
 from qlstm.recurrence import BACKENDS, choose_backend
 from qlstm.recurrence.linear import multiply
-from qlstm.study import cuda_graphs, machine, records
+from qlstm.study import cuda_graphs, machine
 from qlstm.study.config import ExperimentConfig
+from qlstm.study.environment import describe_environment
 from qlstm.study.records import reports
 from qlstm.study.sizes import input_size
 from qlstm.study.training import build_model, make_optimizer, make_step
@@ -326,7 +327,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return 2
     shapes = options.shapes or [
         name for name in SHAPES if device.type == "cuda" or name not in GPU_ONLY]
-    environment = records.environment(device, "several")
+    environment = describe_environment(device, "several")
     print(", ".join(f"{key} {value}" for key, value in environment.items()))
     machine = re.sub(r"[^\w.]+", "_", f"{environment['device']}-{environment['threads']}_threads")
     path = reports() / "bench" / f"{machine}.json"
