@@ -12,8 +12,9 @@ _HOME = {
         ["CATALOGUE", "Entry", "load_dataset", "steps_of", "task_of", "title", "vocabulary_size"],
         "catalogue"),
     **dict.fromkeys(
-        ["TextDataset", "count_predicted", "minibatches", "shuffled_sequences"], "text"),
-    **dict.fromkeys(["ImageDataset", "image_minibatches", "pixel_permutation"], "images"),
+        ["count_predicted", "image_minibatches", "minibatches", "pixel_permutation",
+         "shuffled_sequences"], "batches"),
+    "TextDataset": "text", "ImageDataset": "images",
     **dict.fromkeys(["DataError", "File"], "files"),
 }
 UNITS = {"char_lm": "character", "word_lm": "word", "sequential_image": "image"}
