@@ -1,5 +1,7 @@
-"""Data sets: a catalogue of texts and images, checked files, vocabularies, minibatches.
+"""Data sets: a ``catalogue`` of texts and images, made by ``reading`` checked ``files``, and their
+minibatches (``batches``).
 
+>>> from qlstm.data import load_dataset
 >>> text = load_dataset("python_help")                   # needs no download
 >>> text.decode(text.encode("an object"))
 'an object'

@@ -168,7 +168,7 @@ def _measured(found: Iterable[dict[str, Any]], name: str) -> dict[Kind, float]:
 
 
 def at_hand(dataset: str) -> bool:
-    """Whether the data set of this name needs no download; looks for its files only."""
+    """Whether the data set named ``dataset`` needs no download; looks for its files only."""
     return dataset not in data.CATALOGUE or all(
         files.at_hand(file) for file in data.CATALOGUE[dataset].files)
 
