@@ -160,7 +160,8 @@ def test_selections_combine():
     assert {(config.epochs, config.dataset, config.at_paper_scale) for config in runs} == {
         (10, "war_and_peace", False)}
     assert grid("paper", only=["figure_06"], datasets=["penn_char"]) == []
-    assert {config.dataset for config in grid("quick")} == {task.stand_in for task in TASKS.values()}
+    assert ({config.dataset for config in grid("quick")}
+            == {task.stand_in for task in TASKS.values()})
     rows = {(config.quantizer, config.normalizer) for config in grid("quick", only=["table_2"])}
     needed = {(q, n) for q in ("full_precision", "binary_connect", "ter_connect")
               for n in ("none", "weight", "layer", "batch_shared")}
