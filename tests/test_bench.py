@@ -88,7 +88,7 @@ def test_parts_one_after_the_other_make_one_record(tmp_path, monkeypatch):
         return [{"part": part, "shape": shape, "ms": next(times), "ratio": 1.0} | sizes]
 
     times, environment = iter(range(100)), {"device": "abacus", "threads": 1, "commit": "a"}
-    monkeypatch.setattr(bench.records, "environment", lambda *_: environment.copy())
+    monkeypatch.setattr(bench, "describe_environment", lambda *_: environment.copy())
     monkeypatch.setattr(bench, "in_own_process", measured)
 
     def rows(*options):

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qlstm import data
-from qlstm.data import CATALOGUE, DataError, Entry, File, images, load_dataset, storage
+from qlstm.data import CATALOGUE, DataError, Entry, File, images, load_dataset, reading, storage
 from qlstm.data import text as texts
 from qlstm.study import records
 
@@ -78,7 +78,7 @@ def entry(monkeypatch):
     def enter(*urls, content=TEXT, **changes):
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         file = File("novel.txt", len(content), digest, "novels", urls)
-        read = partial(texts.bytes_as_symbols, train=0.8, valid=0.1)
+        read = partial(reading.bytes_as_symbols, train=0.8, valid=0.1)
         monkeypatch.setitem(CATALOGUE, "novel", Entry("A Novel", (replace(file, **changes),), read))
 
     return enter
@@ -138,11 +138,11 @@ def test_bytes_are_symbols_and_nothing_is_translated(entry, raw):
 
 def test_words_become_characters():
     lines = b" no it was n't \n the <unk> N \n"
-    assert texts.words_to_characters([lines]) == ["no_it_was_n't\nthe_<unk>_N\n"]
+    assert reading.words_to_characters([lines]) == ["no_it_was_n't\nthe_<unk>_N\n"]
 
 
 def test_words_are_what_white_space_separates():
-    assert texts.words_prepared([b" no it was n't \n the\t<unk>  N \n", b"\nend"]) == [
+    assert reading.words_prepared([b" no it was n't \n the\t<unk>  N \n", b"\nend"]) == [
         "no it was n't <eos> the <unk> N <eos>", "<eos> end"]
 
 
@@ -155,13 +155,13 @@ def test_words_are_what_white_space_separates():
      ("<unk><UNK> <eos>", "<unk> <unk> < eos > <eos>")],
 )
 def test_tokens(text, words):
-    assert texts.tokens(text) == words.split()
+    assert reading.tokens(text) == words.split()
 
 
 def test_rare_words_are_counted_in_the_training_part_only():
     words = ["twice", "once", *["a"] * 13, "twice", "once", "new", "new", "twice"]  # 16 / 2 / 2
     train = " ".join(["twice", "<unk>", *["a"] * 13, "twice"])
-    assert texts.rare_words_replaced(words) == [train, "<unk> <unk>", "<unk> twice"]
+    assert reading.rare_words_replaced(words) == [train, "<unk> <unk>", "<unk> twice"]
 
 
 def test_counts_that_differ_from_the_catalogue(entry, raw, monkeypatch):
@@ -176,7 +176,7 @@ def test_counts_that_differ_from_the_catalogue(entry, raw, monkeypatch):
 @settings(deadline=None)
 @given(st.text(min_size=1), st.data())
 def test_encode_decode(text, draw):
-    dataset = texts.text_dataset("t", texts.cut(text, 0.8, 0.1), "utf-8", True, "")
+    dataset = texts.text_dataset("t", reading.cut(text, 0.8, 0.1), "utf-8", True, "")
     some = draw.draw(st.text(st.sampled_from(text)))
     assert dataset.decode(dataset.encode(some)) == some
     assert dataset.encode(some).dtype == dataset.train.dtype
@@ -202,7 +202,7 @@ WORDS = st.lists(st.text(st.characters(exclude_categories=["Z", "C"]), min_size=
 @settings(deadline=None)
 @given(WORDS, st.data())
 def test_encode_decode_words(words, draw):
-    parts = [" ".join(part) for part in texts.cut(words, 0.8, 0.1) if part]
+    parts = [" ".join(part) for part in reading.cut(words, 0.8, 0.1) if part]
     parts += [""] * (3 - len(parts))
     dataset = texts.text_dataset("t", parts, "utf-8", True, "", "word")
     assert dataset.vocabulary == tuple(sorted(set(words)))
@@ -251,7 +251,7 @@ def test_python_help_words(raw, monkeypatch):
     counts = Counter(text.decode(text.train).split())
     assert 1_000 < text.vocabulary_size < 5_000
     assert set(counts) == set(text.vocabulary) >= {"<unk>", "<eos>", "object", "."}
-    assert min(counts.values()) == texts.LEAST_OCCURRENCES
+    assert min(counts.values()) == reading.LEAST_OCCURRENCES
     assert 0 < counts["<unk>"] < 0.02 * len(text.train)
     n = len(text.train) + len(text.valid) + len(text.test)
     assert (len(text.train), len(text.valid)) == (int(0.8 * n), int(0.1 * n))
@@ -618,7 +618,7 @@ def test_words_of_ones_own(tmp_path):
     path = str(put(tmp_path / "tale.txt", text.encode()))
     tale = load_dataset(path, task="word_lm")
     assert (tale.name, tale.reduced, tale.unit, tale.source) == (path, True, "word", path)
-    words = texts.tokens(text)
+    words = reading.tokens(text)
     n = len(words)
     assert [len(tale.train), len(tale.valid), len(tale.test)] == [
         int(0.8 * n), int(0.1 * n), n - int(0.9 * n)]

@@ -7,8 +7,9 @@ import pytest
 from qlstm import ConfigError, DataError, ExperimentConfig, data, grid
 from qlstm.data.storage import ROOT
 from qlstm.report.tables import label
-from qlstm.study.config import PAPER_DATASETS, PROFILES, VARIANTS
-from qlstm.study.grid import ARTEFACTS, FROM_ALL, STAND_INS, TABLE_ROWS
+from qlstm.study.grid import ARTEFACTS, FROM_ALL, TABLE_ROWS
+from qlstm.study.profiles import PAPER_DATASETS, VARIANTS
+from qlstm.study.tasks import PROFILES, TASKS
 from qlstm.study.training import learning_rate
 
 
@@ -159,7 +160,8 @@ def test_selections_combine():
     assert {(config.epochs, config.dataset, config.at_paper_scale) for config in runs} == {
         (10, "war_and_peace", False)}
     assert grid("paper", only=["figure_06"], datasets=["penn_char"]) == []
-    assert {config.dataset for config in grid("quick")} == set(STAND_INS.values())
+    assert ({config.dataset for config in grid("quick")}
+            == {task.stand_in for task in TASKS.values()})
     rows = {(config.quantizer, config.normalizer) for config in grid("quick", only=["table_2"])}
     needed = {(q, n) for q in ("full_precision", "binary_connect", "ter_connect")
               for n in ("none", "weight", "layer", "batch_shared")}
@@ -195,7 +197,7 @@ PANELS = [(name, panel) for name, panels in ARTEFACTS.items() for panel in panel
 def test_panels_suit_their_own_runs_and_no_others(profile):
     for name, panel in PANELS:
         for dataset in {panel.dataset,
-                        panel.dataset if profile == "paper" else STAND_INS[panel.task]}:
+                        panel.dataset if profile == "paper" else TASKS[panel.task].stand_in}:
             for config in configs_of(panel, profile, dataset):
                 assert panel.suits(config), (name, config)
                 for other in ARTEFACTS[name]:

@@ -15,7 +15,8 @@ from qlstm.study import locks, machine
 
 
 def test_held_as_long_as_the_process_lives(tmp_path):
-    script = f"import pathlib, sys, time\nfrom qlstm.study import locks\nwith locks.exclusive(pathlib.Path({str(tmp_path)!r})):\n"
+    script = "import pathlib, sys, time\nfrom qlstm.study import locks\n"
+    script += f"with locks.exclusive(pathlib.Path({str(tmp_path)!r})):\n"
     script += "    print('in', flush=True)\n    time.sleep(60)"
     assert not locks.held(tmp_path)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -67,8 +68,8 @@ def three_gpus(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     smi = tmp_path / "bin" / "nvidia-smi"
     smi.write_text(
-        "#!/bin/sh\ncase $1 in *index) printf '0\\n1\\n2\\n';; *name) printf 'Fast GPU\\nSlow\\nSlow\\n';; esac\n"
-    )
+        "#!/bin/sh\ncase $1 in *index) printf '0\\n1\\n2\\n';; "
+        "*name) printf 'Fast GPU\\nSlow\\nSlow\\n';; esac\n")
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

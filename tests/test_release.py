@@ -18,7 +18,7 @@ from tolerances import assert_close
 from torch.nn import functional as F
 
 from qlstm import ExperimentConfig, SequenceClassifier, load_dataset
-from qlstm.data.images import image_minibatches
+from qlstm.data.batches import image_minibatches
 from qlstm.study import training
 
 STOCHASTIC = ("sbn", "stn")

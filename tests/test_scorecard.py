@@ -9,8 +9,9 @@ from test_tables import made_up
 from qlstm import ExperimentConfig
 from qlstm.report import scorecard, tables, verdicts
 from qlstm.report.scorecard import CLAIMS, FALSE, HOLDS, UNTESTED
-from qlstm.study.config import VARIANTS
-from qlstm.study.grid import STAND_INS, STATISTICS_EXPERIMENT
+from qlstm.study.grid import STATISTICS_EXPERIMENT
+from qlstm.study.profiles import VARIANTS
+from qlstm.study.tasks import TASKS
 
 # the rule for verdicts
 
@@ -180,7 +181,7 @@ def of(quantizer, normalizer="none", test=2.0, *, task=CHAR, variant="", setting
 
     def build(profile):
         sizes = VARIANTS[variant][profile] if variant else {}
-        dataset = PAPERS[task] if profile == "paper" else STAND_INS[task]
+        dataset = PAPERS[task] if profile == "paper" else TASKS[task].stand_in
         config = ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer,
                                   normalizer=normalizer, **sizes, **settings or {})
         return made_up(config, test, **content)

@@ -10,10 +10,10 @@ import scipy
 from qlstm import ExperimentConfig
 from qlstm.report import figures, profile_page, tables
 from qlstm.study import records
-from qlstm.study.config import METRICS
-from qlstm.study.grid import ARTEFACTS, DEEP_ROWS, GRU_ROWS, STATISTICS_EXPERIMENT, TABLE_ROWS
+from qlstm.study.grid import ARTEFACTS, BINARY_ROWS, DEEP_ROWS, STATISTICS_EXPERIMENT, TABLE_ROWS
 from qlstm.study.recipe import recipe
 from qlstm.study.sizes import size_kb
+from qlstm.study.tasks import TASKS
 
 
 def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, seconds=3.0,
@@ -26,7 +26,7 @@ def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, s
     epoch each.
     """
     gates = {"lstm": 4, "gru": 3}[config.cell]
-    metric, batch = METRICS[config.task], config.normalizer.startswith("batch")
+    metric, batch = TASKS[config.task].metric.name, config.normalizer.startswith("batch")
     proposition = {"none": "2.1", "weight": "3.1", "layer": "3.2"}.get(config.normalizer, "3.4")
     coded = config.quantizer != "full_precision"
     epochs = []
@@ -237,8 +237,8 @@ def test_each_word_model_has_its_table():
 
 
 def test_grus_and_the_statistics_experiment_never_stand_in_tables_2_to_5():
-    gru = [made_up(paper("penn_char", q, n, cell="gru")) for q, n in GRU_ROWS]
-    gru += [made_up(paper("penn_word", q, n, cell="gru")) for q, n in GRU_ROWS]
+    gru = [made_up(paper("penn_char", q, n, cell="gru")) for q, n in BINARY_ROWS]
+    gru += [made_up(paper("penn_word", q, n, cell="gru")) for q, n in BINARY_ROWS]
     varied = [made_up(paper("mnist", *row, **panel.settings), 90.0)
               for panel in STATISTICS_EXPERIMENT for row in panel.rows]
     permuted = [made_up(paper("mnist", "bwn", permuted=True), 90.0)]

@@ -24,8 +24,8 @@ from qlstm import ExperimentConfig, grid
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
 from qlstm.study import records
-from qlstm.study.config import METRICS
 from qlstm.study.grid import ARTEFACTS, FROM_ALL
+from qlstm.study.tasks import TASKS
 from qlstm.workflow import notebooks, progress
 from qlstm.workflow import reproduce as workflow
 from qlstm.workflow.kernel_client import PatientChannel
@@ -282,7 +282,8 @@ def test_states_of_runs(tmp_path):
 def test_status_names_each_tasks_metric(tmp_path, capsys):
     runs = {"word_lm": ("words", "ppl 101.500"), "char_lm": ("chars", "bpc 101.500"),
             "sequential_image": ("digits", "accuracy 101.500")}
-    plan = {"runs": {}, "selected": [], "metrics": METRICS}
+    plan = {"runs": {}, "selected": [],
+            "metrics": {name: task.metric.name for name, task in TASKS.items()}}
     with contextlib.ExitStack() as held:
         for task, (run, _) in runs.items():
             folder = tmp_path / "runs" / run
@@ -324,7 +325,7 @@ def test_there_is_one_run_notebook_for_each_task():
         config = ExperimentConfig.from_parameters(namespace, *others)
         assert config.profile == "quick"
         tasks.append(config.task)
-    assert sorted(tasks) == sorted(METRICS)
+    assert sorted(tasks) == sorted(TASKS)
 
 
 def test_the_page_is_made_anew_when_the_scorecards_rules_change():

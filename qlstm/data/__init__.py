@@ -1,5 +1,7 @@
-"""Data sets: a catalogue of texts and images, checked files, vocabularies, minibatches.
+"""Data sets: a ``catalogue`` of texts and images, made by ``reading`` checked ``files``, and their
+minibatches (``batches``).
 
+>>> from qlstm.data import load_dataset
 >>> text = load_dataset("python_help")                   # needs no download
 >>> text.decode(text.encode("an object"))
 'an object'
@@ -12,11 +14,17 @@ _HOME = {
         ["CATALOGUE", "Entry", "load_dataset", "steps_of", "task_of", "title", "vocabulary_size"],
         "catalogue"),
     **dict.fromkeys(
-        ["TextDataset", "count_predicted", "minibatches", "shuffled_sequences"], "text"),
-    **dict.fromkeys(["ImageDataset", "image_minibatches", "pixel_permutation"], "images"),
+        ["count_predicted", "image_minibatches", "minibatches", "pixel_permutation",
+         "shuffled_sequences"], "batches"),
+    "TextDataset": "text", "ImageDataset": "images",
     **dict.fromkeys(["DataError", "File"], "files"),
 }
-__all__ = sorted(_HOME)
+UNITS = {"char_lm": "character", "word_lm": "word", "sequential_image": "image"}
+"""The tasks that a data set can be for, and what the data of each is counted in. A language model
+learns the next symbol of a text, ``sequential_image`` the label of an image that is read pixel by
+pixel."""
+
+__all__ = sorted(["UNITS", *_HOME])
 
 
 def __getattr__(name: str):

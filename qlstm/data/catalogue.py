@@ -1,4 +1,8 @@
-"""The data sets by name: their files, how each is read, what is checked."""
+"""The data sets by name: their files, how each is read, what is checked.
+
+``name``: of a data set, a key of :data:`CATALOGUE` or the path of a text file. ``task``: a key of
+:data:`~qlstm.data.UNITS`.
+"""
 
 import os
 from collections.abc import Callable
@@ -6,37 +10,30 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from qlstm.data import images
-from qlstm.data.files import DataError, File, obtain, read_bytes
+from qlstm.data import UNITS, images, reading
+from qlstm.data.files import DataError, File, obtain
 from qlstm.data.images import ImageDataset
-from qlstm.data.text import (
-    MINIMUM_SYMBOLS,
-    UNITS,
-    TextDataset,
-    bytes_as_symbols,
-    cut,
-    help_source,
-    help_text,
-    rare_words_replaced,
-    text_dataset,
-    tokens,
-    words_prepared,
-    words_to_characters,
-)
+from qlstm.data.text import TextDataset, text_dataset
 from qlstm.errors import unknown
-
-TASKS = (*UNITS, "sequential_image")
-"""What is learned: the next symbol of a text, or the label of an image read pixel by pixel."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set of the catalogue: ``read`` makes the three parts from the contents of ``files``.
+    """A data set of the catalogue.
 
-    A part is a text (of words: with white space between) or a :data:`qlstm.data.images.Part`.
-    ``counts``: symbols or images of train, valid, test. ``encoding``: of the text, for its sha256.
-    ``task``: one of :data:`TASKS`. ``steps``, ``levels``: of images, as in :class:`ImageDataset`.
-    ``source``: says where data without files is from.
+    Attributes:
+        title: what tables call it.
+        files: the files that it is read from; none for data that comes with a library.
+        read: makes training, validation and test part of the contents of the files. A part is a
+            text (of words: with white space between) or a :data:`qlstm.data.images.Part`.
+        counts: how many symbols or images the parts must have, where that is known.
+        vocabulary_size: how many different symbols they must have, where that is known.
+        reduced: whether it is no data set of the paper, or a part of one.
+        encoding: how a text becomes bytes for its sha256.
+        task: what it is for, a key of :data:`~qlstm.data.UNITS`.
+        steps: of images, the pixels that each must have.
+        levels: of images, the pixel value that stands for 1.0.
+        source: says where data without files is from.
     """
 
     title: str
@@ -79,25 +76,46 @@ TEXT8_PREFIX = File("text8_prefix_689414.txt", 689_414,
                     "sha256:850d1c85b11826889b8b41009cfae1153d22b07f7dc73c7d21ee486afc7946fd",
                     "text8", prefix_of=TEXT8)
 
+
+def _mnist(name: str, size: int, sha256: str) -> File:
+    addresses = ("https://ossci-datasets.s3.amazonaws.com/mnist",
+                 "https://storage.googleapis.com/cvdf-datasets/mnist")
+    return File(name, size, f"sha256:{sha256}", "mnist",
+                tuple(f"{address}/{name}.gz" for address in addresses))
+
+
+MNIST = (
+    _mnist("train-images-idx3-ubyte", 47_040_016,
+           "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+    _mnist("train-labels-idx1-ubyte", 60_008,
+           "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+    _mnist("t10k-images-idx3-ubyte", 7_840_016,
+           "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+    _mnist("t10k-labels-idx1-ubyte", 10_008,
+           "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+)
+
 CATALOGUE: dict[str, Entry] = {
     "war_and_peace": Entry("War and Peace", (WAR_AND_PEACE,),
-                           partial(bytes_as_symbols, train=0.8, valid=0.1),
+                           partial(reading.bytes_as_symbols, train=0.8, valid=0.1),
                            (2_606_596, 325_824, 325_826), 87),
     "penn_char": Entry(
-        "Penn Treebank", PENN, words_to_characters, (5_017_482, 393_042, 442_423), 50),
-    "text8": Entry("Text8", (TEXT8,), partial(bytes_as_symbols, train=0.9, valid=0.05),
+        "Penn Treebank", PENN, reading.words_to_characters, (5_017_482, 393_042, 442_423), 50),
+    "text8": Entry("Text8", (TEXT8,), partial(reading.bytes_as_symbols, train=0.9, valid=0.05),
                    (90_000_000, 5_000_000, 5_000_000), 27),
     "text8_prefix": Entry("Text8, the first 0.7 %", (TEXT8_PREFIX,),
-                          partial(bytes_as_symbols, train=0.9, valid=0.05),
+                          partial(reading.bytes_as_symbols, train=0.9, valid=0.05),
                           (620_472, 34_470, 34_472), 27, reduced=True),
-    "python_help": Entry("Python's help text", (), lambda _: cut(help_text(), 0.8, 0.1),
-                         reduced=True, encoding="utf-8", source=help_source),
-    "penn_word": Entry("Penn Treebank (words)", PENN, words_prepared, (929_589, 73_760, 82_430),
-                       10_000, task="word_lm"),
-    "python_help_words": Entry("Python's help text (words)", (),
-                               lambda _: rare_words_replaced(tokens(help_text())), reduced=True,
-                               encoding="utf-8", task="word_lm", source=help_source),
-    "mnist": Entry("sequential MNIST", images.MNIST, images.read_mnist, (50_000, 10_000, 10_000),
+    "python_help": Entry("Python's help text", (),
+                         lambda _: reading.cut(reading.help_text(), 0.8, 0.1), reduced=True,
+                         encoding="utf-8", source=reading.help_source),
+    "penn_word": Entry("Penn Treebank (words)", PENN, reading.words_prepared,
+                       (929_589, 73_760, 82_430), 10_000, task="word_lm"),
+    "python_help_words": Entry(
+        "Python's help text (words)", (),
+        lambda _: reading.rare_words_replaced(reading.tokens(reading.help_text())), reduced=True,
+        encoding="utf-8", task="word_lm", source=reading.help_source),
+    "mnist": Entry("sequential MNIST", MNIST, images.read_mnist, (50_000, 10_000, 10_000),
                    task="sequential_image", steps=784),
     "digits": Entry("handwritten digits, 8 x 8", (), images.read_digits, (1_197, 300, 300),
                     reduced=True, task="sequential_image", steps=64, levels=16,
@@ -107,18 +125,25 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def load_dataset(name: str, task: str | None = None) -> TextDataset | ImageDataset:
-    """A data set of :data:`CATALOGUE`, or the text file at the path ``name`` (80/10/10 by
-    position).
+    """Load a data set.
 
-    ``task``: has to be the catalogue's where it is given; a path is a text of characters, with
-    "word_lm" of words (as :func:`tokens` has them; those that the training part has once are
-    "<unk>"). A file comes from ``data/raw``, else from ``$QLSTM_MIRROR`` (a folder or an address)
-    where that is set, else from the network. Raises ``DataError``: unknown name or task, a name
-    that is for another task; file missing, truncated or altered.
+    A file comes from ``data/raw``, else from ``$QLSTM_MIRROR`` (a folder or an address) where that
+    is set, else from the network, and is checked each time. A text file of one's own is cut
+    80/10/10 by position.
+
+    Args:
+        name: a key of :data:`CATALOGUE` or the path of a text file.
+        task: what it is for. The catalogue says it for its data sets; a text of one's own is of
+            characters, with "word_lm" of words (:func:`qlstm.data.reading.tokens`), where those
+            that the training part has once are "<unk>".
+
+    Raises:
+        DataError: an unknown name or task, a name that is for another task, or a file that is
+            missing, truncated or altered.
     """
     entry = _entry(name, task)
     if entry is None:
-        return _text_file(str(name), UNITS[task or "char_lm"])
+        return reading.read_text_file(str(name), UNITS[task or "char_lm"])
     contents, sources = [], []
     for file in entry.files:
         content, source = obtain(file)
@@ -142,35 +167,40 @@ def load_dataset(name: str, task: str | None = None) -> TextDataset | ImageDatas
 
 
 def vocabulary_size(name: str, task: str | None = None) -> int:
-    """Number of distinct symbols; reads the text only where the catalogue does not say.
+    """The number of different symbols in a text; reads it only where the catalogue does not say.
 
-    ``name``, ``task`` as in :func:`load_dataset`. Raises ``DataError`` as :func:`load_dataset`, and
-    for images.
+    Args:
+        name: as in :func:`load_dataset`.
+        task: as in :func:`load_dataset`.
+
+    Raises:
+        DataError: as :func:`load_dataset`, and for images.
     """
     entry = _entry(name, task)
     if entry and entry.task == "sequential_image":
         raise DataError(f"{name} is a data set of images and has no vocabulary")
-    return (entry.vocabulary_size if entry and entry.vocabulary_size
-            else load_dataset(name, task).vocabulary_size)
+    if entry and entry.vocabulary_size:
+        return entry.vocabulary_size
+    return load_dataset(name, task).vocabulary_size
 
 
 def task_of(name: str) -> str | None:
-    """The task of the data set ``name`` of the catalogue, None for a path that exists. Raises
-    ``DataError`` if unknown."""
+    """The task that the data set ``name`` is for; None for a path that exists, which can be read as
+    characters or words. Raises ``DataError`` if there is neither."""
     entry = _entry(name)
     return entry.task if entry else None
 
 
 def steps_of(name: str) -> int | None:
     """The pixels of an image of the data set ``name``, None for texts; nothing is loaded. Raises
-    ``DataError`` if unknown."""
+    ``DataError`` for an unknown name."""
     entry = _entry(name)
     return entry.steps if entry else None
 
 
 def title(name: str) -> str:
-    """What a table calls the data set ``name``; for a path, the name of the file. Raises
-    ``DataError`` if unknown."""
+    """What tables call the data set ``name``; for a path, the name of the file. Raises
+    ``DataError`` for an unknown name."""
     entry = _entry(name)
     return entry.title if entry else Path(name).name
 
@@ -178,8 +208,8 @@ def title(name: str) -> str:
 def _entry(name: str, task: str | None = None) -> Entry | None:
     """The catalogue's entry, or None for a path that exists; either is for the ``task``, where one
     is given."""
-    if task not in (None, *TASKS):
-        raise DataError(unknown("task", task, TASKS))
+    if task not in (None, *UNITS):
+        raise DataError(unknown("task", task, UNITS))
     if name in CATALOGUE:
         entry = CATALOGUE[name]
         if task not in (None, entry.task):
@@ -189,31 +219,6 @@ def _entry(name: str, task: str | None = None) -> Entry | None:
         raise DataError(unknown("data set", name, CATALOGUE, ", or the path of a text file"))
     if task == "sequential_image":
         possible = ", ".join(name for name, entry in CATALOGUE.items() if entry.task == task)
-        raise DataError(
-            f"{name} is a path: data sets for the task {task} come from the catalogue only ({possible})"
-        )
+        raise DataError(f"{name} is a path: data sets for the task {task} come from the catalogue "
+                        f"only ({possible})")
     return None
-
-
-def _text_file(name: str, unit: str) -> TextDataset:
-    """A text of one's own: UTF-8, or one character a byte where it is not UTF-8."""
-    path = Path(name)
-    if not path.is_file():
-        raise DataError(f"{name} is not a file: a data set of one's own is one text file")
-    content, encoding = read_bytes(path), "utf-8"
-    if b"\0" in content:
-        raise DataError(
-            f"{name} is not a text file (it has NUL bytes; UTF-16 has to be saved as UTF-8)")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        text, encoding = content.decode("latin-1"), "latin-1"
-    symbols = tokens(text) if unit == "word" else text
-    if len(symbols) < MINIMUM_SYMBOLS:
-        what = "words" if unit == "word" else "symbols"
-        raise DataError(
-            f"{name} has {len(symbols):,} {what}; a data set needs {MINIMUM_SYMBOLS:,} or more")
-    source = str(path.resolve()) + (
-        "" if encoding == "utf-8" else " (not UTF-8: one character a byte)")
-    parts = rare_words_replaced(symbols) if unit == "word" else cut(symbols, 0.8, 0.1)
-    return text_dataset(name, parts, encoding, True, source, unit)

@@ -27,11 +27,15 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class File:
-    """A file of a data set: plain ``size`` in bytes, ``digest`` as "algorithm:hex" (checked at
-    every load).
+    """A file of a data set, as it must be.
 
-    ``folder``: its folder in a mirror. ``urls``: addresses, tried in order. ``prefix_of``: the
-    larger file that it is cut from where it is not to be had by itself.
+    Attributes:
+        name: what it is called in ``data/raw`` and in a mirror.
+        size: its bytes, unpacked.
+        digest: of its unpacked content, "algorithm:hex"; checked whenever it is loaded.
+        folder: the folder of a mirror that it may lie in.
+        urls: its addresses, tried in order.
+        prefix_of: the larger file that it is cut from where it is not to be had by itself.
     """
 
     name: str
@@ -43,7 +47,17 @@ class File:
 
 
 def obtain(file: File) -> tuple[bytes, str]:
-    """The checked plain content of a file, and where it came from. Raises ``DataError``."""
+    """Get a file of a data set: from ``data/raw``, else from the mirror, else from the network.
+
+    Args:
+        file: what is wanted.
+
+    Returns:
+        Its unpacked and checked content, and the path or address that it came from.
+
+    Raises:
+        DataError: it is nowhere to be had, damaged or altered.
+    """
     mirror = _mirror()
     for folder in (raw_data(), mirror):
         for place in _places(file) if isinstance(folder, Path) else ():
@@ -67,8 +81,8 @@ def obtain(file: File) -> tuple[bytes, str]:
 
 
 def at_hand(file: File) -> bool:
-    """Whether the file lies in ``data/raw`` or in a mirror's folder, or can be cut from one that
-    does; unchecked."""
+    """Whether a ``file`` lies in ``data/raw`` or in a mirror's folder, or can be cut from one that
+    does; its content is not checked."""
     folders = [folder for folder in (raw_data(), _mirror()) if isinstance(folder, Path)]
     found = any(os.path.isfile(folder / place) for folder in folders for place in _places(file))
     return found or (file.prefix_of is not None and at_hand(file.prefix_of))
@@ -153,6 +167,7 @@ def _download(file: File, urls: tuple[str, ...]) -> tuple[bytes, str]:
 
 
 def _fetch(file: File, urls: tuple[str, ...]) -> tuple[bytes, str]:
+    """The content from the first address that has it; a host that is silent is asked once."""
     failures, silent_hosts = [], set()
     for url in urls:
         if (host := urlsplit(url).netloc) in silent_hosts:
@@ -178,7 +193,7 @@ def _fetch(file: File, urls: tuple[str, ...]) -> tuple[bytes, str]:
 
 def _missing(file: File, why: str) -> DataError:
     return DataError(
-        f"cannot get {file.name} ({file.size:,} bytes): {why}. Put it at {raw_data() / file.name} by hand, "
+        f"cannot get {file.name} ({file.size:,} bytes): {why}. "
+        f"Put it at {raw_data() / file.name} by hand, "
         "or name a folder or address that has it in QLSTM_MIRROR; "
-        "the data sets python_help, python_help_words and digits need no download"
-    )
+        "the data sets python_help, python_help_words and digits need no download")

@@ -17,11 +17,14 @@ def raw_data() -> Path:
 
 
 def write_atomically(path: Path, content: bytes):
-    """Write ``content`` to the file at ``path`` so that it is there whole or not at all, also after
-    a crash or on a full disk.
+    """Write a file so that it is there whole or not at all, also after a crash or on a full disk.
 
     A process killed meanwhile leaves ``.<name>.<letters>.tmp`` behind, which the next one to train
     there removes.
+
+    Args:
+        path: the file; one that is there already is replaced.
+        content: what it is to contain.
     """
     descriptor, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

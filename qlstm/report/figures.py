@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from qlstm import data
 from qlstm.report import tables
 from qlstm.report.tables import select
-from qlstm.study.config import METRICS
 from qlstm.study.grid import ARTEFACTS
+from qlstm.study.tasks import TASKS
 
 GATES = ["i", "f", "a", "o"]
 SHORT = {"full_precision": "full", "binary_connect": "BC", "ter_connect": "TC", "bwn": "BWN",
@@ -68,8 +68,7 @@ def figure(records: list[dict], artefact: str) -> Figure:
     panels = select(records, artefact)
     with _style():
         if artefact in ("figure_04", "figure_05"):
-            titles = {"char_lm": "characters", "word_lm": "words"}
-            runs = {(*row, titles[panel.task] if len(ARTEFACTS[artefact]) > 1 else ""): record
+            runs = {(*row, f"{TASKS[panel.task].unit}s" if len(ARTEFACTS[artefact]) > 1 else ""): record
                     for panel, _, found in panels for row, record in found.items()}
             result = by_epoch(
                 runs,
@@ -187,7 +186,7 @@ def learning_curves(records: list[dict]) -> Figure:
     lines = _named(tables.by_epoch(records))
     lines = lines.assign(valid_metric=pd.to_numeric(lines["valid_metric"])).dropna(
         subset=["valid_metric"])
-    units = {label: tables.UNITS[METRICS[config.task]]
+    units = {label: TASKS[config.task].metric.title
              for label, config in zip(lines["setting"], lines["config"], strict=True)}
     with _style():
         grid = sns.relplot(lines, x="epoch", y="valid_metric", hue="model", style="model",

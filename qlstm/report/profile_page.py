@@ -15,6 +15,7 @@ from qlstm.report.tables import NORMALIZER_TITLES, QUANTIZER_TITLES
 from qlstm.study import records
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.records import reports
+from qlstm.study.tasks import METRICS
 
 SCALE = {
     "smoke": "A check that everything works, minutes on two cores: tiny networks, hardly trained. Its numbers mean nothing.",
@@ -56,7 +57,7 @@ def page(profile: str, root: Path | None = None, menu: list[tuple[str, str]] | N
          "name": f"{QUANTIZER_TITLES.get(r['config']['quantizer'], r['config']['quantizer'])}, "
          f"{NORMALIZER_TITLES.get(r['config']['normalizer'], r['config']['normalizer'])}",
          "seed": r["config"]["seed"], "result": "N/A (diverged)" if r["diverged"]
-         else f"{r['test_metric']:.3f} {tables.UNITS[r['metric']]}", "best": r["best_epoch"],
+         else f"{r['test_metric']:.3f} {METRICS[r['metric']].title}", "best": r["best_epoch"],
          "size": f"{r['size_kb']:.1f}", "seconds": round(r["seconds"]),
          "notebook": (folder / "runs" / r["run_id"] / "notebook.html").exists()}
         for r in found

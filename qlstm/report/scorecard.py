@@ -17,7 +17,8 @@ import pandas as pd
 
 from qlstm.report import tables, verdicts
 from qlstm.report.figures import model_name
-from qlstm.study.config import SPECIAL, VARIANTS, ExperimentConfig, defaults
+from qlstm.study.config import SPECIAL, ExperimentConfig
+from qlstm.study.profiles import VARIANTS, defaults
 from qlstm.study.sizes import size_kb
 
 HOLDS, FALSE, UNTESTED = "holds", "does not hold", "not tested at this scale"

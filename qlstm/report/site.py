@@ -16,8 +16,8 @@ from qlstm.errors import ConfigError, unknown
 from qlstm.report import api_reference, pages, profile_page
 from qlstm.report.scorecard import scorecard
 from qlstm.study import records
-from qlstm.study.config import PROFILES
 from qlstm.study.records import reports
+from qlstm.study.tasks import PROFILES
 
 COPIED = ["tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.*", "scorecard.csv",
           "runs/*/record.json"]

@@ -18,10 +18,12 @@ from qlstm import data
 from qlstm.quantizers import QUANTIZERS
 from qlstm.report import verdicts
 from qlstm.study import costs
-from qlstm.study.config import METRICS, PAPER_DATASETS, SPECIAL, ExperimentConfig, defaults
+from qlstm.study.config import SPECIAL, ExperimentConfig
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, Panel, grid
+from qlstm.study.profiles import PAPER_DATASETS, defaults
 from qlstm.study.records import benchmarks
 from qlstm.study.sizes import round_half_up, size_kb
+from qlstm.study.tasks import METRICS, TASKS
 
 QUANTIZER_TITLES = {"full_precision": "full precision", "binary_connect": "BinaryConnect (BC)",
                     "bwn": "BWN", "lab": "LAB", "ter_connect": "TerConnect (TC)", "twn": "TWN",
@@ -263,7 +265,7 @@ def _group(name, at_scale, rows, ours, config, printed) -> list[dict]:
     """The rows of one label: those of the table, then those of the user's own."""
     own = {(run["quantizer"], run["normalizer"]): run
            for _, run in ours[ours["label"] == name].iterrows()}
-    metric, result = METRICS[config.task], []
+    metric, result = TASKS[config.task].metric.name, []
     base = ("full_precision", "none")
     baselines = [float(values[base][key]) if base in values else None
                  for values, key in ((printed, "value"), (own, "mean"))]
@@ -297,8 +299,6 @@ def _group(name, at_scale, rows, ours, config, printed) -> list[dict]:
     return result
 
 
-UNITS = {"bpc": "BPC", "ppl": "PPL", "accuracy": "accuracy (%)"}
-_DIGITS = {"bpc": 2, "ppl": 1, "accuracy": 1}
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
@@ -315,7 +315,7 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
         table.groupby("label", sort=False), key=lambda pair: pair[1]["seeds"].isna().all())
     for group, rows in groups:
         rows = rows.set_index(["bits", "quantizer", "normalizer"])
-        unit, run = UNITS[rows["metric"].iloc[0]], rows["seeds"].notna().any()
+        unit, run = METRICS[rows["metric"].iloc[0]].title, rows["seeds"].notna().any()
         measured = {f"our {unit}": rows.apply(_measured, axis=1)}
         on_disk = {
             "on disk KB": rows["packed_kb"].map(lambda kb: NOT_RUN if pd.isna(kb) else f"{kb:.1f}")}
@@ -364,7 +364,8 @@ def _headings(table: pd.DataFrame) -> list[str]:
 def _printed(row) -> str:
     if not row["in_paper"]:
         return NOT_AT_HAND
-    return DIVERGED if pd.isna(row["paper"]) else f"{row['paper']:.{_DIGITS[row['metric']]}f}"
+    digits = METRICS[row["metric"]].digits
+    return DIVERGED if pd.isna(row["paper"]) else f"{row['paper']:.{digits}f}"
 
 
 def _measured(row) -> str:
@@ -372,7 +373,7 @@ def _measured(row) -> str:
         return NOT_RUN
     if pd.isna(row["ours"]):
         return DIVERGED
-    digits = _DIGITS[row["metric"]]
+    digits = METRICS[row["metric"]].digits
     interval = "" if pd.isna(row["half_width"]) else f" ± {row['half_width']:.{digits}f}"
     lost = f" ({row['diverged']:.0f} of {row['seeds']:.0f} diverged)" if row["diverged"] else ""
     return f"{row['ours']:.{digits}f}{interval}{lost}"
@@ -639,7 +640,7 @@ def beside_lstm(records: list[dict]) -> pd.DataFrame:
                     {"setting": name.replace(", GRU", ""),
                      "quantization": QUANTIZER_TITLES.get(gru.quantizer, gru.quantizer),
                      "normalization": NORMALIZER_TITLES.get(gru.normalizer, gru.normalizer),
-                     "cell": cell, f"test {UNITS[run.metric]}": run.ours, "KB": run.size_kb,
+                     "cell": cell, f"test {METRICS[run.metric].title}": run.ours, "KB": run.size_kb,
                      "gradient, a step": growth.get(key)}
                 )
     table = pd.DataFrame(rows)

@@ -1,5 +1,4 @@
-"""The paper's grid as data: which runs each table and figure is made from. A row is (quantizer,
-normalizer)."""
+"""The paper's grid as data: which runs each table and figure is made from."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,33 +7,51 @@ from typing import Any
 from qlstm import data
 from qlstm.errors import ConfigError, unknown
 from qlstm.normalizers import NORMALIZERS
-from qlstm.study.config import (
-    PAPER_DATASETS,
-    PROFILES,
-    SPECIAL,
-    VARIANTS,
-    ExperimentConfig,
-    check_number,
-)
+from qlstm.study.checks import check_number
+from qlstm.study.config import SPECIAL, ExperimentConfig
+from qlstm.study.profiles import PAPER_DATASETS, VARIANTS
+from qlstm.study.tasks import PROFILES, TASKS
+
+Row = tuple[str, str]
+"""A row of a table: the names of a quantizer and a normalizer."""
 
 ALL_NORMALIZERS = list(NORMALIZERS)
-TABLE_ROWS = [*[("full_precision", n) for n in ALL_NORMALIZERS], ("sbn", "batch_separate"),
-              *[(q, n) for q in ("binary_connect", "bwn", "lab") for n in ALL_NORMALIZERS],
-              ("alternating", "none"), ("stn", "batch_separate"),
-              *[(q, n) for q in ("ter_connect", "twn", "lat") for n in ALL_NORMALIZERS]]
-DEEP_ROWS = [(q, n) for q in ("full_precision", "binary_connect", "bwn", "ter_connect", "twn")
-             for n in ALL_NORMALIZERS]
-GRU_ROWS = [("full_precision", "none"),
-            *[("binary_connect", n) for n in ("none", "weight", "layer", "batch_shared")]]
+PLAIN = ("full_precision", "none")
+
+
+def _rows_of(quantizer: str, *normalizers: str) -> list[Row]:
+    """A quantizer with each of the normalizers; without any named, with all there are."""
+    return [(quantizer, normalizer) for normalizer in normalizers or ALL_NORMALIZERS]
+
+
+TABLE_ROWS = [
+    *_rows_of("full_precision"), ("sbn", "batch_separate"),
+    *_rows_of("binary_connect"), *_rows_of("bwn"), *_rows_of("lab"),
+    ("alternating", "none"), ("stn", "batch_separate"),
+    *_rows_of("ter_connect"), *_rows_of("twn"), *_rows_of("lat")]
+DEEP_ROWS = [row for quantizer in ("full_precision", "binary_connect", "bwn", "ter_connect", "twn")
+             for row in _rows_of(quantizer)]
+NORMALIZED_IN_FIGURES = ("none", "weight", "layer", "batch_shared")
+BINARY_ROWS = [PLAIN, *_rows_of("binary_connect", *NORMALIZED_IN_FIGURES)]
+TERNARY_ROWS = [PLAIN, *_rows_of("ter_connect", *NORMALIZED_IN_FIGURES)]
+UNNORMALIZED_ROWS = [(quantizer, "none") for quantizer in (
+    "full_precision", "binary_connect", "bwn", "lab", "ter_connect", "twn", "lat")]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a table or figure: rows on one data set of the paper, of a variant's size, with
-    other settings."""
+    """A part of a table or figure: its rows on one data set of the paper.
+
+    Attributes:
+        dataset: the paper's data set; another of the same task can stand in for it.
+        rows: the networks that are compared.
+        variant: on words, the size of the model, a name of
+            :data:`~qlstm.study.profiles.VARIANTS`.
+        settings: further settings that differ from the profile's.
+    """
 
     dataset: str
-    rows: list[tuple[str, str]]
+    rows: list[Row]
     variant: str = ""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -44,12 +61,16 @@ class Panel:
         return data.task_of(self.dataset)
 
     def overrides(self, profile: str) -> dict[str, Any]:
-        """Settings that differ from the profile's."""
+        """The settings that its runs have instead of what their ``profile`` gives."""
         return VARIANTS.get(self.variant, {}).get(profile, {}) | self.settings
 
     def suits(self, config: ExperimentConfig) -> bool:
-        """Whether the run of a ``config`` is of this panel: on its data set or one that stands in,
-        in its size and settings; any row."""
+        """Whether a run belongs to this panel, be it one of its rows or a further one.
+
+        Args:
+            config: the settings of the run. They suit where the data set is the panel's or one
+                that stands in for it, and size and special settings are the panel's.
+        """
         if config.task != self.task or config.variant != self.variant:
             return False
         if config.dataset in PAPER_DATASETS and config.dataset != self.dataset:
@@ -58,13 +79,8 @@ class Panel:
         return all(getattr(config, name) == value for name, value in wanted.items())
 
 
-def _gradient_rows(quantizer):
-    return [("full_precision", "none"),
-            *[(quantizer, n) for n in ("none", "weight", "layer", "batch_shared")]]
-
-
 STATISTICS_EXPERIMENT = [
-    Panel("mnist", [("binary_connect", n) for n in ("batch_shared", "batch_separate")],
+    Panel("mnist", _rows_of("binary_connect", "batch_shared", "batch_separate"),
           settings=dict(initial_gain=gain, state_noise=noise))
     for gain in (0.0, 0.1)
     for noise in (0.0, 0.1)
@@ -73,33 +89,24 @@ STATISTICS_EXPERIMENT = [
 noise, one by one."""
 
 ARTEFACTS: dict[str, list[Panel]] = {
-    "table_1": [
-        Panel(
-            "penn_char",
-            [
-                (q, "none")
-                for q in ("full_precision", "binary_connect", "bwn", "lab", "ter_connect", "twn",
-                          "lat")
-            ],
-        )
-    ],
+    "table_1": [Panel("penn_char", UNNORMALIZED_ROWS)],
     "table_2": [Panel(name, TABLE_ROWS) for name in ("war_and_peace", "penn_char", "text8")],
     "table_3": [Panel("penn_word", TABLE_ROWS, variant) for variant in ("small", "large")],
     "table_4": [Panel("mnist", TABLE_ROWS)],
     "table_5": [Panel("penn_word", DEEP_ROWS, "deep")],
-    "figure_01": [Panel("penn_char", _gradient_rows("binary_connect"))],
-    "figure_02": [Panel("penn_word", _gradient_rows("binary_connect"), "small")],
+    "figure_01": [Panel("penn_char", BINARY_ROWS)],
+    "figure_02": [Panel("penn_word", BINARY_ROWS, "small")],
     "figure_04": [Panel("penn_char", [("bwn", "none"), ("lab", "none")]),
                   Panel("penn_word", [("bwn", "none"), ("lab", "none")], "small")],
-    "figure_05": [Panel("penn_char", [("binary_connect", n) for n in ALL_NORMALIZERS[1:]])],
-    "figure_06": [Panel("war_and_peace", _gradient_rows("binary_connect"))],
-    "figure_07": [Panel("war_and_peace", _gradient_rows("ter_connect"))],
-    "figure_08": [Panel("penn_char", _gradient_rows("ter_connect"))],
-    "figure_09": [Panel("penn_word", _gradient_rows("ter_connect"), "small")],
-    "figure_10": [Panel("penn_word", _gradient_rows("binary_connect"), "large")],
-    "figure_11": [Panel("penn_word", _gradient_rows("ter_connect"), "large")],
+    "figure_05": [Panel("penn_char", _rows_of("binary_connect", *ALL_NORMALIZERS[1:]))],
+    "figure_06": [Panel("war_and_peace", BINARY_ROWS)],
+    "figure_07": [Panel("war_and_peace", TERNARY_ROWS)],
+    "figure_08": [Panel("penn_char", TERNARY_ROWS)],
+    "figure_09": [Panel("penn_word", TERNARY_ROWS, "small")],
+    "figure_10": [Panel("penn_word", BINARY_ROWS, "large")],
+    "figure_11": [Panel("penn_word", TERNARY_ROWS, "large")],
     "statistics": STATISTICS_EXPERIMENT,
-    "gru": [Panel("penn_char", GRU_ROWS, settings=dict(cell="gru"))],
+    "gru": [Panel("penn_char", BINARY_ROWS, settings=dict(cell="gru"))],
 }
 """The paper's tables and figures, and what its reviewers asked for: the panels that each is made
 from."""
@@ -107,62 +114,74 @@ from."""
 FROM_ALL = ["theory", "reviewers"]
 """Reports made from whatever runs there are; they ask for none of their own."""
 
-STAND_INS = {"char_lm": "python_help", "word_lm": "python_help_words", "sequential_image": "digits"}
-"""The embedded data set that the small profiles take in place of the paper's."""
-
-_CORE = [
-    (q, n) for q in ("full_precision", "binary_connect") for n in ("none", "layer", "batch_shared")]
-REDUCED_ROWS: dict[str, dict[str, list[tuple[str, str]]]] = {
+_CORE = [*_rows_of("full_precision", "none", "layer", "batch_shared"),
+         *_rows_of("binary_connect", "none", "layer", "batch_shared")]
+REDUCED_ROWS: dict[str, dict[str, list[Row]]] = {
     "smoke": {
         "char_lm": [*_CORE, ("binary_connect", "weight"), ("bwn", "none"), ("ter_connect", "none")],
-        "small": [("full_precision", "none"), ("binary_connect", "none"),
-                  ("binary_connect", "layer"), ("bwn", "none")],
-        "large": [("full_precision", "none"), ("ter_connect", "none")],
-        "deep": [("full_precision", "none"), ("binary_connect", "layer")],
-        "sequential_image": [("full_precision", "none"), ("binary_connect", "none"),
-                             ("binary_connect", "batch_shared")],
-        "gru": [("binary_connect", "none"), ("binary_connect", "layer")],
+        "small": [PLAIN, *_rows_of("binary_connect", "none", "layer"), ("bwn", "none")],
+        "large": [PLAIN, ("ter_connect", "none")],
+        "deep": [PLAIN, ("binary_connect", "layer")],
+        "sequential_image": [PLAIN, *_rows_of("binary_connect", "none", "batch_shared")],
+        "gru": _rows_of("binary_connect", "none", "layer"),
     },
     "quick": {
-        "char_lm": [*_CORE, ("full_precision", "weight"), ("binary_connect", "weight"),
-                    ("binary_connect", "batch_separate"),
-                    *[("ter_connect", n) for n in ("none", "weight", "layer", "batch_shared")],
+        "char_lm": [*_CORE, ("full_precision", "weight"),
+                    *_rows_of("binary_connect", "weight", "batch_separate"),
+                    *_rows_of("ter_connect", *NORMALIZED_IN_FIGURES),
                     ("bwn", "none"), ("lab", "none")],
-        "small": [*_CORE, ("binary_connect", "weight"), ("ter_connect", "none"),
-                  ("ter_connect", "layer"), ("bwn", "none")],
-        "large": [*_CORE, ("ter_connect", "none"), ("ter_connect", "layer")],
+        "small": [*_CORE, ("binary_connect", "weight"), *_rows_of("ter_connect", "none", "layer"),
+                  ("bwn", "none")],
+        "large": [*_CORE, *_rows_of("ter_connect", "none", "layer")],
         "deep": _CORE,
         "sequential_image": [*_CORE, ("bwn", "none"), ("twn", "none"),
                              ("binary_connect", "batch_separate")],
-        "gru": [("full_precision", "none"), ("binary_connect", "none"),
-                ("binary_connect", "layer")],
+        "gru": [PLAIN, *_rows_of("binary_connect", "none", "layer")],
     },
 }
 """The rows that the small profiles run, by variant, cell or task; the other rows are left to
 ``paper``."""
 
 
-def _rows(panel: Panel, profile: str) -> list[tuple[str, str]]:
+def _rows(panel: Panel, profile: str) -> list[Row]:
     """The rows of a panel that a profile runs."""
     if profile not in REDUCED_ROWS:
         return panel.rows
     reduced = REDUCED_ROWS[profile]
-    kept = (
-        reduced.get(panel.variant) or reduced.get(panel.settings.get("cell")) or reduced[panel.task]
-    )
+    kept = (reduced.get(panel.variant) or reduced.get(panel.settings.get("cell"))
+            or reduced[panel.task])
     return [row for row in panel.rows if row in kept]
+
+
+def _datasets(panel: Panel, profile: str, asked: list[str] | None) -> list[str]:
+    """The data sets that a profile runs a panel on, of those that were asked for, if any were."""
+    if asked is None:
+        return [panel.dataset if profile == "paper" else TASKS[panel.task].stand_in]
+    fitting = [name for name in asked if (data.task_of(name) or "char_lm") == panel.task]
+    return [name for name in fitting
+            if name == panel.dataset or profile != "paper" or name not in PAPER_DATASETS]
 
 
 def grid(profile: str = "quick", *, only: list[str] | None = None,
          datasets: list[str] | None = None, seeds: int = 1,
          epochs: int | None = None) -> list[ExperimentConfig]:
-    """The runs behind the tables and figures ``only`` (None: all) on ``datasets``, for seeds 0 ..
-    seeds-1.
+    """The runs that tables and figures are made from.
 
-    ``epochs``: instead of the profile's. ``datasets``: None takes the paper's in profile ``paper``
-    and the embedded ones in the others; a data set that the paper does not have stands in for the
-    paper's of the same task. Each run once, in the order of the tables. Raises ``ConfigError`` or
-    ``qlstm.DataError`` for a name that does not exist.
+    Args:
+        profile: how much is trained, one of :data:`~qlstm.study.tasks.PROFILES`.
+        only: names of tables and figures (:data:`ARTEFACTS`); None stands for all.
+        datasets: names or paths of data sets. One that the paper does not have stands in for those
+            of its task. None stands for the paper's in profile ``paper``, for the embedded ones
+            in the others.
+        seeds: how often each run is repeated, with the seeds 0 .. seeds - 1.
+        epochs: passes over the training data, instead of the profile's.
+
+    Returns:
+        Each run once, in the order of the tables.
+
+    Raises:
+        ConfigError: a profile, table or figure, or a number that cannot be.
+        DataError: an unknown data set.
     """
     if profile not in PROFILES:
         raise ConfigError(unknown("profile", profile, PROFILES))
@@ -174,17 +193,11 @@ def grid(profile: str = "quick", *, only: list[str] | None = None,
         data.title(name)
     runs = {}
     for panel in [panel for name in only or ARTEFACTS for panel in ARTEFACTS.get(name, [])]:
-        if datasets is not None:
-            fitting = [name for name in datasets if (data.task_of(name) or "char_lm") == panel.task]
-            wanted = [name for name in fitting
-                      if name == panel.dataset or profile != "paper" or name not in PAPER_DATASETS]
-        else:
-            wanted = [panel.dataset if profile == "paper" else STAND_INS[panel.task]]
-        for dataset in wanted:
+        settings = {"profile": profile, "epochs": epochs} | panel.overrides(profile)
+        for dataset in _datasets(panel, profile, datasets):
             for quantizer, normalizer in _rows(panel, profile):
                 for seed in range(seeds):
-                    config = ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer,
-                                              seed=seed, normalizer=normalizer,
-                                              **{"epochs": epochs} | panel.overrides(profile))
+                    config = ExperimentConfig(dataset=dataset, quantizer=quantizer,
+                                              normalizer=normalizer, seed=seed, **settings)
                     runs.setdefault(config.run_id, config)
     return list(runs.values())

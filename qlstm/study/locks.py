@@ -6,7 +6,7 @@ every :data:`BEAT` seconds; processes of other machines wait as long as it is to
 taken by the file system's own clock, so that the machines' clocks need not agree. Should two work
 on one run all the same, both write the same content, whole or not at all.
 
-``directory``: of the run that the lock is for.
+``directory``: the folder of the run that the lock is for.
 """
 
 import contextlib
@@ -26,10 +26,13 @@ as dead."""
 
 @contextlib.contextmanager
 def exclusive(directory: Path, report=print):
-    """Wait until no other process works in the folder (``report`` gets a line then), and keep
-    others out.
+    """Wait until no other process works in a folder, and keep others out while the context lasts.
 
     What a killed process left half-written there is removed.
+
+    Args:
+        directory: the folder, which has to exist.
+        report: called with a line for people where it has to wait.
     """
     lock, told = filelock.FileLock(directory / ".lock"), False
     while not _acquired(lock, directory):
@@ -51,6 +54,7 @@ def exclusive(directory: Path, report=print):
 
 
 def _acquired(lock: filelock.FileLock, directory: Path) -> bool:
+    """Take the lock, unless a process of this or of another machine works in the folder."""
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -62,22 +66,20 @@ def _acquired(lock: filelock.FileLock, directory: Path) -> bool:
 
 
 def _beat(owner: Path, over: threading.Event):
+    """Touch the owner's file until it is over."""
     while not over.wait(BEAT):
         with contextlib.suppress(OSError):
             os.utime(owner)
 
 
 def held(directory: Path) -> bool:
-    """Whether a live process, here or on another machine, works in the folder of a run."""
+    """Whether a live process, here or on another machine, works in the folder."""
     if not (directory / ".lock").exists():
         return False
     lock = filelock.FileLock(directory / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        return True
+    free = _acquired(lock, directory)
     lock.release()
-    return _owned_elsewhere(directory)
+    return not free
 
 
 def _owned_elsewhere(directory: Path) -> bool:

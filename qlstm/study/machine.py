@@ -1,5 +1,7 @@
-"""The GPUs of this machine: how many runs work side by side, and which GPU a run takes. Imports no
-torch."""
+"""The machine's cores and GPUs: how many runs work side by side, and which GPU a run takes.
+
+Imports no torch, which would take seconds and might take a GPU before one is chosen.
+"""
 
 import contextlib
 import os
@@ -61,7 +63,8 @@ def side_by_side() -> int:
 
 
 def threads(jobs: int) -> dict[str, str]:
-    """Variables that share the cores out among ``jobs`` processes."""
+    """The variables of the environment that share the cores out among ``jobs`` processes, which
+    would otherwise each start a thread a core."""
     return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(max(1, cores() // jobs)))
 
 

@@ -1,49 +1,78 @@
-"""The size of a model: what its LSTM layers take when weights are stored with their 1, 2 or 32
-bits."""
+"""The size of a model: what its recurrent layers take when weights are stored with their 1, 2 or
+32 bits."""
 
 import math
 
 from qlstm import data
 from qlstm.quantizers import find_quantizer
-from qlstm.study.config import STOCHASTIC, ExperimentConfig
+from qlstm.study.config import ExperimentConfig
+
+GATES = {"lstm": 4, "gru": 3}
 
 
 def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
-    """KB (1024 bytes) of the recurrent layers of a run's model, without embedding, decoder and
-    initial state; exact.
+    r"""The size of the recurrent layers of a run's model, without embedding, decoder and initial
+    state; exact.
 
-    An LSTM layer has 4d(n + d) weights, a bias of 4d floats, the normalizer's parameters and
-    statistics (weight 8d, layer 16d, batch shared 32d, batch separate 16d + 16d steps floats; SBN
-    and STN 2d + 2d steps for the cell), and the quantizer's scales, one float for each of its eight
-    matrices (alternating: one for each row and plane; the sizes printed in the paper leave these
-    out, as ``row_scales=False`` does). A GRU has three gates for four. The n of the first layer:
-    the vocabulary (characters), d (words' embedding), 1 (images, where W_x stays at 32 bits but for
-    SBN and STN). To be rounded half up for the paper's sizes.
+    A layer with $d$ units and $n$ inputs has for each gate ($G = 4$ in an LSTM, 3 in a GRU)
 
-    >>> config = ExperimentConfig(profile="paper", dataset="war_and_peace", quantizer="binary_connect")
-    >>> size_kb(config), round_half_up(size_kb(config))
-    (157.75, 158)
+    - $d(n + d)$ weights with the quantizer's bits; on images $W_x$ stays at 32 bits, unless the
+      quantizer is SBN or STN;
+    - a bias, $d$ floats;
+    - the normalizer's parameters and statistics, floats: $2d$ (weight), $4d$ (layer), $8d$ (batch,
+      shared) or $4d + 4dT$ (batch, separate);
+    - two matrices with a scale each where the quantizer stores one: a float, or in ``alternating``
+      one for each row and plane.
+
+    SBN and STN normalize the cell too, with $2d + 2dT$ floats.
+
+    Args:
+        config: the settings of the run.
+        row_scales: whether scales of rows count. The sizes printed in the paper leave them out.
+
+    Returns:
+        KB of 1024 bytes. :func:`round_half_up` makes them the paper's whole numbers.
+
+    Example:
+        >>> settings = dict(profile="paper", dataset="war_and_peace")
+        >>> size = size_kb(ExperimentConfig(quantizer="binary_connect", **settings))
+        >>> size, round_half_up(size)
+        (157.75, 158)
     """
     quantizer = find_quantizer(config.quantizer)
     bits, scales = getattr(quantizer, "bits", 32), getattr(quantizer, "scales", None)
-    d, steps, gates = config.hidden_size, config.steps, {"lstm": 4, "gru": 3}[config.cell]
-    floats = {"none": 0, "weight": 2, "layer": 4, "batch_shared": 8,
+    stochastic = getattr(quantizer, "stochastic", False)
+    d, steps, gates = config.hidden_size, config.steps, GATES[config.cell]
+    a_unit = {"none": 0, "weight": 2, "layer": 4, "batch_shared": 8,
               "batch_separate": 4 + 4 * steps}.get(config.normalizer, 0)
-    floats = floats * gates * d + gates * d * config.biases
-    if config.quantizer in STOCHASTIC:
+    floats = gates * d * (a_unit + config.biases)
+    if stochastic:
         floats += 2 * d + 2 * d * steps
     total = 0.0
     for layer in range(config.num_layers):
-        n = d if layer or config.task == "word_lm" else 1
-        if layer == 0 and config.task == "char_lm":
-            n = data.vocabulary_size(config.dataset)
-        # W_x at 32 bits
-        kept = (
-            layer == 0 and config.task == "sequential_image" and config.quantizer not in STOCHASTIC)
-        matrices = gates if kept else 2 * gates
-        total += gates * d * (n * (32 if kept else bits) + d * bits) / 8 + 4 * floats
+        n = d if layer else input_size(config)
+        input_kept = layer == 0 and config.task == "sequential_image" and not stochastic
+        matrices = gates if input_kept else 2 * gates
+        total += gates * d * (n * (32 if input_kept else bits) + d * bits) / 8 + 4 * floats
         total += 4 * {None: 0, "matrix": matrices, "row": matrices * d * bits * row_scales}[scales]
     return total / 1024
+
+
+def input_size(config: ExperimentConfig, vocabulary_size: int | None = None) -> int:
+    """The number n of inputs to the first layer of a run's model.
+
+    Args:
+        config: the settings of the run.
+        vocabulary_size: the number of different characters; None looks it up, which may read the
+            text.
+
+    Returns:
+        The vocabulary size for characters (each is one-hot), d for words (each is embedded in as
+        many dimensions as the layer has units), 1 for images (a pixel a step).
+    """
+    if config.task == "char_lm":
+        return vocabulary_size or data.vocabulary_size(config.dataset)
+    return config.hidden_size if config.task == "word_lm" else 1
 
 
 def round_half_up(x: float) -> int:

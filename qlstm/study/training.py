@@ -23,11 +23,13 @@ from qlstm.normalizers import NORMALIZERS
 from qlstm.packing import packed_bytes, save_packed
 from qlstm.quantizers import QUANTIZERS
 from qlstm.study import checkpoints, records, traces
-from qlstm.study.config import METRICS, ExperimentConfig
+from qlstm.study.config import ExperimentConfig
 from qlstm.study.cuda_graphs import GraphedStep, make_recorder
+from qlstm.study.environment import describe_environment
 from qlstm.study.locks import exclusive
 from qlstm.study.recipe import recipe
 from qlstm.study.sizes import size_kb
+from qlstm.study.tasks import TASKS
 
 EVALUATION_STREAMS = 64
 CLASSES = 10
@@ -70,11 +72,8 @@ def make_optimizer(config: ExperimentConfig, model: nn.Module) -> torch.optim.Op
 
 
 def metric(task: str, loss: float, correct: float) -> float:
-    """By ``task``: BPC = loss / ln 2, perplexity = exp(loss) from the loss in nats, or percent from
-    the ``correct`` share."""
-    if task == "sequential_image":
-        return 100 * correct
-    return loss / math.log(2) if task == "char_lm" else math.exp(min(loss, 700.0))
+    """What a ``task`` reports of a mean ``loss`` in nats and a ``correct`` share of predictions."""
+    return TASKS[task].metric.of(loss, correct)
 
 
 def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -251,7 +250,7 @@ class _Run:
             "config_sha256": records.sha256(self.config.as_dict()),
             "data": {"sha256": self.dataset.sha256, "reduced": self.dataset.reduced,
                      "sizes": {name: _size(split) for name, split in self.splits.items()}},
-            "metric": METRICS[self.config.task],
+            "metric": TASKS[self.config.task].metric.name,
             "test_metric": None if diverged else test,
             "valid_metric": None if diverged else self.epochs[self.best_epoch]["valid_metric"],
             "best_epoch": None if diverged else self.best_epoch,
@@ -262,7 +261,7 @@ class _Run:
             "epochs": [{k: v for k, v in epoch.items() if k not in TIMES} for epoch in self.epochs],
             "traces": self.traces,
             "recipe": recipe(self.config.as_dict()),
-            "environment": records.environment(self.device, self.model.rnn.backend_used),
+            "environment": describe_environment(self.device, self.model.rnn.backend_used),
         }
         if self.directory is not None and not diverged:
             write_atomically(self.directory / "model.safetensors", safetensors_bytes(self.best))
@@ -479,16 +478,17 @@ def _size(part: Tensor | tuple[Tensor, ...]) -> int:
 
 
 TIMES = ("per_second", "seconds", "seconds_left")
-UNITS = {"char_lm": "characters", "word_lm": "words", "sequential_image": "images"}
 
 
 def _progress_line(line, epoch, config) -> str:
     minutes, seconds = divmod(line["seconds_left"], 60)
     if line.get("diverged"):
         return f"epoch {epoch}/{config.epochs}  the loss is not finite: diverged"
+    task = TASKS[config.task]
     return (
-        f"epoch {epoch}/{config.epochs}  loss {line['train_loss']:.4f}  validation {METRICS[config.task]} "
-        f"{line['valid_metric']:.3f}  {line['per_second']} {UNITS[config.task]}/s  "
+        f"epoch {epoch}/{config.epochs}  loss {line['train_loss']:.4f}  "
+        f"validation {task.metric.name} {line['valid_metric']:.3f}  "
+        f"{line['per_second']} {task.unit}s/s  "
         f"{'at most ' if config.min_learning_rate else ''}{minutes}:{seconds:02d} left"
     )
 

@@ -34,9 +34,11 @@ from qlstm.layer import QuantLSTM
 from qlstm.normalizers import NORMALIZERS
 from qlstm.recurrence import BACKENDS, choose_backend
 from qlstm.recurrence.linear import multiply
-from qlstm.study import cuda_graphs, machine, records
+from qlstm.study import cuda_graphs, machine
 from qlstm.study.config import ExperimentConfig
+from qlstm.study.environment import describe_environment
 from qlstm.study.records import reports
+from qlstm.study.sizes import input_size
 from qlstm.study.training import build_model, make_optimizer, make_step
 
 SHAPES: dict[str, dict] = {
@@ -277,7 +279,7 @@ def measure(part: str, shape: str, options, device: torch.device) -> list[dict]:
     if part == "scaling":
         sizes = CENTRE | {shape.split(" = ")[0]: int(shape.split(" = ")[1])}
     timed = {}
-    inputs = {"char_lm": 87, "word_lm": config.hidden_size, "sequential_image": 1}[config.task]
+    inputs = input_size(config, vocabulary_size=87)
     for backend, quantizer, normalizer in [
             PEER, *rivals(options.normalizers, options.quantizers, device)]:
         plain = backend == PEER[0]
@@ -325,7 +327,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return 2
     shapes = options.shapes or [
         name for name in SHAPES if device.type == "cuda" or name not in GPU_ONLY]
-    environment = records.environment(device, "several")
+    environment = describe_environment(device, "several")
     print(", ".join(f"{key} {value}" for key, value in environment.items()))
     machine = re.sub(r"[^\w.]+", "_", f"{environment['device']}-{environment['threads']}_threads")
     path = reports() / "bench" / f"{machine}.json"

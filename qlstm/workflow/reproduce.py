@@ -26,9 +26,9 @@ from qlstm.data.storage import ROOT, raw_data, write_atomically
 from qlstm.errors import ConfigError, unknown
 from qlstm.report import tables
 from qlstm.study import costs, machine, records
-from qlstm.study.config import METRICS, PROFILES
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, grid
 from qlstm.study.records import reports
+from qlstm.study.tasks import PROFILES, TASKS
 from qlstm.workflow.progress import Progress
 
 REPORTED_IN = {"statistics": "reviewers", "gru": "reviewers"}
@@ -111,7 +111,7 @@ def plan(options, configs) -> dict:
             outdated[run_id] = why
     return {
         "profile": options.profile,
-        "metrics": METRICS,
+        "metrics": {name: task.metric.name for name, task in TASKS.items()},
         "runs": known | {run_id: config.as_dict() for run_id, config in runs.items()},
         "selected": list(runs),
         "todo": todo,

@@ -27,12 +27,9 @@ from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError, unknown
 from qlstm.study import machine, records
 from qlstm.study.records import reports
+from qlstm.study.tasks import TASKS
 from qlstm.workflow import notebooks
 
-_NOTEBOOKS = ROOT / "notebooks" / "run"
-NOTEBOOKS = {"char_lm": _NOTEBOOKS / "char_language_model.ipynb",
-             "word_lm": _NOTEBOOKS / "word_language_model.ipynb",
-             "sequential_image": _NOTEBOOKS / "sequential_mnist.ipynb"}
 UNFINISHED = 75
 """Exit status (EX_TEMPFAIL): what is left goes on with the same command."""
 GRACE = 10
@@ -105,8 +102,9 @@ def one(run_id: str, settings: dict[str, Any], options) -> int:
                 plain(run_id, settings, directory)
             else:
                 parameters = settings | {"directory": str(directory), "train": not options.render}
+                notebook = f"{TASKS[settings['task']].notebook}.ipynb"
                 notebooks.execute(
-                    NOTEBOOKS[settings["task"]], directory / "notebook.ipynb", parameters)
+                    ROOT / "notebooks" / "run" / notebook, directory / "notebook.ipynb", parameters)
         records.load_of(run_id, options.profile)
         (directory / "checkpoint.pt").unlink(missing_ok=True)
     except (ConfigError, DataError, notebooks.NotebookError, records.RecordError, OSError,

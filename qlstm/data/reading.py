@@ -1,0 +1,121 @@
+"""From the content of files to the three parts of a text: training, validation, test.
+
+``contents``: the contents of a data set's files, bytes.
+"""
+
+import platform
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+from qlstm.data.files import DataError, read_bytes
+from qlstm.data.text import LINE_END, UNKNOWN, TextDataset, text_dataset
+
+MINIMUM_SYMBOLS = 1000
+"""Symbols, characters or words, that a text of one's own has at least."""
+
+LEAST_OCCURRENCES = 2
+"""A word that the training part of a text has less often is
+:data:`~qlstm.data.text.UNKNOWN` (not in texts prepared so already)."""
+
+
+def cut(text: str | list[str], train: float, valid: float) -> list:
+    """Cut a text by position into training, validation and test part.
+
+    Args:
+        text: n symbols: a string of characters, or a list of words.
+        train: the share of the first part, which has int(train n) symbols.
+        valid: the share of the second part. The third has the rest.
+    """
+    a = int(train * len(text))
+    b = a + int(valid * len(text))
+    return [text[:a], text[a:b], text[b:]]
+
+
+def bytes_as_symbols(contents: list[bytes], train: float, valid: float) -> list[str]:
+    """The parts of the first of the ``contents``, one symbol a byte; UTF-8 or a translation of
+    line ends would change the vocabulary. Shares ``train`` and ``valid`` as in :func:`cut`."""
+    return cut(contents[0].decode("latin-1"), train, valid)
+
+
+def words_to_characters(contents: list[bytes]) -> list[str]:
+    """The characters of three texts of words: lines without outer spaces, an inner space is "_",
+    the line end stays."""
+    return [
+        "\n".join(line.strip(" ").replace(" ", "_") for line in content.decode("ascii").split("\n"))
+        for content in contents]
+
+
+def words_prepared(contents: list[bytes]) -> list[str]:
+    """The words of three texts that are prepared as such: what white space separates, and one
+    "<eos>" a line end."""
+    return [" ".join(content.decode("ascii").replace("\n", f" {LINE_END} ").split())
+            for content in contents]
+
+
+def help_text() -> str:
+    """Python's help on the language, the topics in alphabetical order, joined by line ends."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[topic] for topic in sorted(topics))
+
+
+def help_source() -> str:
+    """Where :func:`help_text` is from; it differs between versions of Python."""
+    return f"pydoc_data.topics of Python {platform.python_version()}"
+
+
+def tokens(text: str) -> list[str]:
+    r"""The words of any text: words, numbers and punctuation marks in lower case, "<eos>" after a
+    line that has any.
+
+    A mark four times or more in a row (an underline) is one; "<unk>" stays.
+
+    >>> tokens("It's 3.5\n========\n\n<unk> == x")
+    ['it', "'", 's', '3', '.', '5', '<eos>', '=', '<eos>', '<unk>', '=', '=', 'x', '<eos>']
+    """
+    words = []
+    for line in re.sub(r"([^\w\s])\1{3,}", r"\1", text.lower()).splitlines():
+        if found := re.findall(rf"{UNKNOWN}|\w+|[^\w\s]", line):
+            words += [*map(sys.intern, found), LINE_END]  # interned: each word is in memory once
+    return words
+
+
+def rare_words_replaced(words: list[str]) -> list[str]:
+    """The parts of a text of ``words``, 80/10/10 by position; a word that is rare in the first is
+    "<unk>" in all of them."""
+    parts = cut(words, 0.8, 0.1)
+    known = {word for word, n in Counter(parts[0]).items() if n >= LEAST_OCCURRENCES}
+    return [" ".join(word if word in known else UNKNOWN for word in part) for part in parts]
+
+
+def read_text_file(name: str, unit: str) -> TextDataset:
+    """Read a text of one's own, cut 80/10/10 by position.
+
+    Args:
+        name: the path of the file: UTF-8, or one character a byte where it is not UTF-8.
+        unit: what its symbols are, "character" or "word" (see :func:`tokens`).
+
+    Raises:
+        DataError: it is no text file, cannot be read, or is too short to learn from.
+    """
+    path = Path(name)
+    if not path.is_file():
+        raise DataError(f"{name} is not a file: a data set of one's own is one text file")
+    content, encoding, source = read_bytes(path), "utf-8", str(path.resolve())
+    if b"\0" in content:
+        raise DataError(
+            f"{name} is not a text file (it has NUL bytes; UTF-16 has to be saved as UTF-8)")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text, encoding = content.decode("latin-1"), "latin-1"
+        source += " (not UTF-8: one character a byte)"
+    symbols = tokens(text) if unit == "word" else text
+    if len(symbols) < MINIMUM_SYMBOLS:
+        what = "words" if unit == "word" else "symbols"
+        raise DataError(
+            f"{name} has {len(symbols):,} {what}; a data set needs {MINIMUM_SYMBOLS:,} or more")
+    parts = rare_words_replaced(symbols) if unit == "word" else cut(symbols, 0.8, 0.1)
+    return text_dataset(name, parts, encoding, True, source, unit)
