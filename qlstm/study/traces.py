@@ -1,6 +1,14 @@
-"""What the figures show of a network: gradient norms over time, scales alpha and gains g of W_h*.
+r"""What a training run records of its network, for the figures and for the propositions.
 
-``model``: one of :mod:`qlstm.models`; ``inputs`` and ``targets``: a minibatch as it is trained on.
+At three moments, before training, after the first epoch and with the best parameters, the record
+keeps under ``traces`` what :func:`gradient_norms` and :func:`propositions` give of the first
+minibatch of the training data. Before the first epoch and after each, its line under ``epochs`` has
+:func:`spectral` of the same minibatch, and of the parameters alone ``alpha``, see :func:`scales`
+(Figure 4), and :func:`gains` (Figure 5). Numbers have 6 significant digits; None stands for one
+that is not finite.
+
+``model``: one of :mod:`qlstm.models`, called ``model(inputs, trace=trace)``; it is not changed.
+``inputs``, ``targets``: a minibatch as it is trained on. ``lstm``: the model's layers.
 """
 
 import copy
@@ -10,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qlstm.layer import QuantLSTM
+from qlstm.layer import QuantRNN
 from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
 from qlstm.quantizers import QUANTIZERS
 from qlstm.study.theory.propositions import (
@@ -27,21 +35,20 @@ SAMPLES = 10
 
 
 def gradient_norms(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, list]:
-    """||d loss / d h_t|| of the top layer, by sample and time step, for one minibatch from the
-    initial state.
+    r"""$\|\partial \ell / \partial h_t\|$ of the top layer by sample and time step.
 
-    The model must take ``trace=`` as those of :mod:`qlstm.models` do; it is not changed. Dropout
-    and batch statistics as in training. Two losses: ``"training"``, the mean over samples and
-    steps, and ``"last_step"``, the mean over samples at the last step alone (xi_m of the
-    propositions, m = T; a classifier has no other). Returns for each a list of lines, one for each
-    of the first 10 samples, with a value for each of ``"steps"`` (all up to T = 200, at most 100 of
-    more); with batch normalization, where samples depend on each other, one line: the root mean
-    square over all samples.
+    One minibatch, from the initial state, with dropout and batch statistics as in training.
+
+    Returns:
+        ``steps``: the time steps t that are kept, see :func:`shown_steps`. ``training``: the norms
+        for the loss that is trained, the mean over samples and steps. ``last_step``: those for the
+        mean over samples at the last step alone, the loss $\xi_T$ of the propositions; absent for a
+        classifier, which has no other. Each a list of lines, one for each of the first 10 samples,
+        with a value for each of ``steps``; with batch normalization, where samples depend on each
+        other, one line, the root mean square over all samples.
     """
-    probe, trace = (
-        copy.deepcopy(model).double().train(),
-        [],
-    )  # exploding gradients leave the range of 32 bits
+    # float64, as exploding gradients leave the range of float32
+    probe, trace = copy.deepcopy(model).double().train(), []
     inputs = inputs.double() if inputs.is_floating_point() else inputs
     with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
         logits, _ = probe(inputs, trace=trace)
@@ -61,48 +68,54 @@ def gradient_norms(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[st
 
 
 def shown_steps(steps: int) -> list[int]:
-    """The time steps 1 .. T whose values a record keeps: all up to 200, else at most 100, the last
-    among them.
+    """The time steps whose values a record keeps, counted from 1.
 
-    >>> shown_steps(3), len(shown_steps(784)), shown_steps(784)[-1]
-    ([1, 2, 3], 98, 784)
+    All up to 200; of longer sequences every k-th, at most 100, the last among them.
+
+    Args:
+        steps: The number of time steps, T.
+
+    Example:
+        >>> shown_steps(3), len(shown_steps(784)), shown_steps(784)[-1]
+        ([1, 2, 3], 98, 784)
     """
     stride = 1 if steps <= 200 else -(-steps // 100)
     return list(range(steps, 0, -stride))[::-1]
 
 
 def propositions(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, Any] | None:
-    """The bound of the proposition that speaks of this network
-    (:func:`qlstm.study.theory.propositions.bounds`), for the last step's loss.
+    r"""Both sides of the proposition that speaks of a network, in short, for $\xi_T$.
 
-    ``"steps"`` as in :func:`gradient_norms`; by step, the median over samples of ``lambda_1`` and
-    ``lambda_2``; ``ratio``, the largest of left side over right side (1 or less: the bound holds),
-    and ``median_ratio``, both over all samples and steps. None for a network that no proposition
-    speaks of (SBN, STN, a normalizer of one's own).
+    Returns:
+        ``proposition``: its name. ``steps``: as in :func:`gradient_norms`. ``lambda_1``,
+        ``lambda_2``: for each of these steps the median over samples. ``ratio``: the largest of
+        left side over right side, over all samples and steps; the bound holds if it is at most 1.
+        ``median_ratio``: their median. None instead for a network that no proposition speaks of
+        (SBN, STN, a normalizer of one's own).
     """
     if not applies(model.rnn):
         return None
     found = bounds(model, inputs, targets)
-    index = [step - 1 for step in shown_steps(len(found.lambda_1))]
-    by_step = {name: getattr(found, name).reshape(len(found.lambda_1), -1).median(-1).values[index]
-               for name in ("lambda_1", "lambda_2")}
-    ratio = found.ratio[~found.ratio.isnan()].clamp(
-        max=1e300
-    )  # NaN: both sides left the range of 64 bits
-    return {"proposition": found.proposition, "steps": shown_steps(len(found.lambda_1)),
-            "ratio": rounded(ratio.max())[0], "median_ratio": rounded(ratio.median())[0],
-            **{name: rounded(values) for name, values in by_step.items()}}
+    steps = shown_steps(len(found.lambda_1))
+    index = [step - 1 for step in steps]
+    medians = {name: rounded(getattr(found, name).reshape(len(found.lambda_1), -1)
+                             .median(-1).values[index]) for name in ("lambda_1", "lambda_2")}
+    # NaN: both sides left the range of float64
+    ratio = found.ratio[~found.ratio.isnan()].clamp(max=1e300)
+    return {"proposition": found.proposition, "steps": steps, "ratio": rounded(ratio.max())[0],
+            "median_ratio": rounded(ratio.median())[0], **medians}
 
 
 @torch.no_grad()
 def spectral(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
-    """Spectral norms of the top layer's W_h* by gate, and lambda_1, lambda_2, before and after
-    quantization.
+    r"""Spectral norms and lambdas of the top layer, before and after quantization.
 
-    ``"before"``: the same network with its latent weights. ``norms``: of the matrices that the
-    normalizer is given; ``bounds`` (after): the lower bounds that the codes alone give (B_1
-    sqrt(d), times 1 - sparsity). The lambdas: medians over time steps and samples of a minibatch;
-    left out where no proposition speaks of the network.
+    Returns:
+        ``before``: of the same network with its latent weights, ``after``: of the network itself.
+        Each has ``norms``, $\|W_{h*}\|_2$ for each gate, of the matrices that the normalizer is
+        given; ``lambda_1``, ``lambda_2``, medians over time steps and samples, if a proposition
+        speaks of the network; and ``after`` alone ``bounds``, for each gate the lower bound that
+        the codes alone give, see :func:`~qlstm.study.theory.propositions.spectral_lower_bounds`.
     """
     result = {}
     for name, rnn in (("before", full_precision_copy(model.rnn)), ("after", model.rnn)):
@@ -114,52 +127,59 @@ def spectral(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
         if applies(rnn):
             probe = copy.deepcopy(model)
             probe.rnn = rnn
-            found = lambdas(probe, inputs)
-            result[name] |= {
-                f"lambda_{i}": rounded(value.median())[0] for i, value in enumerate(found, start=1)}
+            for key, values in zip(("lambda_1", "lambda_2"), lambdas(probe, inputs), strict=True):
+                result[name][key] = rounded(values.median())[0]
     return result
 
 
-def full_precision_copy(rnn: QuantLSTM) -> QuantLSTM:
-    """The layers ``rnn`` with their latent weights."""
+def full_precision_copy(rnn: QuantRNN) -> QuantRNN:
+    """A copy of the layers ``rnn`` that computes with their latent weights."""
     copied = copy.deepcopy(rnn)
     del copied.quantizer  # it may be a module
     copied.quantizer = QUANTIZERS["full_precision"]
     return copied
 
 
-def scales(lstm: QuantLSTM) -> list[list[float]] | None:
-    """alpha of W_hi, W_hf, W_ha, W_ho for each layer of ``lstm``; None for a quantizer without one
-    scale a matrix (Figure 4)."""
+def scales(lstm: QuantRNN) -> list[list[float]] | None:
+    r"""$\alpha$ of the recurrent matrices $W_{h*}$, a list of (gates) for each layer.
+
+    None for a quantizer without one scale for each matrix.
+    """
     if getattr(lstm.quantizer, "scales", None) != "matrix":
         return None
     return [rounded(lstm.quantized(f"weight_hh_l{k}").scales) for k in range(lstm.num_layers)]
 
 
-def gains(lstm: QuantLSTM) -> dict[str, list[list[float]]] | None:
-    """g_* of the recurrent products of ``lstm`` by layer and gate (Figure 5), None without gains.
+def gains(lstm: QuantRNN) -> dict[str, list[list[float]]] | None:
+    r"""$g_*$ of the normalized recurrent products, as the propositions need it.
 
-    Weight and layer normalization: g_* = max |g_j|. Batch normalization: (g_*, sigma_*) is the pair
-    that maximizes
-    |g_j| / sigma_j over units (and steps, where statistics are separate), sigma from the running variance.
+    Returns:
+        ``g``: a list of (gates) for each layer. With weight and layer normalization it is
+        $g_* = \max_j |g_j|$. With batch normalization $(g_*, \sigma_*)$ is the pair that maximizes
+        $|g_j| / \sigma_j$ over the units (and time steps, if these have statistics of their own),
+        $\sigma_j$ from the running variance; then there is a ``sigma`` of the same shape too. None
+        for a network without gains.
     """
     norms = [getattr(lstm, f"norm_hh_l{k}") for k in range(lstm.num_layers)]
     if isinstance(norms[0], WeightNorm | LayerNorm):
         return {"g": [rounded(norm.gain.abs().amax(-1)) for norm in norms]}
     if not isinstance(norms[0], BatchNorm):
         return None
-    g, sigma = [], []
+    found = {"g": [], "sigma": []}
     for norm in norms:
-        sigmas = (norm.running_var + norm.eps).sqrt().transpose(0, 1).flatten(1)  # (4, steps * d)
+        # $\sigma = \sqrt{\mathrm{var} + \epsilon}$
+        sigma = (norm.running_var + norm.eps).sqrt().transpose(0, 1).flatten(1)  # (gates, steps*d)
         gain = norm.gain.abs().repeat(1, len(norm.running_var))
-        index = (gain / sigmas).argmax(-1, keepdim=True)
-        g.append(rounded(gain.gather(-1, index)))
-        sigma.append(rounded(sigmas.gather(-1, index)))
-    return {"g": g, "sigma": sigma}
+        index = (gain / sigma).argmax(-1, keepdim=True)
+        found["g"].append(rounded(gain.gather(-1, index)))
+        found["sigma"].append(rounded(sigma.gather(-1, index)))
+    return found
 
 
 def rounded(values: Tensor) -> list[float | None]:
-    """``values`` as a flat list of numbers with 6 significant digits, as stored in records (JSON
-    has no NaN: None)."""
+    """The numbers of ``values`` as a flat list, with the 6 significant digits of a record.
+
+    None stands for a number that is not finite, as JSON has none.
+    """
     flat = values.detach().flatten().tolist()
     return [float(f"{x:.6g}") if abs(x) < float("inf") else None for x in flat]
