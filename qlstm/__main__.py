@@ -1,5 +1,6 @@
 """``python -m qlstm COMMAND ...``: the commands of the study."""
 
+import argparse
 import sys
 from importlib import import_module
 
@@ -20,6 +21,9 @@ COMMANDS = {
 }
 """By the command: the module whose ``main`` does it, followed by the words that its arguments begin
 with; and what the command does."""
+PROFILES = {"status": 1, "page": 1, "site": "*"}
+"""Commands without options, and how many names of profiles they take; their modules leave it to
+this one to check that and to give help."""
 
 
 def main(arguments: list[str]) -> int:
@@ -41,7 +45,12 @@ def main(arguments: list[str]) -> int:
     if name not in COMMANDS:
         print(f"error: unknown command {name!r}; possible: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    module, *first = COMMANDS[name][0].split()
+    place, about = COMMANDS[name]
+    if name in PROFILES:
+        parser = argparse.ArgumentParser(prog=f"python -m qlstm {name}", description=about)
+        parser.add_argument("profile", nargs=PROFILES[name], help="smoke, quick or paper")
+        rest = parser.parse_args(rest).profile
+    module, *first = place.split()
     return import_module(f"qlstm.{module}").main([*first, *rest])
 
 

@@ -44,7 +44,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
         try:
             papermill.execute_notebook(
                 str(notebook), str(output), parameters, cwd=str(notebook.parent),
-                progress_bar=False, coalesce_streams=True, config=Config({"KernelManager": manager}))
+                progress_bar=False, coalesce_streams=True,
+                config=Config({"KernelManager": manager}))
         except papermill.PapermillExecutionError as error:
             message = " ".join(str(error.evalue).split())
             raise NotebookError(

@@ -8,7 +8,6 @@ Here ``plan`` is the content of a profile's ``plan.json``, ``folder`` the profil
 one of ``done``, ``running``, ``failed`` and ``waiting``.
 """
 
-import argparse
 import contextlib
 import json
 import shutil
@@ -190,7 +189,5 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit status, 0.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m qlstm status", description="What is done, running and failed in a profile.")
-    parser.add_argument("profile", help="smoke, quick or paper")
-    return status(reports() / parser.parse_args(arguments).profile)
+    (profile,) = arguments
+    return status(reports() / profile)
