@@ -1,15 +1,17 @@
 """``python -m qlstm COMMAND ...``: the commands of the study."""
 
+import argparse
 import sys
 from importlib import import_module
 
 COMMANDS = {
     "run": ("workflow.run", "train runs of a profile's grid, on a bare machine too"),
-    "reproduce": ("workflow.reproduce",
+    "reproduce": ("workflow.reproduce reproduce",
                   "train what is missing, then make all tables, figures and the page"),
-    "plan": ("workflow.reproduce", "what reproduce would train, and the hours it takes"),
-    "report": ("workflow.reproduce", "tables, figures and page from the records that exist"),
-    "data": ("workflow.reproduce", "fetch and check the data sets"),
+    "plan": ("workflow.reproduce plan", "what reproduce would train, and the hours it takes"),
+    "report": ("workflow.reproduce report",
+               "tables, figures and page from the records that exist"),
+    "data": ("workflow.reproduce data", "fetch and check the data sets"),
     "status": ("workflow.progress", "what is done, running, failed"),
     "bench": ("workflow.bench", "time layer and training step beside torch.nn.LSTM"),
     "notebook": ("workflow.notebooks", "execute a notebook with parameters"),
@@ -17,24 +19,39 @@ COMMANDS = {
     "site": ("report.site", "lessons, results and API reference as pages to read offline"),
     "course": ("course.handouts", "hand-outs, solutions and grades of the lessons"),
 }
-"""The module of each command, whose ``main`` takes the arguments, and what the command does."""
+"""By the command: the module whose ``main`` does it, followed by the words that its arguments begin
+with; and what the command does."""
+PROFILES = {"status": 1, "page": 1, "site": "*"}
+"""Commands without options, and how many names of profiles they take; their modules leave it to
+this one to check that and to give help."""
 
 
 def main(arguments: list[str]) -> int:
-    """Hand the ``arguments`` to the command that the first of them names; returns its exit
-    status."""
+    """Hand the command line to the module of its command.
+
+    Only that module is imported, so that a command needs no package that only others use.
+
+    Args:
+        arguments: The words of the command line, the name of the command first.
+
+    Returns:
+        The exit status: that of the command, or 2 if there is no such command.
+    """
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
-        print("python -m qlstm COMMAND ...\n")
+        print("python -m qlstm COMMAND ...     (COMMAND --help says more)\n")
         print("\n".join(f"  {command:10} {about}" for command, (_, about) in COMMANDS.items()))
         return 0
     if name not in COMMANDS:
         print(f"error: unknown command {name!r}; possible: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    module = import_module(f"qlstm.{COMMANDS[name][0]}")
-    if COMMANDS[name][0] == "workflow.reproduce":
-        rest = [name, *rest]
-    return module.main(rest)
+    place, about = COMMANDS[name]
+    if name in PROFILES:
+        parser = argparse.ArgumentParser(prog=f"python -m qlstm {name}", description=about)
+        parser.add_argument("profile", nargs=PROFILES[name], help="smoke, quick or paper")
+        rest = parser.parse_args(rest).profile
+    module, *first = place.split()
+    return import_module(f"qlstm.{module}").main([*first, *rest])
 
 
 if __name__ == "__main__":

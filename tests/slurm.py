@@ -8,6 +8,7 @@ equal to those of an unbroken run. Takes some five minutes.
 """
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -89,7 +90,7 @@ def slurm(folder):
             wait_for("munge",
                      lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0)
         start("slurmctld", "-D", "-c")
-        node = lambda: start("slurmd", "-D", "-N", NAME)  # noqa: E731
+        node = functools.partial(start, "slurmd", "-D", "-N", NAME)
         first = node()
         wait_for("the node", lambda: output("sinfo", "-h", "-o", "%t") in (["idle"], ["mix"]))
         yield first, node
@@ -188,9 +189,8 @@ def main():
 STARTED = time.monotonic()
 if __name__ == "__main__":
     if os.geteuid() or not shutil.which("slurmctld") or not shutil.which("munged"):
-        sys.exit(
-            "error: needs root and the packages slurm-wlm and munge: apt-get install slurm-wlm munge"
-        )
+        sys.exit("error: needs root and the packages slurm-wlm and munge: "
+                 "apt-get install slurm-wlm munge")
     if (ETC / "slurm.conf").exists():
         sys.exit(f"error: this machine has a Slurm of its own: {ETC / 'slurm.conf'}")
     main()

@@ -14,7 +14,7 @@ import torch
 
 from qlstm import RecordError, grid, run
 from qlstm.study import records
-from qlstm.workflow import bench
+from qlstm.workflow import bench, measure
 
 torch.set_num_threads(1)
 for config in grid("smoke"):
@@ -26,6 +26,6 @@ for config in grid("smoke"):
     run(config, directory, report=lambda line: None)
 os.environ["QLSTM_REPORTS"] = sys.argv[1]
 # only what it looks like is asked
-bench.WARM_UP, bench.in_own_process = 0, lambda function, *arguments: function(*arguments)
+measure.WARM_UP, bench.in_own_process = 0, lambda function, *arguments: function(*arguments)
 bench.main(
     ["--repeats", "1", "--normalizers", "none;layer", "--shapes", "quick", "--parts", "layer;step"])

@@ -21,8 +21,7 @@ import psutil
 
 from qlstm import grid
 from qlstm.study import records
-
-BUSY = 75  # the engine of a head that was killed alone still works
+from qlstm.workflow.reproduce import BUSY
 
 
 def start(way, options, reports):
@@ -39,9 +38,8 @@ def start(way, options, reports):
 
 def kill(process, everything):
     """SIGKILL, to all that it has started or to the head alone; returns what lives on."""
-    family = psutil.Process(process.pid).children(
-        recursive=True
-    )  # kernels are in sessions of their own
+    # kernels are in sessions of their own
+    family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
     end(family if everything else [])
@@ -76,22 +74,20 @@ def main():
         unbroken, broken = Path(temporary) / "unbroken", Path(temporary) / "broken"
         if start("command", options, unbroken).wait():
             sys.exit("error: the unbroken run failed")
-        print(
-            f"{options.profile} {options.only}: {len(configs)} runs of {options.epochs} epochs; unbroken in {time.monotonic() - started:.0f} s",
-            flush=True,
-        )
+        print(f"{options.profile} {options.only}: {len(configs)} runs of {options.epochs} epochs; "
+              f"unbroken in {time.monotonic() - started:.0f} s", flush=True)
         kept: dict[Path, bytes] = {}
         for kills in range(1, options.kills + 1):
             way, everything = [("reproduce", True), ("command", True), ("reproduce", False)][
                 kills % 3]
             process, after = start(way, options, broken), chance.uniform(2, options.seconds)
             time.sleep(after)
+            # busy: the engine of a head that was killed alone still works
             if process.poll() not in (None, BUSY):
                 for log in [*broken.rglob("error.txt"), *broken.rglob("engine.log")]:
                     print(f"{log}:\n{log.read_text()[-3000:]}")
-                sys.exit(
-                    f"error: {way} ended with {process.returncode} before kill {kills} (0: choose more --epochs)"
-                )
+                sys.exit(f"error: {way} ended with {process.returncode} before kill {kills} "
+                         "(0: choose more --epochs)")
             end(alive)
             alive = kill(process, everything) if process.poll() is None else []
             found = {
@@ -103,11 +99,9 @@ def main():
             if len(found) == len(configs):
                 sys.exit(f"error: all runs were done at kill {kills}; choose more --epochs")
             half = len(list(broken.rglob("*.tmp")))
-            print(
-                f"kill {kills}: {way}, {'all' if everything else 'head alone'}, after {after:.1f} s; "
-                f"{len(found)} records, {half} half-written files",
-                flush=True,
-            )
+            who = "all" if everything else "head alone"
+            print(f"kill {kills}: {way}, {who}, after {after:.1f} s; {len(found)} records, {half} "
+                  "half-written files", flush=True)
         status = start("command", options, broken).wait()
         assert status == 0, status
         for config in configs:
@@ -116,9 +110,8 @@ def main():
                 records.run_directory(config, unbroken) / "record.json"), run
             assert not list(run.glob(".*.tmp")), run
         end(alive)
-        print(
-            f"{options.kills} kills, {len(configs)} records equal to the unbroken ones; {time.monotonic() - started:.0f} s"
-        )
+        print(f"{options.kills} kills, {len(configs)} records equal to the unbroken ones; "
+              f"{time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

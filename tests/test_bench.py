@@ -10,7 +10,7 @@ import torch
 
 from qlstm import ExperimentConfig, RecordError, grid
 from qlstm.report import figures, tables
-from qlstm.workflow import bench
+from qlstm.workflow import bench, measure, throughput
 
 
 def rows_of(rows):
@@ -23,16 +23,16 @@ def record(tmp_path_factory):
     root = tmp_path_factory.mktemp("reports")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QLSTM_REPORTS", str(root))
-        patch.setattr(bench, "SCALING", {"d": [8, 16]})
-        patch.setattr(bench, "WARM_UP", 0)
+        patch.setattr(measure, "SCALING", {"d": [8, 16]})
+        patch.setattr(measure, "WARM_UP", 0)
         patch.setattr(bench, "in_own_process", lambda function, *arguments: function(*arguments))
-        patch.setattr(bench, "CENTRE", {"T": 4, "N": 3, "d": 8})
+        patch.setattr(measure, "CENTRE", {"T": 4, "N": 3, "d": 8})
         patch.setattr(
-            bench, "SHAPES",
+            measure, "SHAPES",
             {"words": dict(dataset="python_help_words", hidden_size=8, steps=5, batch_size=4)})
-        patch.setattr(bench, "SIDE_BY_SIDE", [1, 2, 1000])
-        patch.setattr(bench, "SIDE_BY_SIDE_SECONDS", 0.2)
-        patch.setattr(bench.machine, "cores", lambda: 2)
+        patch.setattr(throughput, "COUNTS", [1, 2, 1000])
+        patch.setattr(throughput, "SECONDS", 0.2)
+        patch.setattr(throughput.machine, "cores", lambda: 2)
         assert (
             bench.main(["--repeats", "1", "--normalizers", "none;layer", "--shapes", "words"]) == 0)
     return root / "bench"
@@ -69,7 +69,7 @@ def test_a_process_that_fails_keeps_no_other_waiting():
     waiting = threading.Thread(target=wait)
     waiting.start()
     with pytest.raises(AttributeError):
-        bench.steps_per_second(None, torch.device("cpu"), 1, 0.1, ready)
+        throughput.steps_per_second(None, torch.device("cpu"), 1, 0.1, ready)
     waiting.join(5)
     assert not waiting.is_alive()
 
@@ -78,14 +78,13 @@ def test_parts_one_after_the_other_make_one_record(tmp_path, monkeypatch):
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
 
     def measured(function, *arguments):
-        if function is bench.peaks:
+        if function is measure.peaks:
             return {"gflop_per_s": 1.0, "gb_per_s": 1.0}
         part, shape, *_ = arguments
         if shape == "quick":
             raise torch.OutOfMemoryError("CUDA out of memory.\nand more")
-        sizes = {"T": 1, "N": 1, "d": 1, "memory_mb": None, "backend": "b", "quantizer": "q",
-                 "normalizer": "n", "pass": "p"}
-        return [{"part": part, "shape": shape, "ms": next(times), "ratio": 1.0} | sizes]
+        return [measure.Row(part, shape, T=1, N=1, d=1, D=1, task="t", backend="b", quantizer="q",
+                            normalizer="n", pass_="p", ms=next(times), memory_mb=None, ratio=1.0)]
 
     times, environment = iter(range(100)), {"device": "abacus", "threads": 1, "commit": "a"}
     monkeypatch.setattr(bench, "describe_environment", lambda *_: environment.copy())
@@ -158,12 +157,12 @@ def test_unknown_names(capsys):
 @pytest.mark.parametrize("backend", [None, "naive"])
 def test_step_trains_the_whole_model(backend, monkeypatch):
     found = []
-    make_step = bench.make_step
+    make_step = measure.make_step
     monkeypatch.setattr(
-        bench, "make_step",
+        measure, "make_step",
         lambda config, model, *rest: (found.append(model), make_step(config, model, *rest))[1])
     config = ExperimentConfig(profile="smoke", task="word_lm", hidden_size=8, steps=3)
-    once = bench.training_step(config, torch.device("cpu"), backend)
+    once = measure.training_step(config, torch.device("cpu"), backend)
     once()
     before = [p.clone() for p in found[0].parameters()]
     once()

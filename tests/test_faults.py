@@ -17,12 +17,14 @@ import qlstm
 from qlstm import grid
 from qlstm.study import records, training
 from qlstm.workflow import reproduce as workflow
+from qlstm.workflow.plan import make_plan
 
 KILLED_WHILE_WRITING = """
 import functools, os, signal
 from pathlib import Path
 import qlstm
-from qlstm import data, records
+from qlstm import data
+from qlstm.study import records
 
 data.load_dataset = functools.cache(data.load_dataset)
 data.load_dataset("python_help", "char_lm")
@@ -87,12 +89,8 @@ def small_disk(tmp_path):
     """A file system of 400 KB, and a function that makes it larger."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True
-        ).returncode
-    ):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root can mount a small disk")
     yield disk, lambda: subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
     subprocess.run(["umount", disk], check=True)
@@ -182,11 +180,8 @@ def test_reports_of_two_machines_merge_by_copying(tmp_path, report, monkeypatch,
     assert status == 0
     plan, forced = phases["page"]
     assert set(plan["records"]) == {one.run_id, other.run_id, foreign.parent.name}
-    assert forced == [
-        "report",
-        "explore",
-        "page",
-    ]  # whatever page and engine's notes were copied along
+    # whatever page and engine's notes were copied along
+    assert forced == ["report", "explore", "page"]
     assert set(phases["notebooks"][0]["unrendered"]) == {one.run_id, other.run_id}
     assert "1 notebooks are left out: their data sets are not at hand" in capsys.readouterr().out
     assert report()[1]["page"][1] == []
@@ -245,14 +240,13 @@ def test_a_page_is_made_from_records_of_the_future(tmp_path, monkeypatch):
     path = written(grid("smoke", only=["table_5"])[0], tmp_path)
     os.utime(path, (time.time() + 1e7,) * 2)
     folder = tmp_path / "smoke"
-    options = workflow.parse(["--profile", "smoke", "--only", "table_5"])
-    plan = workflow.plan(options, grid("smoke", only=["table_5"])) | {"records": [path.parent.name]}
+    configs = grid("smoke", only=["table_5"])
+    plan = make_plan("smoke", configs, training=True) | {"records": [path.parent.name]}
     (folder / "plan.json").write_text(json.dumps(plan))
     target = "notebooks/report/table_5.ipynb"
-    assert (
-        workflow.engine("page", target, folder, 1, os.open(folder, os.O_RDONLY), lambda: None) == 0)
+    lock = os.open(folder, os.O_RDONLY)
+    assert workflow.engine("page", target, folder, 1, lock) == 0
     assert (folder / "tables" / "table_5.csv").exists()
     made = (folder / target).stat().st_mtime_ns
-    assert (
-        workflow.engine("page", target, folder, 1, os.open(folder, os.O_RDONLY), lambda: None) == 0)
+    assert workflow.engine("page", target, folder, 1, lock) == 0
     assert (folder / target).stat().st_mtime_ns == made

@@ -30,9 +30,9 @@ def test_torch_numpy_and_safetensors_are_enough(tmp_path):
     folder = tmp_path / "smoke" / "runs" / RUN
     folder.mkdir(parents=True)
     (folder / "notebook.html").write_text("of an earlier record")
-    block = f"import runpy, sys\nsys.modules.update(dict.fromkeys({ABSENT!r}))\n"  # None: importing it fails
-    block += (
-        f"sys.argv = {[*COMMAND[2:], RUN]!r}\nrunpy.run_module('qlstm.run', run_name='__main__')")
+    # a module that is None cannot be imported
+    block = f"import runpy, sys\nsys.modules.update(dict.fromkeys({ABSENT!r}))\n"
+    block += f"sys.argv = {[*COMMAND[2:], RUN]!r}\nrunpy.run_module('qlstm', run_name='__main__')"
     result = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert f"{RUN}: epoch 2/2" in result.stdout

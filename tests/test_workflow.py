@@ -21,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 from test_tables import made_up
 
 from qlstm import ExperimentConfig, grid
+from qlstm.__main__ import COMMANDS, main
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
 from qlstm.study import records
@@ -29,6 +30,7 @@ from qlstm.study.tasks import TASKS
 from qlstm.workflow import notebooks, progress
 from qlstm.workflow import reproduce as workflow
 from qlstm.workflow.kernel_client import PatientChannel
+from qlstm.workflow.plan import REPORTED_IN, make_plan
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -123,12 +125,12 @@ def test_what_a_selection_trains_and_shows(
     """The engine is left out: the plan that it would get, with one record of a BWN on characters
     there."""
     plans = []
-    monkeypatch.setattr(
-        workflow,
-        "engine",
-        lambda phase, target, folder, *_, **__: (
-            plans.append((phase, json.loads((folder / "plan.json").read_text()))) or 0),
-    )
+
+    def engine(phase, target, folder, *_, **__):
+        plans.append((phase, json.loads((folder / "plan.json").read_text())))
+        return 0
+
+    monkeypatch.setattr(workflow, "engine", engine)
     config = ExperimentConfig(profile="smoke", quantizer="bwn")
     directory = records.run_directory(config, tmp_path)
     directory.mkdir(parents=True)
@@ -183,8 +185,7 @@ def test_a_second_reproduce_at_once_stops_with_a_status_of_its_own(reproduce, tm
     ("phase", "trains"), [("runs", True), ("notebooks", False), ("page", False)])
 def test_only_the_first_phase_can_train(tmp_path, phase, trains):
     """Records of other selections feed the page; the engine must have no rule to make them anew."""
-    options = workflow.parse(["--profile", "smoke", "--only", "figure_04"])
-    content = workflow.plan(options, grid("smoke", only=["figure_04"])) | {
+    content = make_plan("smoke", grid("smoke", only=["figure_04"]), training=True) | {
         "records": ["another-run"]}
     (tmp_path / "plan.json").write_text(json.dumps(content))
     command = [sys.executable, "-m", "snakemake", "--snakefile",
@@ -204,6 +205,14 @@ def test_an_unknown_run_is_named():
 def test_the_command_module_cannot_hide_the_function():
     code = "import qlstm, qlstm.workflow.run\nassert callable(qlstm.run)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_gives_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: python -m qlstm ")
 
 
 def test_a_variable_that_make_does_not_know_is_an_error():
@@ -302,12 +311,11 @@ def test_status_names_each_tasks_metric(tmp_path, capsys):
 
 def test_there_is_one_notebook_for_each_report():
     names = [path.stem for path in (ROOT / "notebooks" / "report").glob("*.ipynb")]
-    wanted = (
-        [name for name in ARTEFACTS if name not in workflow.REPORTED_IN] + FROM_ALL + ["bench"]
-    )  # of make bench
+    wanted = [name for name in ARTEFACTS if name not in REPORTED_IN] + FROM_ALL
+    wanted += ["bench"]  # of make bench
     assert sorted(names) == sorted(wanted)
-    assert set(workflow.REPORTED_IN) < set(ARTEFACTS)
-    assert set(workflow.REPORTED_IN.values()) <= set(names)
+    assert set(REPORTED_IN) < set(ARTEFACTS)
+    assert set(REPORTED_IN.values()) <= set(names)
 
 
 def test_there_is_one_run_notebook_for_each_task():

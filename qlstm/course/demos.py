@@ -1,10 +1,5 @@
-"""What the sliders of the lessons draw: each function shows one figure or text, with or without a
-slider.
-
-``weight`` is one matrix (d, n); ``quantizer`` and ``normalizer`` are names, ``hidden_size`` is d;
-``vocabulary`` holds the symbols of a text, ``length`` is a number of them, ``temperature`` and
-``seed`` are those of ``LanguageModel.sample``.
-"""
+"""What the sliders of the lessons draw: each function shows one figure or text, and can be called
+without a slider too."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -20,32 +15,40 @@ from qlstm.study import traces
 
 
 def levels(weight: Tensor, factor: float = 0.7):
-    """Lesson 1: thresholds of ``factor`` times mean |w| and the levels of least squared error that
-    belong to them."""
+    r"""Lesson 1: a ternary quantizer with another threshold, on a histogram of the weights.
+
+    The levels $\pm\alpha$ are those of least squared error that belong to the threshold $t$.
+
+    Args:
+        weight: The weights that are quantized, one matrix (d, n).
+        factor: The threshold $t$ in units of the mean magnitude of the weights. TWN takes 0.7.
+    """
     magnitude = weight.abs()
     threshold = factor * magnitude.mean().item()
     kept = magnitude > threshold
     alpha = magnitude[kept].mean().item() if kept.any() else 0.0
     quantized = alpha * quantizers.sign(weight) * kept
     error = ((quantized - weight).square().sum() / weight.square().sum()).item()
+    zeros = 1 - kept.float().mean().item()
     axes = sns.histplot(weight.flatten().numpy(), bins=50, color="0.75", edgecolor="none")
     for k in (-1, 1):
-        axes.axvline(
-            k * threshold, color="C0", linestyle="--", label="threshold ± t" if k > 0 else None)
+        axes.axvline(k * threshold, color="C0", linestyle="--",
+                     label="threshold ± t" if k > 0 else None)
         axes.axvline(k * alpha, color="C1", linewidth=3, label="level ± α" if k > 0 else None)
-    axes.set(
-        xlabel="weight w",
-        ylabel="number of weights",
-        title=f"t = {factor:.2f} mean |w|: error {error:.3f}, {1 - kept.float().mean().item():.0%} zeros",
-    )
+    axes.set(xlabel="weight w", ylabel="number of weights",
+             title=f"t = {factor:.2f} mean |w|: error {error:.3f}, {zeros:.0%} zeros")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.legend(loc="lower center", framealpha=1)
     plt.show()
 
 
 def memory(bias: float = 1.0, steps: int = 50):
-    """Lesson 2: what is left of a cell state after t steps, when the forget gate's pre-activation
-    is ``bias``."""
+    r"""Lesson 2: what the forget gate leaves of a cell state, $\sigma(b)^t$ after $t$ steps.
+
+    Args:
+        bias: The pre-activation $b$ of the forget gate, the same at each step.
+        steps: The number of steps that are drawn.
+    """
     gate = torch.sigmoid(torch.tensor(float(bias))).item()
     time = torch.arange(steps + 1)
     axes = sns.lineplot(x=time, y=gate**time)
@@ -60,8 +63,15 @@ def journey(inputs: Tensor, targets: Tensor, symbols: int, quantizer: str = "bin
     """Lessons 3 and 4: the gradient of the last step's loss on its way back, in an untrained
     network.
 
-    ``inputs``, ``targets``: (T, N), of ``symbols`` kinds. ``gain``: of all recurrent products,
-    where there are gains.
+    Args:
+        inputs: The symbols of a minibatch as integers, of shape (T, N).
+        targets: The symbols that come after them, of the same shape.
+        symbols: How many different symbols there are.
+        quantizer: The name of the quantizer of the weights.
+        normalizer: The name of the normalizer.
+        hidden_size: The number d of hidden units.
+        gain: The gain that all recurrent products start with; ``None`` leaves it as it is. It has
+            an effect only where the normalizer has gains.
     """
     torch.manual_seed(0)
     model = LanguageModel(
@@ -73,8 +83,8 @@ def journey(inputs: Tensor, targets: Tensor, symbols: int, quantizer: str = "bin
     lines = pd.DataFrame({"step": step, "norm": norm} for line in found["last_step"]
                          for step, norm in zip(found["steps"], line, strict=True))
     axes = sns.lineplot(lines, x="step", y="norm", estimator="median", errorbar=("pi", 100))
-    title = f"{quantizer}, {normalizer}, d = {hidden_size}" + (
-        "" if gain is None else f", gains {gain:.2f}")
+    title = f"{quantizer}, {normalizer}, d = {hidden_size}"
+    title += "" if gain is None else f", gains {gain:.2f}"
     axes.set(yscale="log", ylim=(1e-14, 1e14), xlabel="time step t", ylabel="‖∂ξ$_T$/∂h$_t$‖",
              title=title)
     plt.show()
@@ -82,8 +92,17 @@ def journey(inputs: Tensor, targets: Tensor, symbols: int, quantizer: str = "bin
 
 def writes(model: LanguageModel, vocabulary: list[str], prompt: str = "The ",
            temperature: float = 0.7, seed: int = 0, length: int = 200):
-    """Lesson 5: how a model goes on after ``prompt``; symbols of it that the model does not know
-    are left out."""
+    """Lesson 5: how a trained model goes on after a beginning; prints both.
+
+    Args:
+        model: The trained model.
+        vocabulary: The symbols that it knows, in the order of their indices.
+        prompt: The beginning. Symbols of it that the model does not know are left out.
+        temperature: What the logits are divided by before a symbol is drawn: the lower, the more
+            often the likeliest one is taken.
+        seed: The seed of the random numbers; another one gives another text.
+        length: The number of symbols that are drawn.
+    """
     unknown = sorted(set(prompt) - set(vocabulary))
     if unknown:
         print(f"(not among the model's symbols, so left out: {' '.join(unknown)})")
@@ -97,8 +116,13 @@ def writes(model: LanguageModel, vocabulary: list[str], prompt: str = "The ",
 
 
 def judged(means: pd.Series, baseline: str, factor: float = verdicts.FAILS):
-    """Lesson 6: means (the lower the better) by model, and which of them fail by more than
-    ``factor`` times the baseline."""
+    """Lesson 6: which models fail, if failing means to be worse than a baseline by some factor.
+
+    Args:
+        means: The mean result of each model, by its name; lower is better.
+        baseline: The name of the model that the others are compared with.
+        factor: A model fails if its result is above this factor times the baseline's.
+    """
     limit = factor * means[baseline]
     words = ["fails" if mean > limit else "does not fail" for mean in means]
     axes = sns.barplot(x=means.to_numpy(), y=means.index, hue=words, dodge=False,

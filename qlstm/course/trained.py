@@ -1,13 +1,10 @@
-"""Make the trained models of lesson 5 and the run records of lesson 6: ``python -m
-qlstm.course.trained [FOLDER]``.
+"""``python -m qlstm.course.trained [FOLDER]``: make the trained models of lesson 5 and the run
+records of lesson 6.
 
 Trains on War and Peace (``QLSTM_MIRROR`` or a download) with one thread, a quarter of an hour, and
 writes the packed models and records into ``notebooks/learn/models`` and
 ``notebooks/learn/records``; beside the models ``text.json``, the symbols that they know and the
-beginning of the test text. A run that is finished in FOLDER (default ``reports/course/runs``), by
-today's recipe, is not trained again.
-
-``folder``: where the runs are trained.
+beginning of the test text.
 """
 
 import json
@@ -18,10 +15,9 @@ from pathlib import Path
 import torch
 
 from qlstm import ExperimentConfig, load_dataset, run
-from qlstm.data.storage import ROOT
+from qlstm.course.handouts import LEARN
 from qlstm.study.records import reports
 
-LEARN = ROOT / "notebooks" / "learn"
 MODELS = [
     ExperimentConfig(dataset="war_and_peace", quantizer=quantizer, normalizer=normalizer,
                      hidden_size=d, steps=50, batch_size=32, epochs=20, max_train=1_000_000)
@@ -43,24 +39,28 @@ RECORDS = [
 ]
 """Lesson 6: five rows of Table 2, five seeds each."""
 
-
 EXCERPT = 5000
 """Symbols of the test text that lesson 5 reads."""
 
 
 def main(folder: Path):
-    """Train what is missing and copy what the lessons read."""
+    """Train what is missing and copy what the lessons read.
+
+    Args:
+        folder: Where the runs are trained, ``reports/course/runs`` by default. A run that is
+            finished there, by today's recipe, is not trained again.
+    """
     torch.set_num_threads(1)
     for configs, target in ((MODELS, LEARN / "models"), (RECORDS, LEARN / "records")):
         target.mkdir(parents=True, exist_ok=True)
         for config in configs:
-            name = f"{config.quantizer}-{config.normalizer}-" + (
-                f"d{config.hidden_size}" if configs is MODELS else f"seed{config.seed}")
-            run(config, folder / config.run_id)
-            shutil.copyfile(folder / config.run_id / "record.json", target / f"{name}.json")
+            varied = f"d{config.hidden_size}" if configs is MODELS else f"seed{config.seed}"
+            name = f"{config.quantizer}-{config.normalizer}-{varied}"
+            trained = folder / config.run_id
+            run(config, trained)
+            shutil.copyfile(trained / "record.json", target / f"{name}.json")
             if configs is MODELS:
-                shutil.copyfile(
-                    folder / config.run_id / "packed.safetensors", target / f"{name}.safetensors")
+                shutil.copyfile(trained / "packed.safetensors", target / f"{name}.safetensors")
     text = load_dataset("war_and_peace")
     content = {"vocabulary": text.vocabulary, "excerpt": text.decode(text.test[:EXCERPT])}
     (LEARN / "models" / "text.json").write_text(json.dumps(content) + "\n", encoding="utf-8")

@@ -18,8 +18,14 @@ class PatientChannel(AsyncZMQSocketChannel):
     """
 
     async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
-        """The next message. Raises ``queue.Empty`` after ``timeout`` seconds, never if that is
-        None."""
+        """The next message.
+
+        Args:
+            timeout: The seconds to wait for one; ``None`` waits forever.
+
+        Raises:
+            queue.Empty: There was none in that time.
+        """
         while timeout is None:
             with contextlib.suppress(Empty):
                 return await super().get_msg(timeout=1)

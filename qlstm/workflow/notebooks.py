@@ -16,11 +16,16 @@ class NotebookError(RuntimeError):
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = None):
-    """Run a notebook with values for its ``parameters`` cell; writes the executed notebook and an
-    HTML page of it.
+    """Run a notebook, and write it with its outputs, and as an HTML page beside.
 
-    Unlike papermill's own command line, an unknown parameter is an error (``ConfigError``). A
-    failing cell raises ``NotebookError``; the notebook up to there is kept at ``output``.
+    Args:
+        notebook: The path of the notebook. It runs in its folder.
+        output: The path that the executed notebook gets; if a cell fails, up to that cell.
+        parameters: Values for names that the notebook's cell of tag ``parameters`` sets.
+
+    Raises:
+        ConfigError: A parameter is unknown (papermill's own command line only warns of it).
+        NotebookError: A cell raised an error.
     """
     import papermill  # slow to import, so not at the top
     from traitlets.config import Config
@@ -35,21 +40,12 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
     output.parent.mkdir(parents=True, exist_ok=True)
     # a socket path of its own for each kernel: kernels that start side by side would race for ports
     with tempfile.TemporaryDirectory(prefix="qlstm") as sockets:
+        manager = {"transport": "ipc", "ip": f"{sockets}/k", "client_factory": KernelClient}
         try:
             papermill.execute_notebook(
-                str(notebook),
-                str(output),
-                parameters,
-                cwd=str(notebook.parent),
-                progress_bar=False,
-                coalesce_streams=True,
-                config=Config(
-                    {
-                        "KernelManager": {"transport": "ipc", "ip": f"{sockets}/k",
-                                          "client_factory": KernelClient}
-                    }
-                ),
-            )
+                str(notebook), str(output), parameters, cwd=str(notebook.parent),
+                progress_bar=False, coalesce_streams=True,
+                config=Config({"KernelManager": manager}))
         except papermill.PapermillExecutionError as error:
             message = " ".join(str(error.evalue).split())
             raise NotebookError(
@@ -58,8 +54,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
 
 
 def to_html(notebook: Path):
-    """Write a readable page of an executed ``notebook`` beside it; it loads nothing from a
-    network."""
+    """Write a readable page of an executed ``notebook``, given by its path, beside it; the page
+    loads nothing from a network."""
     from qlstm.report import pages  # not needed to train, as its packages are not
 
     title, body = pages.notebook_cells(notebook)
@@ -67,18 +63,25 @@ def to_html(notebook: Path):
     notebook.with_suffix(".html").write_text(page, encoding="utf-8")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """``python -m qlstm notebook NOTEBOOK OUTPUT [name=value ...]``, values in JSON; ``arguments``:
-    instead of these."""
+def main(arguments: list[str]) -> int:
+    """Execute a notebook.
+
+    Args:
+        arguments: The words of the command line: the notebook's path, that of its output, then
+            ``name=value`` for each parameter, the value in JSON or as plain text.
+
+    Returns:
+        The exit status: 1 if the notebook failed, with one line on stderr.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m qlstm notebook", description=execute.__doc__.splitlines()[0])
+        prog="python -m qlstm notebook", description="Run a notebook, and write it with outputs.")
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument(
         "parameters", nargs="*", metavar="name=value", help="values in JSON, or plain text")
     options = parser.parse_args(arguments)
     try:
-        execute(options.notebook, options.output, dict(_parse(text) for text in options.parameters))
+        execute(options.notebook, options.output, dict(map(_parse, options.parameters)))
     except (ConfigError, NotebookError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,12 +1,11 @@
-"""What the runs of a profile are doing, read from their folders: for `make status` and the line of
-`make reproduce`.
+"""What the runs of a profile are doing, read from their folders: for ``python -m qlstm status`` and
+the line that ``make reproduce`` shows.
 
 It works while processes of this or of other machines write there, and imports no torch: an answer
 takes a moment.
 
-``directory``: of a run, whose name is its ``run_id``; ``folder``: of a profile; ``plan``: the
-content of its ``plan.json``; ``jobs``: runs side by side; ``text``: a line; ``arguments``: of the
-command line.
+Here ``plan`` is the content of a profile's ``plan.json``, ``folder`` the profile's, and a ``state``
+one of ``done``, ``running``, ``failed`` and ``waiting``.
 """
 
 import contextlib
@@ -15,14 +14,22 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from qlstm.study.locks import held
 from qlstm.study.records import reports
 
 
-def state(directory: Path) -> tuple[str, dict]:
-    """``done``, ``running``, ``failed`` or ``waiting``, and what is known: the last epoch's line,
-    the cause."""
+def state(directory: Path) -> tuple[str, dict[str, Any]]:
+    """The state of a run, and what is known of it.
+
+    Args:
+        directory: The folder of the run.
+
+    Returns:
+        The state, with the last line of ``epochs.jsonl`` if the run is not finished (empty before
+        the first epoch), or with its ``cause`` if it failed.
+    """
     if (end := _end(directory / "record.json", 2)) is not None:
         return (("done", {}) if end == b"}\n"
                 else ("failed", {"cause": "record.json is torn; delete it"}))
@@ -47,23 +54,31 @@ def _end(path: Path, size: int) -> bytes | None:
         return None
 
 
-def short(run_id: str, plan: dict) -> str:
-    """A run's name for the progress line: without the data set if all runs share one."""
-    datasets = {
-        config["dataset"] for key, config in plan["runs"].items() if key in plan["selected"]}
+def short(run_id: str, plan: dict[str, Any]) -> str:
+    """The name of a run (``run_id``) for the progress line: without its data set if all runs of the
+    ``plan`` share one."""
+    datasets = {plan["runs"][key]["dataset"] for key in plan["selected"]}
     return run_id if len(datasets) > 1 else run_id.split("-", 1)[1]
 
 
 class Progress:
-    """One calm line on a terminal; in a file a line whenever a run ends."""
+    """What is said of a profile's runs while they are trained: one calm line on a terminal; in a
+    file a line whenever a run ends.
 
-    def __init__(self, folder: Path, plan: dict):
+    Args:
+        folder: The folder of the profile.
+        plan: What is to be trained.
+    """
+
+    def __init__(self, folder: Path, plan: dict[str, Any]):
         self.folder, self.plan, self.started = folder, plan, time.monotonic()
-        self.work_at_start = self._work()
+        self.epochs = {run: plan["runs"][run]["epochs"] for run in plan["selected"]}
+        self.work_at_start = self._work(self._states())
         self.shown = ""
 
     def opening(self, jobs: int) -> str:
-        """What is going to happen."""
+        """What is going to happen, with ``jobs`` runs side by side; of several lines if records are
+        out of date."""
         total, todo = len(self.plan["selected"]), len(self.plan["todo"])
         what = f"{todo} to go, {jobs} side by side" if todo else "nothing to train"
         lines = [f"{self.plan['profile']}: {total} runs, {total - todo} done before, {what}"]
@@ -72,34 +87,30 @@ class Progress:
                   for why in dict.fromkeys(whys)]
         return "\n".join(lines)
 
-    def _work(self) -> float:
-        """Work done so far, in epochs and parts of runs: a run counts as its epochs."""
-        total = 0.0
-        for run in self.plan["selected"]:
-            epochs = self.plan["runs"][run]["epochs"]
-            kind, last = state(self.folder / "runs" / run)
-            total += epochs if kind == "done" else last.get("epoch", 0)
-        return total
+    def _states(self) -> dict[str, tuple[str, dict]]:
+        return {run: state(self.folder / "runs" / run) for run in self.epochs}
+
+    def _work(self, states) -> float:
+        """Epochs done so far; a run that has its record counts in full."""
+        return sum(self.epochs[run] if kind == "done" else last.get("epoch", 0)
+                   for run, (kind, last) in states.items())
 
     def show(self):
-        """The line while runs are trained."""
-        states = {run: state(self.folder / "runs" / run) for run in self.plan["selected"]}
-        done = [run for run, (kind, _) in states.items() if kind == "done"]
-        failed = [run for run, (kind, _) in states.items() if kind == "failed"]
-        running = [
-            f"{short(run, self.plan)} {last.get('epoch', 0)}/{self.plan['runs'][run]['epochs']}"
-            for run, (kind, last) in states.items() if kind == "running"]
-        line = f"{len(done)} of {len(states)} runs done" + (
-            f", {len(failed)} failed" if failed else "")
+        """Print the line, if there is news."""
+        states = self._states()
+        kinds = [kind for kind, _ in states.values()]
+        done, failed = kinds.count("done"), kinds.count("failed")
+        running = [f"{short(run, self.plan)} {last.get('epoch', 0)}/{self.epochs[run]}"
+                   for run, (kind, last) in states.items() if kind == "running"]
+        line = f"{done} of {len(states)} runs done" + (f", {failed} failed" if failed else "")
         if sys.stdout.isatty():
-            self._write(" · ".join([line, *running, *self._time_left()]))
+            self._write(" · ".join([line, *running, *self._time_left(states)]))
         elif line != self.shown and (done or failed):
-            print(" · ".join([line, *self._time_left()]), flush=True)
+            print(" · ".join([line, *self._time_left(states)]), flush=True)
             self.shown = line
 
-    def _time_left(self) -> list[str]:
-        total = sum(self.plan["runs"][run]["epochs"] for run in self.plan["selected"])
-        work = self._work()
+    def _time_left(self, states) -> list[str]:
+        total, work = sum(self.epochs.values()), self._work(states)
         if work - self.work_at_start < 1 or work >= total:
             return []
         left = (time.monotonic() - self.started) * (total - work) / (work - self.work_at_start)
@@ -117,58 +128,66 @@ class Progress:
             print("\r", end="", flush=True)
 
     def finish(self, text: str):
-        """The line that follows the runs."""
+        """Print ``text`` in place of the line, when the runs are over."""
         if sys.stdout.isatty():
             self._write(text)
         else:
             print(text, flush=True)
 
     def failures(self) -> dict[str, str]:
-        """The cause of each run that has no record."""
-        found = {}
-        for run in self.plan["selected"]:
-            kind, about = state(self.folder / "runs" / run)
-            if kind != "done":
-                found[run] = about.get("cause", "no record; see the engine's log")
-        return found
+        """The causes of the runs that have no record, by their names."""
+        return {run: about.get("cause", "no record; see the engine's log")
+                for run, (kind, about) in self._states().items() if kind != "done"}
 
 
 def status(folder: Path) -> int:
-    """Print what is done, running (epoch, metric, time left), failed (cause) and waiting in a
-    profile."""
+    """Print how many runs of a profile failed, are running, wait and are done.
+
+    The first are told with their cause, the second with epoch, metric and time left. Runs that no
+    plan has (of ``python -m qlstm run``) count too.
+
+    Returns:
+        The exit status, 0.
+    """
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        plan = {
-            "selected": [],
-            "runs": {},
-            "metrics": {},
-        }  # runs without a plan: python -m qlstm run
+        plan = {"selected": [], "runs": {}, "metrics": {}}
     found = sorted(path.name for path in (folder / "runs").glob("*") if path.is_dir())
-    states = {
-        run: state(folder / "runs" / run) for run in dict.fromkeys([*plan["selected"], *found])}
+    states = {run: state(folder / "runs" / run)
+              for run in dict.fromkeys([*plan["selected"], *found])}
     if not states:
         print(f"{folder.name}: nothing planned yet; make reproduce PROFILE={folder.name}")
-    for kind in ("failed", "running", "waiting", "done") if states else []:
-        runs = [run for run, (found, _) in states.items() if found == kind]
+        return 0
+    for kind in ("failed", "running", "waiting", "done"):
+        runs = {run: about for run, (its_kind, about) in states.items() if its_kind == kind}
         print(f"{kind}: {len(runs)}")
-        for run in runs if kind in ("failed", "running") else []:
-            last, config = states[run][1], plan["runs"].get(run, {})
+        for run, about in runs.items():
             if kind == "failed":
-                print(f"  {run}: {last['cause']}")
-            elif "valid_metric" in last:
-                epochs = f"/{config['epochs']}" if config else ""
-                metric = plan["metrics"].get(config.get("task"), "metric")
-                print(
-                    f"  {run}: epoch {last['epoch']}{epochs}, validation {metric} {last['valid_metric']:.3f}, "
-                    f"about {last['seconds_left'] / 60:.1f} min left"
-                )
-            else:
-                print(f"  {run}: first epoch")
+                print(f"  {run}: {about['cause']}")
+            elif kind == "running":
+                print(f"  {run}: {_epoch(about, plan['runs'].get(run, {}), plan['metrics'])}")
     return 0
 
 
+def _epoch(last: dict, settings: dict, metrics: dict) -> str:
+    """What a running run says in the last line of its history."""
+    if "valid_metric" not in last:
+        return "first epoch"
+    epochs = f"/{settings['epochs']}" if settings else ""
+    metric = metrics.get(settings.get("task"), "metric")
+    return (f"epoch {last['epoch']}{epochs}, validation {metric} {last['valid_metric']:.3f}, "
+            f"about {last['seconds_left'] / 60:.1f} min left")
+
+
 def main(arguments: list[str]) -> int:
-    """``python -m qlstm status PROFILE``."""
+    """Print what the runs of a profile are doing.
+
+    Args:
+        arguments: The words of the command line: the name of the profile.
+
+    Returns:
+        The exit status, 0.
+    """
     (profile,) = arguments
     return status(reports() / profile)

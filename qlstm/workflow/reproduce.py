@@ -1,63 +1,74 @@
-"""``make reproduce``, ``plan``, ``report`` and ``data``: plan the runs, fetch the data, drive the
-engine, show one calm line.
+"""``make reproduce``, ``plan``, ``report`` and ``data``: train what is missing, then make tables,
+figures and the page, with one calm line meanwhile.
 
-Inside, ``arguments`` are the words of the command line and ``options`` what they say; ``configs``:
-the selected runs; ``folder``: of the profile. ``lock``: an open file, of which the engine's
-processes hold a copy; ``watch``: called while the engine works; ``cluster``: its name, or empty.
+Three phases, each a function that takes a plan, lets the engine do what is in it, and returns the
+plan of the next: :func:`train` the runs, :func:`render` the notebooks of records that have none,
+:func:`show` tables, figures and page.
+
+Here ``options`` are what the words of the command line say, ``plan`` is as in
+:mod:`qlstm.workflow.plan`, ``work`` is what all phases use, and ``found`` the records of the
+profile.
 """
 
 import argparse
-import contextlib
-import fcntl
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-
-import psutil
+from typing import Any
 
 from qlstm import data
-from qlstm.data.storage import ROOT, raw_data, write_atomically
+from qlstm.data.storage import write_atomically
 from qlstm.errors import ConfigError, unknown
-from qlstm.report import tables
 from qlstm.study import costs, machine, records
+from qlstm.study.config import ExperimentConfig
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, grid
 from qlstm.study.records import reports
-from qlstm.study.tasks import PROFILES, TASKS
+from qlstm.study.tasks import PROFILES
+from qlstm.workflow.command_line import names, stop_when_terminated
+from qlstm.workflow.engine import Busy, engine, sole
+from qlstm.workflow.plan import make_plan, with_artefacts, with_records, without_notebook
 from qlstm.workflow.progress import Progress
 
-REPORTED_IN = {"statistics": "reviewers", "gru": "reviewers"}
-"""Experiments that another report shows."""
-BUSY = 75  # EX_TEMPFAIL: another one is running
+BUSY = 75
+"""Exit status (EX_TEMPFAIL): another one is running."""
 CLUSTERS = ["slurm"]
 CLUSTER_JOBS = 100
 """Jobs that a cluster is given at once where JOBS does not say."""
 
 
-def parse(arguments=None):
-    """The options that the Makefile's variables become."""
-    names = lambda text: text.replace(",", " ").split() or None  # noqa: E731
-    parser = argparse.ArgumentParser(prog="make reproduce", description=__doc__)
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the words of the command line, which the Makefile's variables become.
+
+    Args:
+        arguments: The words that follow ``python -m qlstm``, the command first.
+
+    Raises:
+        ConfigError: A number is none or too small, or a cluster is unknown or not installed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m qlstm", description="Train what is missing, then make tables, figures and "
+        "page (reproduce); say what that would take (plan); make them from the records that exist "
+        "(report); fetch the data sets (data).")
     parser.add_argument(
         "command", choices=["reproduce", "plan", "report", "data"], nargs="?", default="reproduce")
     parser.add_argument("--profile", default="quick", help=", ".join(PROFILES))
-    parser.add_argument("--only", type=names, default=None, help=", ".join([*ARTEFACTS, *FROM_ALL]))
+    parser.add_argument("--only", type=names, help=", ".join([*ARTEFACTS, *FROM_ALL]))
     parser.add_argument(
-        "--datasets", type=names, default=None, help=", ".join(data.CATALOGUE) + ", or text files")
+        "--datasets", type=names, help=", ".join(data.CATALOGUE) + ", or text files")
     parser.add_argument("--seeds", default="", help="seeds 0 .. SEEDS-1")
     parser.add_argument("--epochs", default="", help="instead of the profile's")
-    parser.add_argument(
-        "--jobs", default="", help="runs side by side; default: 4 a GPU, else one a core, at most 8"
-    )
+    parser.add_argument("--jobs", default="",
+                        help="runs side by side; default: 4 a GPU, else one a core, at most 8")
     parser.add_argument("--cluster", default="", help="give the runs to a cluster: slurm")
     options = parser.parse_args(arguments)
     for name, default in [("seeds", 1), ("epochs", None), ("jobs", None)]:
-        text = getattr(options, name)
+        text = getattr(options, name)  # empty if the Makefile's variable is
         if text and not text.lstrip("-").isdigit():
             raise ConfigError(f"{name.upper()} must be a whole number, got {text!r}")
         setattr(options, name, int(text) if text else default)
@@ -66,9 +77,8 @@ def parse(arguments=None):
     if options.cluster and options.cluster not in CLUSTERS:
         raise ConfigError(unknown("cluster", options.cluster, CLUSTERS))
     if options.cluster and find_spec(f"snakemake_executor_plugin_{options.cluster}") is None:
-        raise ConfigError(
-            f"CLUSTER={options.cluster} needs one package more: .venv/bin/pip install -c constraints.txt -e '.[{options.cluster}]'"
-        )
+        raise ConfigError(f"CLUSTER={options.cluster} needs one package more: .venv/bin/pip "
+                          f"install -c constraints.txt -e '.[{options.cluster}]'")
     if options.datasets:  # notebooks run in folders of their own
         options.datasets = [
             os.path.abspath(name) if name not in data.CATALOGUE and os.path.exists(name) else name
@@ -76,208 +86,175 @@ def parse(arguments=None):
     return options
 
 
-def plan(options, configs) -> dict:
-    """What is to be done, for the engine; earlier plans' runs stay known.
+@dataclass(frozen=True)
+class Work:
+    """What all phases use.
 
-    ``todo``: runs without a record of these settings, this text and this code; ``outdated``: those
-    of them that have another record, and in what it differs. Raises ``RecordError`` if a record is
-    damaged or of another run.
+    Attributes:
+        folder: The folder of the profile.
+        lock: The descriptor of the locked file there.
+        jobs: How many runs are trained side by side.
+        cluster: The name of the cluster that trains them, or empty.
+        progress: What is said meanwhile.
     """
-    path = reports() / options.profile / "plan.json"
-    known = {}
-    if path.exists():
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        except (ValueError, KeyError):
-            print(f"{path} is damaged and is written anew")
-    runs = {config.run_id: config for config in configs}
-    texts = {}
-    for name in dict.fromkeys(config.dataset for config in configs):
-        if options.command == "report" and not costs.at_hand(name):
-            texts[name] = None  # records are shown without it
-            continue
-        try:
-            texts[name] = data.load_dataset(
-                name, next(c.task for c in configs if c.dataset == name)).sha256
-        except data.DataError as error:
-            raise data.DataError(f"{error} (DATASETS=... leaves {name} out)") from None
-    todo, outdated = [], {}
-    for run_id, config in runs.items():
-        if not (path.parent / "runs" / run_id / "record.json").exists():
-            todo.append(run_id)
-        elif why := records.outdated(
-                records.load_of(run_id, options.profile), config.as_dict(), texts[config.dataset]):
-            todo.append(run_id)
-            outdated[run_id] = why
-    return {
-        "profile": options.profile,
-        "metrics": {name: task.metric.name for name, task in TASKS.items()},
-        "runs": known | {run_id: config.as_dict() for run_id, config in runs.items()},
-        "selected": list(runs),
-        "todo": todo,
-        "outdated": outdated,
-        "unrendered": [],
-        "artefacts": [],
-        "records": [],
-        "lessons": [
-            f"learn/{path.stem}" for path in sorted((ROOT / "notebooks" / "learn").glob("*.ipynb"))
-        ],
-        "failures": {},
-    }
+
+    folder: Path
+    lock: int
+    jobs: int
+    cluster: str
+    progress: Progress
+
+    def write(self, plan: dict[str, Any]):
+        """Put the ``plan`` where the engine, the runs and ``status`` read it."""
+        write_atomically(self.folder / "plan.json", json.dumps(plan, indent=1).encode())
+
+    def make(self, plan: dict[str, Any], phase: str, target: str, force: Sequence[str] = ()) -> int:
+        """Let the engine make a ``target`` of a later ``phase`` of the ``plan``, on this machine.
+
+        Args:
+            plan, phase, target: As in :func:`qlstm.workflow.engine.engine`.
+            force: Rules that run in any case.
+
+        Returns:
+            The engine's exit status.
+        """
+        self.write(plan)
+        return engine(phase, target, self.folder, min(self.jobs, machine.cores()), self.lock,
+                      force=force)
+
+    @property
+    def log(self) -> Path:
+        """What the engine says."""
+        return self.folder / "engine.log"
 
 
-class Busy(Exception):
-    """Another `make reproduce` works in the same folder."""
+def train(plan: dict[str, Any], work: Work) -> tuple[dict[str, Any], int]:
+    """Phase 1: train what is to be trained.
 
+    A record that is out of date stays beside the new one, as ``record.outdated.json``.
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: as Ctrl-C, but it reaches this process alone."""
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path):
-    """One `make reproduce` a profile: a lock that ends with this process and its engine, however
-    they end."""
-    lock = os.open(folder / ".reproduce.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Busy(
-            f"another `make reproduce` works in {folder}; wait for it (make status shows it)"
-        ) from None
-    else:
-        yield lock
-    finally:
-        os.close(lock)
-
-
-def engine(
-    phase: str, target: str, folder: Path, jobs: int, lock: int, watch, *, cluster="", force=()
-) -> int:
-    """Run Snakemake in the profile's folder until ``target`` of a phase is made; its output goes to
-    ``engine.log``.
-
-    ``force``: rules whose jobs run even if the engine thinks that they need not.
+    Returns:
+        The plan with the failures, and the engine's exit status.
     """
-    variables = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "QLSTM_REPORTS": str(reports().resolve()),
-                 "QLSTM_DATA": str(raw_data().resolve())}
-    variables |= {} if cluster else machine.threads(jobs)
-    command = [sys.executable, "-m", "snakemake", target, "--snakefile",
-               str(ROOT / "workflow" / "Snakefile"), "--directory", str(folder), "--profile",
-               str(ROOT / "workflow" / "profiles" / (cluster or "default")), "--config",
-               f"phase={phase}"]
-    # locally a run takes a gpu_slot; on a cluster what its profile says
-    command += (["--jobs", str(jobs)] if cluster
-                else ["--cores", str(jobs), "--resources", f"gpu_slot={jobs}"])
-    command += ["--forcerun", *force] if force else []
-    with (folder / "engine.log").open("a", encoding="utf-8") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT,
-                                   env=os.environ | variables, pass_fds=[lock])
-        try:
-            while process.poll() is None:
-                watch()
-                time.sleep(0.5)
-        except KeyboardInterrupt as stop:
-            if isinstance(stop, Terminated):  # Ctrl-C reaches all of these by itself
-                for child in [*psutil.Process(process.pid).children(recursive=True), process]:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        child.send_signal(signal.SIGINT)
-            process.wait()
-            raise
-    return process.returncode
+    if not plan["todo"]:
+        return plan, 0
+    for run_id in plan["todo"]:
+        run = work.folder / "runs" / run_id
+        (run / "error.txt").unlink(missing_ok=True)
+        if run_id in plan["outdated"]:
+            (run / "record.json").replace(run / "record.outdated.json")
+    status = engine("runs", "runs", work.folder, work.jobs, work.lock, work.progress.show,
+                    cluster=work.cluster, force=["run"])
+    return plan | {"failures": work.progress.failures()}, status
 
 
-def reproduce(options) -> int:
-    """Make the selected tables and figures; see ``make help``."""
+def render(plan: dict[str, Any], work: Work, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Phase 2: execute the notebooks of records that were made without one.
+
+    Returns:
+        The plan with all records.
+    """
+    plan = with_records(plan, found)
+    todo = len(plan["unrendered"])
+    left_out = len(without_notebook(plan, found)) - todo
+    if todo:
+        work.progress.finish(
+            f"{todo} records were made without a notebook; their notebooks are made")
+        if work.make(plan, "notebooks", "notebooks"):
+            print(f"error: some of these notebooks could not be made, see {work.log}",
+                  file=sys.stderr)
+    if left_out:
+        print(f"{left_out} notebooks are left out: their data sets are not at hand")
+    return plan
+
+
+def show(plan: dict[str, Any], work: Work, found: list[dict[str, Any]],
+         only: list[str] | None) -> tuple[dict[str, Any], int]:
+    """Phase 3: make tables, figures, lessons and the page of the records.
+
+    What was made from other records is made anew. That is told by the records' checksums, not by
+    their ages: one from a machine with another clock, or an older one, counts too.
+
+    Args:
+        plan, work, found: As in the module's legend.
+        only: The tables and figures that are asked for; ``None`` for all.
+
+    Returns:
+        The plan with the tables and figures, and the engine's exit status.
+    """
+    plan = with_artefacts(plan, found, only)
+    work.progress.finish("runs done; lessons, tables and figures are made")
+    for path in (work.folder / "notebooks").rglob("*.ipynb"):
+        # copied from a machine whose clock is ahead: the engine would stop
+        if path.stat().st_mtime > time.time():
+            os.utime(path)
+    made_from = work.folder / ".made_from"
+    now = "".join(record["checksum"] + "\n" for record in found)
+    changed = not made_from.exists() or made_from.read_text(encoding="utf-8") != now
+    status = work.make(plan, "page", "index.html",
+                       force=["report", "explore", "page"] if changed else [])
+    if not status:
+        write_atomically(made_from, now.encode())
+    work.progress.clear()
+    return plan, status
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """Make the selected tables and figures, or say what that would take; see ``make help``.
+
+    Returns:
+        The exit status: 1 if a run or the page failed, else 0.
+
+    Raises:
+        ConfigError: Nothing is selected.
+        Busy: Another one works in the same folder.
+    """
     configs = grid(options.profile, only=options.only, datasets=options.datasets,
                    seeds=options.seeds, epochs=options.epochs)
     if not configs and not set(options.only or []) & set(FROM_ALL):
-        raise ConfigError(
-            "this selection has no runs: the tables and figures asked for are not made from these data sets"
-        )
-    folder = reports() / options.profile
+        raise ConfigError("this selection has no runs: the tables and figures asked for are not "
+                          "made from these data sets")
     if options.command == "plan":
         print("\n".join(costs.plan(configs, options.profile)))
         return 0
+    folder = reports() / options.profile
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder):
         pass  # writable
-    with exclusive(folder) as lock:
-        content = plan(options, configs)
-        write = lambda: write_atomically(
-            folder / "plan.json", json.dumps(content, indent=1).encode()
-        )  # noqa: E731
-        write()
-        log, started, runs_failed = folder / "engine.log", time.monotonic(), 0
-        log.write_text("", encoding="utf-8")
-        jobs = options.jobs or (CLUSTER_JOBS if options.cluster else machine.side_by_side())
-        progress = Progress(folder, content)
-        if options.profile == "paper" and options.command == "reproduce":
-            print("\n".join(costs.plan(configs, options.profile)))
-        print(progress.opening(jobs))
-        if options.command == "reproduce" and content["todo"]:
-            for run_id in content["todo"]:
-                run = folder / "runs" / run_id
-                (run / "error.txt").unlink(missing_ok=True)
-                if run_id in content["outdated"]:
-                    (run / "record.json").replace(run / "record.outdated.json")
-            runs_failed = engine("runs", "runs", folder, jobs, lock, progress.show,
-                                 cluster=options.cluster, force=["run"])
-            content["failures"] = progress.failures()
-        found, local = records.load_all(options.profile), min(jobs, machine.cores())
-        content["records"] = [record["run_id"] for record in found]
-        bare = [record for record in found
-                if not (folder / "runs" / record["run_id"] / "notebook.html").exists()]
-        content["runs"] |= {record["run_id"]: record["config"] for record in bare}
-        content["unrendered"] = [
-            record["run_id"] for record in bare if costs.at_hand(record["config"]["dataset"])]
-        write()
-        if content["unrendered"]:
-            progress.finish(
-                f"{len(content['unrendered'])} records were made without a notebook; their notebooks are made"
-            )
-            if engine("notebooks", "notebooks", folder, local, lock, lambda: None):
-                print(
-                    f"error: some of these notebooks could not be made, see {log}", file=sys.stderr)
-        if len(bare) > len(content["unrendered"]):
-            print(
-                f"{len(bare) - len(content['unrendered'])} notebooks are left out: their data sets are not at hand"
-            )
-        wanted = [REPORTED_IN.get(name, name) for name in options.only or [*ARTEFACTS, *FROM_ALL]]
-        content["artefacts"] = [
-            name for name in dict.fromkeys(wanted) if tables.makeable(found, name)]
-        write()
-        progress.finish("runs done; lessons, tables and figures are made")
-        # by content, not by age: a record from a machine with another clock, or an older one,
-        # counts too
-        made_from, now = (folder / ".made_from",
-                          "".join(record["checksum"] + "\n" for record in found))
-        for path in (folder / "notebooks").rglob("*.ipynb"):
-            if (
-                path.stat().st_mtime > time.time()
-            ):  # copied from a machine whose clock is ahead: the engine would stop
-                os.utime(path)
-        changed = not made_from.exists() or made_from.read_text(encoding="utf-8") != now
-        page_failed = engine("page", "index.html", folder, local, lock, lambda: None,
-                             force=["report", "explore", "page"] if changed else [])
-        if not page_failed:
-            write_atomically(made_from, now.encode())
-        progress.clear()
-        for run_id, cause in content["failures"].items():
-            print(f"failed: {run_id}: {cause}")
-        if page_failed:
-            print(f"error: the report is incomplete, see {log}", file=sys.stderr)
-        if (folder / "index.html").exists():
-            minutes, seconds = divmod(round(time.monotonic() - started), 60)
-            print(
-                f"{minutes}:{seconds:02d} min. Look at {folder / 'index.html'}   (the engine's log: {log})"
-            )
-        return 1 if runs_failed or page_failed else 0
+    with sole(folder) as lock:
+        return _phases(options, configs, folder, lock)
 
 
-def fetch(options) -> int:
-    """Fetch and check the data sets of a selection, a line each; the others are still tried when
-    one fails."""
+def _phases(options: argparse.Namespace, configs: list[ExperimentConfig], folder: Path,
+            lock: int) -> int:
+    training = options.command == "reproduce"
+    plan = make_plan(options.profile, configs, training=training)
+    started = time.monotonic()
+    jobs = options.jobs or (CLUSTER_JOBS if options.cluster else machine.side_by_side())
+    work = Work(folder, lock, jobs, options.cluster, Progress(folder, plan))
+    work.write(plan)
+    work.log.write_text("", encoding="utf-8")
+    if options.profile == "paper" and training:
+        print("\n".join(costs.plan(configs, options.profile)))
+    print(work.progress.opening(jobs))
+    plan, runs_failed = train(plan, work) if training else (plan, 0)
+    found = records.load_all(options.profile)
+    plan = render(plan, work, found)
+    plan, page_failed = show(plan, work, found, options.only)
+    for run_id, cause in plan["failures"].items():
+        print(f"failed: {run_id}: {cause}")
+    if page_failed:
+        print(f"error: the report is incomplete, see {work.log}", file=sys.stderr)
+    if (folder / "index.html").exists():
+        minutes, seconds = divmod(round(time.monotonic() - started), 60)
+        print(f"{minutes}:{seconds:02d} min. Look at {folder / 'index.html'}   "
+              f"(the engine's log: {work.log})")
+    return 1 if runs_failed or page_failed else 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Fetch and check the data sets of a selection, a line each; if one fails the others are still
+    tried, and the exit status is 1."""
     chosen = grid(options.profile, only=options.only, datasets=options.datasets)
     failed = 0
     for name in dict.fromkeys(config.dataset for config in chosen):
@@ -291,30 +268,29 @@ def fetch(options) -> int:
     return failed
 
 
-def terminate(*_):
-    """What SIGTERM does."""
-    raise Terminated
+def main(arguments: list[str]) -> int:
+    """Do one of the four commands; an error is one line on stderr. Finished runs are never touched.
 
+    Args:
+        arguments: The words that follow ``python -m qlstm``, the command first.
 
-def main(arguments=None) -> int:
-    """Errors are one line on stderr and a non-zero exit status; finished runs are never touched."""
-    signal.signal(signal.SIGTERM, terminate)
+    Returns:
+        The exit status: 0, 1 if something failed, 2 if nothing could be done, :data:`BUSY`, or 130
+        if it was stopped.
+    """
+    stop_when_terminated()
     try:
         options = parse(arguments)
         if options.profile not in PROFILES:
             raise ConfigError(unknown("profile", options.profile, PROFILES))
         return fetch(options) if options.command == "data" else reproduce(options)
-    except (ConfigError, data.DataError, records.RecordError) as error:
+    except (ConfigError, data.DataError, records.RecordError, Busy) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Busy as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BUSY
+        return BUSY if isinstance(error, Busy) else 2
     except OSError as error:
         place = error.filename or reports() / options.profile
-        print(
-            f"error: cannot write {place}: {error.strerror}; make it writable or set QLSTM_REPORTS",
-            file=sys.stderr)
+        print(f"error: cannot write {place}: {error.strerror}; make it writable or set "
+              "QLSTM_REPORTS", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)

@@ -3,11 +3,10 @@ without.
 
 The workflow calls it once a run. Several runs, or those of a table (``--only table_3 --seeds 3``),
 train side by side, a process each, for at most ``--minutes``; the same command goes on from there.
-With ``--no-notebook`` it needs nothing but torch, numpy and safetensors.
+With ``--no-notebook`` it needs nothing but torch, numpy, safetensors and filelock.
 
-Inside, ``options`` are those of the command line ``arguments``, ``settings`` the fields of a run's
-configuration, ``run_id`` and ``directory`` its name and folder, ``profile`` that of its grid,
-``text`` the sha256 of its data.
+Here ``options`` are what the words of the command line say; ``run_id`` is the name of a run,
+``settings`` the fields of its configuration by name, and ``directory`` its folder.
 """
 
 import argparse
@@ -15,10 +14,10 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from qlstm.study import machine, records
 from qlstm.study.records import reports
 from qlstm.study.tasks import TASKS
 from qlstm.workflow import notebooks
+from qlstm.workflow.command_line import names, stop_when_terminated
 
 UNFINISHED = 75
 """Exit status (EX_TEMPFAIL): what is left goes on with the same command."""
@@ -37,8 +37,14 @@ GRACE = 10
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options of the command line ``arguments``."""
-    names = lambda text: text.replace(",", " ").split() or None  # noqa: E731
+    """Read the words of the command line.
+
+    Args:
+        arguments: The words that follow ``python -m qlstm run``.
+
+    Raises:
+        ConfigError: A number is too small.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m qlstm run", description="Train runs of a profile's grid.")
     parser.add_argument("run_ids", nargs="*", metavar="run_id",
@@ -64,9 +70,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def select(options) -> dict[str, dict[str, Any]]:
-    """Settings by run id: of the runs named, from the profile's plan (``make reproduce``) or its
-    grid, else of all."""
+def select(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The settings of the runs that are asked for, by their names.
+
+    A run that is named is looked up in the profile's plan (of ``make reproduce``), else in its
+    grid. Without names all runs of the grid that the other ``options`` leave are taken.
+
+    Raises:
+        ConfigError: A run is unknown.
+    """
     try:
         planned = json.loads(
             (reports() / options.profile / "plan.json").read_text(encoding="utf-8"))["runs"]
@@ -85,14 +97,16 @@ def select(options) -> dict[str, dict[str, Any]]:
     for run_id in options.run_ids:
         if run_id not in known:
             raise ConfigError(unknown("run", run_id, known))
-    return {
-        run_id: known[run_id] for run_id in options.run_ids or [config.run_id for config in configs]
-    }
+    chosen = options.run_ids or [config.run_id for config in configs]
+    return {run_id: known[run_id] for run_id in chosen}
 
 
-def one(run_id: str, settings: dict[str, Any], options) -> int:
-    """Train one run in this process; on failure one line on stderr and in ``error.txt`` of its
-    folder, status 1."""
+def one(run_id: str, settings: dict[str, Any], options: argparse.Namespace) -> int:
+    """Train one run in this process, and return the exit status.
+
+    If it fails, its cause is one line on stderr and in ``error.txt`` of its folder, and the status
+    is 1.
+    """
     directory = reports() / options.profile / "runs" / run_id
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -117,34 +131,37 @@ def one(run_id: str, settings: dict[str, Any], options) -> int:
 
 
 def plain(run_id: str, settings: dict[str, Any], directory: Path):
-    """Train in this process; a notebook of an earlier record in the folder goes."""
+    """Train one run without a notebook; that of an earlier record in its folder is removed."""
     from qlstm.study.config import ExperimentConfig
     from qlstm.study.training import run
 
-    before = (
-        (directory / "record.json").read_bytes() if (directory / "record.json").exists() else None)
+    record = directory / "record.json"
+    before = record.read_bytes() if record.exists() else None
     run(ExperimentConfig(**settings), directory,
         report=lambda line: print(f"{run_id}: {line.removeprefix(f'{run_id}: ')}", flush=True))
-    if (directory / "record.json").read_bytes() != before:
+    if record.read_bytes() != before:
         for kind in ("ipynb", "html"):
             (directory / f"notebook.{kind}").unlink(missing_ok=True)
 
 
-def several(runs: dict[str, dict[str, Any]], options) -> int:
+def several(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> int:
     """Train runs side by side, a process each, and stop them when the time is over.
 
     A process may be killed at any moment: whatever it has finished stays, and the next call goes on
     after it.
+
+    Args:
+        runs: The settings of the runs, by their names.
+        options: Those of the command line.
+
+    Returns:
+        The exit status: 1 if a run failed, :data:`UNFINISHED` if one is left, else 0.
     """
     from qlstm.data.catalogue import load_dataset
 
     over = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
     jobs = min(options.jobs or machine.side_by_side(), len(runs))
-    selection = [f"--{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
-                 for name in ("profile", "only", "datasets", "seeds", "epochs")
-                 if (value := getattr(options, name))]
-    selection += ["--no-notebook"] if options.no_notebook else []
-    folder, working, status = reports() / options.profile / "runs", {}, {}
+    folder = reports() / options.profile / "runs"
     texts = {name: load_dataset(name, task).sha256
              for name, task in dict.fromkeys((s["dataset"], s["task"]) for s in runs.values())}
     waiting = [run_id for run_id, settings in runs.items()
@@ -152,6 +169,7 @@ def several(runs: dict[str, dict[str, Any]], options) -> int:
     done_before = len(runs) - len(waiting)
     at_start = {run_id: epochs_done(folder / run_id) for run_id in runs}
     print(f"{len(runs)} runs, {done_before} done before, {jobs} side by side", flush=True)
+    selection, working, status = _selection(options), {}, {}
     try:
         while (waiting or working) and time.monotonic() < over:
             while waiting and len(working) < jobs:
@@ -163,30 +181,47 @@ def several(runs: dict[str, dict[str, Any]], options) -> int:
                        if child.poll() is not None}
             working = {run_id: child for run_id, child in working.items() if run_id not in status}
     finally:
-        for child in working.values():
-            child.terminate()
-        for child in working.values():
-            try:
-                child.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                child.kill()
-    failed = [run_id for run_id, code in status.items() if code]
-    left = [*working, *waiting]
+        _stop(working.values())
     for run_id in working:
         epochs = epochs_done(folder / run_id)
         slow = ("; none ended in this call, so the time limit may be too short"
                 if epochs == at_start[run_id] else "")
         print(f"not finished: {run_id}, {epochs} of {runs[run_id]['epochs']} epochs{slow}")
-    print(
-        f"{len(runs) - len(failed) - len(left)} done, {len(failed)} failed, {len(left)} not finished"
-        + ("; the same command goes on from here" if left else "")
-    )
+    failed, left = sum(code != 0 for code in status.values()), len(working) + len(waiting)
+    print(f"{len(runs) - failed - left} done, {failed} failed, {left} not finished"
+          + ("; the same command goes on from here" if left else ""))
     return 1 if failed else UNFINISHED if left else 0
 
 
+def _selection(options: argparse.Namespace) -> list[str]:
+    """The words of the command line that the process of a run is given after its name."""
+    given = {name: getattr(options, name)
+             for name in ("profile", "only", "datasets", "seeds", "epochs")}
+    words = [f"--{name}={','.join(value) if isinstance(value, list) else value}"
+             for name, value in given.items() if value]
+    return words + (["--no-notebook"] if options.no_notebook else [])
+
+
+def _stop(children: Collection[subprocess.Popen]):
+    """Ask all to end, and kill those that have not after a while."""
+    for child in children:
+        child.terminate()
+    for child in children:
+        try:
+            child.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+
+
 def finished(run_id: str, settings: dict[str, Any], profile: str, text: str) -> bool:
-    """Whether a run has its record. A record that is damaged or of another run is left to the run's
-    own process."""
+    """Whether a run has its record. One that is damaged or of another run is left to the run's own
+    process, which says so.
+
+    Args:
+        run_id, settings: As in the module's legend.
+        profile: The name of the profile that the run belongs to.
+        text: The sha256 of the run's data as it is now.
+    """
     try:
         return not records.outdated(records.load_of(run_id, profile), settings, text)
     except records.RecordError:
@@ -194,21 +229,23 @@ def finished(run_id: str, settings: dict[str, Any], profile: str, text: str) -> 
 
 
 def epochs_done(directory: Path) -> int:
-    """Epochs that an unfinished run has behind it."""
+    """The epochs that an unfinished run has behind it."""
     try:
         return max(0, (directory / "epochs.jsonl").read_bytes().count(b"\n") - 1)
     except OSError:
         return 0
 
 
-def terminate(*_):
-    """SIGTERM, as a cluster sends it, stops the runs as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str]) -> int:
-    """Errors are one line on stderr; exit status 1: a run failed, 2: nothing to run, 75: not
-    finished."""
+    """Train the runs that are asked for; an error is one line on stderr.
+
+    Args:
+        arguments: The words that follow ``python -m qlstm run``.
+
+    Returns:
+        The exit status: 0 if all runs have their record, 1 if one failed, 2 if there is nothing to
+        run, :data:`UNFINISHED` if the same command is to go on.
+    """
     try:
         options = parse(arguments)
         runs = select(options)
@@ -216,7 +253,7 @@ def main(arguments: list[str]) -> int:
             raise ConfigError("this selection has no runs")
         if len(options.run_ids) == 1 and options.minutes is None:
             return one(*next(iter(runs.items())), options)
-        signal.signal(signal.SIGTERM, terminate)
+        stop_when_terminated()
         return several(runs, options)
     except (ConfigError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,75 @@
+"""Lesson 3: why the gradient explodes."""
+
+from qlstm import quantizers
+from qlstm.course.exercises.answers import call, choice, number, random, same
+
+
+def exercise_3_1(bwn, ter_connect):
+    """What the gradient does on its way back, predicted from spectral norms.
+
+    Args:
+        bwn: Whether it ``"explodes"``, ``"vanishes"`` or ``"stays"`` with BWN, without
+            normalization.
+        ter_connect: The same with TerConnect.
+    """
+    norm = "look at its spectral norm in lesson 1, not at its number of bits."
+    choice("bwn", bwn, "vanishes",
+           {"explodes": norm, "stays": "its spectral norm is about that of full precision."})
+    choice("ter_connect", ter_connect, "explodes", {"vanishes": norm, "stays": norm})
+    return ("What counts is the spectral norm: BWN's scale keeps it near 1, TC's is of the order "
+            "of the root of d.")
+
+
+def exercise_3_2(binary, ternary):
+    r"""Lower bounds on the spectral norm of a $512 \times 512$ matrix of codes.
+
+    Args:
+        binary: The bound for codes in $\{-1, +1\}$, a number.
+        ternary: The bound for codes in $\{-1, 0, +1\}$ with 40 % zeros, a number.
+    """
+    root = 512**0.5
+    wrong = {512: "the bound is the root of d.",
+             2 * root: "that is about what a random sign matrix has; the bound holds for every "
+                       "one."}
+    number("binary", binary, root, wrong)
+    wrong = {0.4 * root: "s is the share of zeros; the factor is 1 - s.",
+             0.6**0.5 * root: "that is true too, and sharper; the paper's bound has 1 - s without "
+                              "the root.",
+             root: "the zeros lower the bound."}
+    number("ternary", ternary, 0.6 * root, wrong)
+    return "No training gets below these: the codes alone force them."
+
+
+def exercise_3_3(lambda_1, lambda_2):
+    r"""The factors $\lambda_1$ and $\lambda_2$ of Proposition 2.1, for given spectral norms.
+
+    Args:
+        lambda_1: The factor of the hidden state's gradient, a number.
+        lambda_2: The factor of the cell state's gradient, a number.
+    """
+    wrong = {36: "each norm has a factor: the steepest slope of its nonlinearity.",
+             9: "the candidate's tanh has slope 1, not 1/4.",
+             18: "the forget gate's term has gamma_1 as a factor.",
+             18.5: "that is lambda_2: the output gate belongs to lambda_1."}
+    number("lambda_1", lambda_1, 20, wrong, within=1e-6)
+    number("lambda_2", lambda_2, 18.5, {20: "that is lambda_1: leave the output gate out."},
+           within=1e-6)
+    return "Over half of it is the candidate's: its tanh is the steepest."
+
+
+def exercise_3_4(signs):
+    r"""A quantizer of one's own.
+
+    Args:
+        signs: A function that takes a $d \times d$ matrix $W$ and returns
+            $\operatorname{sign}(W)/\sqrt d$.
+    """
+    for seed in range(2):
+        weight = random(16, 16, seed=seed)
+        codes = quantizers.sign(weight)
+        wrong = {"the norm of a row of signs is the root of d, not d.": codes / 16,
+                 "divide the signs by the root of d.": codes,
+                 "the values should be +1 and -1 over the root of d; yours depend on |w|.":
+                     quantizers.bwn(weight).dense()}
+        same("signs(weight)", call("signs", signs, weight), codes / 4, wrong)
+    return "Each row has norm 1: weight normalization with all gains at 1, which cannot train."

@@ -1,0 +1,67 @@
+"""How many training runs share a machine best: steps a second of several at once, for ``make
+bench``.
+
+Here ``config`` is the run that all processes train, ``device`` is torch's.
+"""
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from threading import Barrier
+
+import torch
+
+from qlstm.errors import first_line
+from qlstm.study import cuda_graphs, machine
+from qlstm.study.config import ExperimentConfig
+from qlstm.workflow.measure import training_step
+
+COUNTS = [1, 2, 4, 8]
+"""Processes that train at once on one GPU; on a CPU each has cores of its own, so not more than
+there are."""
+SECONDS = 5.0
+"""For how long they are timed."""
+
+
+def steps_per_second(config: ExperimentConfig, device: torch.device, threads: int, least: float,
+                     ready: Barrier) -> float:
+    """The steps a second of one process among those that train at once.
+
+    Args:
+        config, device: As in the module's legend.
+        threads: The threads of the process.
+        least: For how many seconds it trains.
+        ready: What all processes wait at before.
+    """
+    torch.set_num_threads(threads)
+    try:
+        once = training_step(config, device, "auto")
+        for _ in range(cuda_graphs.WARM_UP + 2):
+            once()
+        ready.wait()
+    except BaseException:
+        ready.abort()  # or the others wait forever
+        raise
+    started, steps = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - started) < least:
+        once()
+        steps += 1
+    return steps / seconds
+
+
+def side_by_side(config: ExperimentConfig, device: torch.device) -> dict[int, float]:
+    """The steps a second of all processes together, by how many train at once; ends where memory
+    does."""
+    rates, spawn = {}, multiprocessing.get_context("spawn")
+    for count in [n for n in COUNTS if device.type == "cuda" or n <= machine.cores()]:
+        with spawn.Manager() as manager, ProcessPoolExecutor(count, spawn) as pool:
+            threads = max(1, machine.cores() // count)
+            given = config, device, threads, SECONDS, manager.Barrier(count)
+            working = [pool.submit(steps_per_second, *given) for _ in range(count)]
+            try:
+                rates[count] = sum(future.result() for future in working)
+            except RuntimeError as error:  # no memory for so many
+                print(f"{count} side by side: {first_line(error)}")
+                break
+        print(f"{count} side by side: {rates[count]:.1f} steps/s together")
+    return rates
