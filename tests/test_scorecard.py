@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from test_tables import made_up
 
 from qlstm import ExperimentConfig
-from qlstm.report import scorecard, tables, verdicts
-from qlstm.report.scorecard import CLAIMS, FALSE, HOLDS, UNTESTED
+from qlstm.report import frames, judges, scorecard, verdicts
+from qlstm.report.claims import CLAIMS
+from qlstm.report.scorecard import FALSE, HOLDS, UNTESTED
 from qlstm.study.config import VARIANTS
 from qlstm.study.grid import STAND_INS, STATISTICS_EXPERIMENT
 
@@ -375,14 +376,14 @@ def test_sizes_hold_and_a_wrong_print_would_show(monkeypatch):
     assert found["evidence"].startswith("the formula of section 4: 100 of 103 to the kilobyte")
     for wrong in ("3521 printed, 3925", "15303 printed, 29443", "767 printed, 768"):
         assert wrong in found["evidence"]
-    printed = tables.published()
-    monkeypatch.setattr(tables, "published", lambda: printed.assign(size_kb=printed["size_kb"] + 1))
+    printed = frames.published()
+    monkeypatch.setattr(frames, "published", lambda: printed.assign(size_kb=printed["size_kb"] + 1))
     assert judged("sizes", [], "smoke")["verdict"] == FALSE
 
 
 def test_the_fraction_of_the_size_can_fail(monkeypatch):
     assert judged("fraction", [], "smoke")["verdict"] == HOLDS
-    monkeypatch.setattr(scorecard, "size_kb",
+    monkeypatch.setattr(judges, "size_kb",
                         lambda config, **_: {"full_precision": 100.0}.get(config.quantizer, 5.1))
     assert judged("fraction", [], "smoke")["verdict"] == FALSE
 

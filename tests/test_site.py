@@ -172,7 +172,8 @@ def test_a_notebook_as_a_page(tmp_path):
         tmp_path / "n.ipynb",
         "# Why $\\hat W_j$?\n\nThe *first* sentence, on $x$. A second.\n\n| a |\n|---|\n| 1 |",
         cell("plot()", {"image/png": PIXEL, "text/plain": "<Figure>"}),
-        "## Look\n\n[next](other.ipynb#part), [gone](gone.ipynb), [web](https://example.org), `qlstm.run()`",
+        "## Look\n\n[next](other.ipynb#part), [gone](gone.ipynb), [web](https://example.org), "
+        "`qlstm.run()`",
         cell("two()", {"image/png": PIXEL}, alt='Two "lines" < one'),
         cell("table", {"text/html": "<table><tr><td>7</td></tr></table>", "text/plain": "7"}),
         cell("1 + 1", tags=["solution"]),

@@ -157,8 +157,8 @@ def test_the_rows_and_settings_of_tables_3_4_and_5():
 def test_the_third_misprint_the_suspect_and_lab_on_words_are_named():
     lines = tables.notes(tables.results(ELSEWHERE, "table_3"))
     assert [line for line in lines if line.startswith("Misprint")] == [
-        f"Misprint in the paper's sizes: BinaryConnect (BC), batch (separate), {PENN_300}: 767 printed, 768 by the formula."
-    ]
+        f"Misprint in the paper's sizes: BinaryConnect (BC), batch (separate), {PENN_300}: "
+        "767 printed, 768 by the formula."]
     assert any("113.8" in line and "d = 300 and d = 650" in line and "suspected misprint" in line
                for line in lines)
     assert any("LAB and LAT use D = 1" in line for line in lines)
@@ -336,6 +336,7 @@ def test_a_quantizer_of_ones_own_gets_a_row_without_a_packed_size():
     shown = tables.wide(tables.results(found, "table_2"))
     assert any(text.startswith("1.30 ± ") for text in shown.iloc[:, 0])
     assert set(shown.iloc[:, 2]) == {tables.NOT_RUN}  # on disk
+    assert shown.index[-1] == ("", "qlstm.quantizers:bwn", "layer")  # below the paper's rows
 
 
 def test_the_four_files(tmp_path):
@@ -689,10 +690,8 @@ def test_the_page_shows_the_scorecard_and_what_failed(tmp_path):
     assert (card["bc_fails"], card["bc_trains"], card["bc_close"]) == (
         "holds", "holds", "not tested at this scale")
     for word, count in card.value_counts().items():
-        assert (
-            f"{count} {word.replace('holds', 'hold').replace('does not', 'do not').replace('not tested', 'are not tested')}"
-            in page
-        )
+        plural = {"holds": "hold", "does not hold": "do not hold"}.get(word, f"are {word}")
+        assert f"{count} {plural}" in page
 
 
 def test_the_page_shows_tables_and_figures_that_were_made(tmp_path):
