@@ -89,10 +89,9 @@ def test_by_epoch_of_a_diverged_run_does_not_crash():
     assert pd.isna(tables.by_epoch([record])["g"].iloc[-1])
 
 
-def test_a_figure_prefers_the_papers_text_and_scale(texts):
-    words = [r for r in texts if r["config"]["task"] == "word_lm"]
-    small = [r for r in texts if r["config"]["task"] == "char_lm"]
-    small_paper_text = everything("penn_char", steps=5)
+def test_a_figure_prefers_the_papers_text_and_scale():
+    words, small, small_paper_text = (
+        everything(name, steps=5) for name in ("python_help_words", "python_help", "penn_char"))
     at_scale = [made_up(paper("penn_char", q)) for q in ("bwn", "lab")]
 
     def labels(found):
