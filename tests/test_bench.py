@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qlstm import ExperimentConfig, RecordError, grid
-from qlstm.report import figures, tables
+from qlstm.report import benchmarks, names
 from qlstm.workflow import bench, measure, throughput
 
 
@@ -53,7 +53,7 @@ def test_processes_side_by_side(record):
     (path,) = record.glob("*.json")
     found = json.loads(path.read_text())["side_by_side"]
     assert [(row["shape"], row["processes"]) for row in found] == [("words", 1), ("words", 2)]
-    table = tables.bench_side_by_side(record)
+    table = benchmarks.side_by_side(record)
     assert list(table.columns) == [1, 2]
     assert (table.loc[(path.stem.replace("_", " "), "words"), 2]
             == round(found[1]["steps_per_s"], 1) > 0)
@@ -111,21 +111,21 @@ def test_parts_one_after_the_other_make_one_record(tmp_path, monkeypatch):
 def test_a_damaged_record_is_named(tmp_path):
     for content in (b"{", b"[]", b'{"rows": []}'):
         (tmp_path / "machine.json").write_bytes(content)
-        for reader in (tables.bench, tables.bench_side_by_side):
+        for reader in (benchmarks.rows, benchmarks.side_by_side):
             with pytest.raises(RecordError, match=r"machine\.json: no record of make bench"):
                 reader(tmp_path)
 
 
 def test_table_and_figures(record):
-    rows = tables.bench(record)
-    assert "layer" in tables.bench_wide(rows, "step", "training step").columns
-    assert figures.bench_ratios(rows, "layer", "forward + backward").axes
-    assert figures.bench_scaling(rows).axes
+    rows = benchmarks.rows(record)
+    assert "layer" in benchmarks.wide(rows, "step", "training step").columns
+    assert benchmarks.ratios(rows, "layer", "forward + backward").axes
+    assert benchmarks.scaling(rows).axes
 
 
 def test_the_roofline(record):
-    rows = tables.bench(record)
-    roofline = figures.roofline(rows)
+    rows = benchmarks.rows(record)
+    roofline = benchmarks.roofline(rows)
     points = np.concatenate([c.get_offsets() for axes in roofline.axes for c in axes.collections])
     layer = rows_of(rows).iloc[0]
     # T 5, N 4, d 8, input 8: two products forward, four backward, of 2 * 20 * 32 * 8 flops each
@@ -140,12 +140,12 @@ def test_the_roofline(record):
 
 def test_the_hours_of_the_grid(record, monkeypatch):
     monkeypatch.setenv("QLSTM_REPORTS", str(record.parent))
-    hours = tables.grid_hours()
+    hours = benchmarks.grid_hours()
     assert float(hours.loc["all", "NVIDIA H100, authors' code"].strip("+").replace(",", "")) > 1000
     assert hours.loc["all", "runs"] == len(grid("paper"))
     machine = next(column for column in hours if column.endswith("threads"))
     assert (
-        hours.loc["text8", machine] == tables.NOT_RUN
+        hours.loc["text8", machine] == names.NOT_RUN
     )  # the words of this test are of no size of the paper
 
 

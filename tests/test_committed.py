@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from qlstm.data.storage import ROOT
-from qlstm.report import tables
+from qlstm.report import benchmarks, tables
 from qlstm.study import records
 
 REPORTS = ROOT / "reports"
@@ -61,4 +61,4 @@ def test_benchmarks_are_of_committed_code():
     assert paths
     for path in paths:
         assert "dirty" not in json.loads(path.read_text())["environment"]["commit"]
-    assert len(tables.bench(REPORTS / "bench")) > 100
+    assert len(benchmarks.rows(REPORTS / "bench")) > 100

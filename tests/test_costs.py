@@ -2,7 +2,7 @@ import dataclasses
 import json
 
 import pytest
-from test_tables import made_up, paper
+from made_up import made_up, paper
 
 from qlstm import data, grid
 from qlstm.data import catalogue, files

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from test_tables import made_up
+from made_up import made_up
 from test_train import TINY, comparable, quiet
 
 import qlstm

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 import nbformat
 import pytest
+from made_up import made_up
 from pygments.styles import get_style_by_name
-from test_tables import made_up
 
 from qlstm import ExperimentConfig
 from qlstm.data.storage import ROOT
@@ -172,7 +172,8 @@ def test_a_notebook_as_a_page(tmp_path):
         tmp_path / "n.ipynb",
         "# Why $\\hat W_j$?\n\nThe *first* sentence, on $x$. A second.\n\n| a |\n|---|\n| 1 |",
         cell("plot()", {"image/png": PIXEL, "text/plain": "<Figure>"}),
-        "## Look\n\n[next](other.ipynb#part), [gone](gone.ipynb), [web](https://example.org), `qlstm.run()`",
+        "## Look\n\n[next](other.ipynb#part), [gone](gone.ipynb), [web](https://example.org), "
+        "`qlstm.run()`",
         cell("two()", {"image/png": PIXEL}, alt='Two "lines" < one'),
         cell("table", {"text/html": "<table><tr><td>7</td></tr></table>", "text/plain": "7"}),
         cell("1 + 1", tags=["solution"]),
@@ -231,8 +232,7 @@ def test_a_profile_without_results_is_one_clear_line(monkeypatch, capsys, tmp_pa
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
     for name, words in [("quik", "did you mean 'quick'"),
                         ("quick", "make reproduce PROFILE=quick")]:
-        monkeypatch.setattr("sys.argv", ["site", name])
-        assert site.main() == 2
+        assert site.main([name]) == 2
         error = capsys.readouterr().err
         assert len(error.splitlines()) == 1
         assert words in error

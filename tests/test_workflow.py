@@ -16,9 +16,9 @@ import nbformat
 import pytest
 import yaml
 from jupyter_client.channels import AsyncZMQSocketChannel
+from made_up import made_up
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from test_tables import made_up
 
 from qlstm import ExperimentConfig, grid
 from qlstm.__main__ import COMMANDS, main

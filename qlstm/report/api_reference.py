@@ -1,34 +1,32 @@
-"""The API reference of the site, read from the source: names, signatures and docstrings, formulas
-typeset.
+"""The API reference of the site, read from the source: names, signatures and docstrings.
 
-How a docstring is read: paragraphs and numbered lists as they are; ``>>>`` is an example; lines
-indented by four more than the rest are formulas, written as plain text (``alpha = mean |w|``,
-``h_{t-1}``, ``sqrt(d)``, ``w_hat``, ``a~``).
+A docstring is read as Markdown with formulas in LaTeX (``$...$``, ``$$ ... $$``), the references
+and double backticks of reStructuredText, and Google's sections (``Args:``, ``Returns:``, ...).
 """
 
 import ast
-import html
 import inspect
 import re
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qlstm.report.pages import mathml
+from qlstm.report.pages import markdown
 
 PACKAGE = Path(__file__).parent.parent
-GREEK = ["alpha", "beta", "gamma", "eta", "lambda", "mu", "sigma", "xi", "epsilon"]
-FUNCTIONS = ["sign", "mean", "max", "min", "clip", "exp", "log", "tanh", "sig", "var", "Diag", "N",
-             "LN", "BN"]
-ACCENTS = {"_hat": "hat", "~": "tilde"}
-SIGNS = {"<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "<-": r"\leftarrow ", "->": r"\to ",
-         "+-": r"\pm ", "*": r"\odot ", "||": r"\|", "...": r"\ldots ", "{": r"\{", "}": r"\}",
-         "%": r"\%", "&": r"\&", "#": r"\#"}
 
 
 @dataclass
 class Entry:
-    """A public name: ``kind`` (class, function or value), its ``signature``, docstring ``text`` and
-    ``members``."""
+    """A public name.
+
+    Attributes:
+        kind: ``class``, ``function`` or ``value``.
+        name: its name.
+        signature: parameters and result, as written.
+        text: its docstring.
+        members: of a class, its methods and described values.
+    """
 
     kind: str
     name: str
@@ -39,8 +37,13 @@ class Entry:
 
 @dataclass
 class Module:
-    """A module of the package: its dotted ``name``, the docstring ``text`` and the public
-    ``entries``, in source order."""
+    """A module of the package.
+
+    Attributes:
+        name: dotted.
+        text: its docstring.
+        entries: its public names, in the order of the source.
+    """
 
     name: str
     text: str
@@ -67,90 +70,42 @@ def _entries(body: list[ast.stmt]) -> list[Entry]:
     """Public classes, functions and described values among the statements of a ``body``."""
     found = []
     for statement, after in zip(body, [*body[1:], None], strict=True):
-        name = getattr(statement, "name", "")
-        if isinstance(statement, ast.FunctionDef) and not name.startswith("_"):
+        if isinstance(statement, ast.FunctionDef):
             decorators = {ast.unparse(decorator) for decorator in statement.decorator_list}
             kind, signature = (
                 ("value", "") if "property" in decorators else ("function", _signature(statement)))
-            found.append(Entry(kind, name, signature, ast.get_docstring(statement) or ""))
-        elif isinstance(statement, ast.ClassDef) and not name.startswith("_"):
-            makers = [
-                f for f in statement.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"
-            ]
-            fields = [f for f in statement.body
-                      if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
-            signature = (_signature(makers[0]) if makers
-                         else f"({', '.join(map(ast.unparse, fields))})" if fields else "")
-            text, members = ast.get_docstring(statement) or "", _entries(statement.body)
-            found.append(Entry("class", name, signature, text, members))
-        elif isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(after, ast.Expr):
+            entry = Entry(kind, statement.name, signature, ast.get_docstring(statement) or "")
+        elif isinstance(statement, ast.ClassDef):
+            entry = Entry("class", statement.name, _constructor(statement),
+                          ast.get_docstring(statement) or "", _entries(statement.body))
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
             target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
-            if (isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
-                and isinstance(target, ast.Name)):
-                text = inspect.cleandoc(after.value.value)
-                if not target.id.startswith("_"):
-                    found.append(Entry("value", target.id, "", text))
+            text = getattr(getattr(after, "value", None), "value", None)  # a string below it
+            if not isinstance(text, str) or not isinstance(target, ast.Name):
+                continue
+            entry = Entry("value", target.id, "", inspect.cleandoc(text))
+        else:
+            continue
+        if not entry.name.startswith("_"):
+            found.append(entry)
     return found
 
 
+def _constructor(definition: ast.ClassDef) -> str:
+    """The signature of ``__init__``, or of the one that a dataclass makes of its fields."""
+    for statement in definition.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            return _signature(statement)
+    fields = [ast.unparse(statement) for statement in definition.body
+              if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)]
+    return f"({', '.join(fields)})" if fields else ""
+
+
 def _signature(function: ast.FunctionDef) -> str:
-    arguments = ast.unparse(function.args)
-    arguments = re.sub(r"^(self|cls)(, )?", "", arguments)
+    arguments = re.sub(r"^(self|cls)(, )?", "", ast.unparse(function.args))
     returns = (f" → {ast.unparse(function.returns)}"
                if function.returns and function.name != "__init__" else "")
     return f"({arguments}){returns}"
-
-
-def tex(formula: str) -> str:
-    """A ``formula`` in plain text as LaTeX: Greek letters and functions by name, other words as
-    words.
-
-    >>> print(tex("alpha = sum_ij |w_ij| / sqrt(d) if w_hat <= t"))
-    \\alpha  = \\sum _{ij} |w_{ij}| / \\sqrt{d}\\text{ if } \\hat{w} \\le  t
-    """
-    formula = re.sub(r"\bd(\w+)/d(\w+)", r"∂\1 / ∂\2", formula)  # dl/dw
-    formula = re.sub(r"\bd (?=[a-z]+_)", "∂", formula)  # d xi_m / d h_t
-    signs = "|".join(map(re.escape, sorted(SIGNS, key=len, reverse=True)))
-    pattern = rf"(?P<index>[_^](?:\{{[^{{}}]*\}}|-?\w|\*)\w*)|(?P<hat>[A-Za-z])(?P<mark>_hat|~)|(?P<word>[A-Za-zµ]+)(?P<bar>\()?|(?P<sign>{signs})"
-    out, position = "", 0
-    while found := re.compile(pattern).search(formula, position):
-        out += formula[position : found.start()]
-        position = found.end()
-        word = found["word"]
-        if found["index"]:
-            index = found["index"][1:].strip("{}")
-            out += f"{found['index'][0]}{{{tex(index) if index in GREEK else index}}}"
-        elif found["hat"]:
-            out += rf"\{ACCENTS[found['mark']]}{{{found['hat']}}}"
-        elif found["sign"]:
-            out += SIGNS[found["sign"]]
-        elif word == "sqrt" and found["bar"]:
-            end = _closing(formula, position)
-            out += rf"\sqrt{{{tex(formula[position:end])}}}"
-            position = end + 1
-        elif word in GREEK or word in ("sum", "in"):
-            out += rf"\{word} " + (found["bar"] or "")
-        elif len(word) == 1 and not found["bar"]:
-            out += word
-        elif word in FUNCTIONS:
-            out += rf"\operatorname{{{word}}}" + (found["bar"] or "")
-        elif len(word) <= 2 and word not in ("if", "of", "to", "or", "in", "at", "by", "is"):
-            out += word + (found["bar"] or "")
-        else:
-            out = out.rstrip() + rf"\text{{ {word} }}" + (found["bar"] or "")
-    out = re.sub(r" \}\\text\{ ", " ", out + formula[position:])  # words side by side
-    out = re.sub(r" \}(?=[,.;:)])", "}", out).replace("∂", r"\partial ")
-    return re.sub(r"(?<! ) {4,}", r" \\quad ", out)
-
-
-def _closing(text: str, start: int) -> int:
-    """Where the parenthesis opened before ``start`` is closed."""
-    depth = 1
-    for place in range(start, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[place], 0)
-        if depth == 0:
-            return place
-    return len(text)
 
 
 def names(found: list[Module]) -> dict[str, str]:
@@ -167,72 +122,52 @@ def names(found: list[Module]) -> dict[str, str]:
     return addresses
 
 
+SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Shape|Examples?|Notes?|References?)"
+                     r":\n((?: {4}.*\n|[ \t]*\n)+)", re.M)
+ITEM = re.compile(r"(\*{0,2}[\w.]+(?:, \*{0,2}[\w.]+)*)( \([^)]*\))?: ")
+EXAMPLE = re.compile(r"^>>> .*\n(?:.*\S.*\n)*", re.M)
+CODE_OR_FORMULA = re.compile(
+    r"(^```.*?^```\n|^ {4}[^\n]*\n|``.+?``|\$\$.*?\$\$|\$[^$]+\$)", re.M | re.S)
+
+
 def docstring(text: str, module: str, addresses: dict[str, str]) -> str:
-    """The HTML of a docstring ``text`` of ``module``; references become links where ``addresses``
-    has their name."""
-    blocks = []
-    for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
-        if re.match(r"1\. ", block):
-            items = re.split(r"(?m)^\d+\. ", block)[1:]
-            items = "".join(
-                f"<li>{_inline(' '.join(item.split()), module, addresses)}</li>" for item in items)
-            blocks.append(f"<ol>{items}</ol>")
-            continue
-        for kind, lines in _parts(block.splitlines()):
-            if kind == "example":
-                blocks.append(_example("\n".join(lines)))
-            elif kind == "formula":
-                blocks += [mathml(tex(line.strip()), block=True) for line in lines]
-            else:
-                blocks.append(f"<p>{_inline(' '.join(lines), module, addresses)}</p>")
-    return "\n".join(blocks)
+    """The HTML of a docstring.
+
+    Args:
+        text: the docstring.
+        module: dotted name of where it stands; names of this module need no prefix.
+        addresses: of everything that is documented, by dotted name (:func:`names`); what is named
+            in the text becomes a link.
+    """
+    text = SECTION.sub(_section, inspect.cleandoc(text) + "\n")
+    text = EXAMPLE.sub(r"\n```pycon\n\g<0>```\n", text)
+    # without an empty line before it, Markdown takes an indented block for text
+    text = re.sub(r"(?m)^([^ \n-].*\n)(?= {4}\S)", r"\1\n", text)
+    parts = CODE_OR_FORMULA.split(text)
+    parts[::2] = [_prose(part, module, addresses) for part in parts[::2]]
+    return markdown("".join(parts), code_link=addresses.get)
 
 
-def _parts(lines: list[str]):
-    """Runs of lines of one kind: an example goes on to the end of its block."""
-    run, kind = [], None
-    for line in lines:
-        now = ("example" if line.startswith(">>>") or kind == "example" else "formula"
-               if line.startswith("    ") else "text")
-        if now != kind and run:
-            yield kind, run
-            run = []
-        run.append(line)
-        kind = now
-    yield kind, run
+def _section(found: re.Match) -> str:
+    """A section of Google's as Markdown: a bold title, and its items as a list."""
+    title, body = found[1], textwrap.dedent(found[2]).strip("\n")
+    if title in ("Args", "Attributes", "Raises", "Shape") and ITEM.match(body):
+        items = re.split(r"\n(?=\S)", body)
+        body = "\n".join("- " + ITEM.sub(r"``\1``\2: ", re.sub(r"\n +", "\n  ", item), count=1)
+                         for item in items)
+    return f"**{title}**\n\n{body}\n\n"
 
 
-def _example(text: str) -> str:
-    from pygments import highlight
-    from pygments.formatters import HtmlFormatter
-    from pygments.lexers import PythonConsoleLexer
+def _prose(text: str, module: str, addresses: dict[str, str]) -> str:
+    """Text outside of code and formulas: references as links, angle brackets as they are."""
 
-    code = highlight(text, PythonConsoleLexer(), HtmlFormatter())
-    return code.replace("<div ", '<div tabindex="0" role="group" aria-label="example" ', 1)
-
-
-def _inline(text: str, module: str, addresses: dict[str, str]) -> str:
-    def reference(found):
+    def reference(found: re.Match) -> str:
         name = found[1].lstrip("~")
         shown = name.rpartition(".")[2] if found[1].startswith("~") else name
         places = [name, f"{module}.{name}", f"qlstm.{name}"]
-        places += [
-            key for key in addresses if key.startswith(f"{module}.") and key.endswith(f".{name}")]
+        places += [key for key in addresses
+                   if key.startswith(f"{module}.") and key.endswith(f".{name}")]
         address = next((addresses[place] for place in places if place in addresses), None)
-        return (f"<code>{shown}</code>" if address is None
-                else f'<a href="{address}"><code>{shown}</code></a>')
+        return f"`{shown}`" if address is None else f"[`{shown}`]({address})"
 
-    text = html.escape(text, quote=False)
-    pieces = re.split(r"(``.+?``)", text)
-    for place, piece in enumerate(pieces):
-        if place % 2:
-            name = piece[2:-2]
-            shown = f"<code>{name}</code>"
-            pieces[place] = (
-                f'<a href="{addresses[name]}">{shown}</a>' if name in addresses else shown)
-        else:
-            piece = re.sub(r":\w+:`([^`]+)`", reference, piece)
-            piece = re.sub(r"\*\*([A-Za-z][^*]*)\*\*", r"<strong>\1</strong>", piece)
-            pieces[place] = re.sub(
-                r"(?<![\w*])\*([A-Za-z][^*]*?)\*(?![\w*])", r"<em>\1</em>", piece)
-    return "".join(pieces)
+    return re.sub(r":\w+:`([^`]+)`", reference, text.replace("<", "&lt;"))

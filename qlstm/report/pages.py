@@ -25,8 +25,12 @@ WIDGET, WIDGET_STATE = ("application/vnd.jupyter.widget-view+json",
 
 
 def render(template: str, **values) -> str:
-    """The page of a template in ``templates/``, filled with ``values`` (``title``, ``body``,
-    ``menu``, ...)."""
+    """The page of a template.
+
+    Args:
+        template: the name of a file in ``templates/``.
+        values: what fills it: ``title``, ``body``, ``menu``, ...
+    """
     from pygments.formatters import HtmlFormatter
 
     environment = Environment(loader=PackageLoader("qlstm.report"), autoescape=True,
@@ -36,27 +40,28 @@ def render(template: str, **values) -> str:
 
 
 def mathml(tex: str, block: bool = False) -> str:
-    """The formula ``tex`` of LaTeX as MathML, which browsers show by themselves; ``block``: on a
-    line of its own.
+    """A formula of LaTeX as MathML, which browsers show by themselves.
 
-    What cannot be converted is shown as it was written, in an element of class ``formula-error``.
+    Args:
+        tex: the formula, without dollars.
+        block: whether it stands on a line of its own.
 
-    >>> mathml(r"w^2").replace("\\n", "").replace("  ", "")
-    '<math xmlns="http://www.w3.org/1998/Math/MathML"><msup><mi>w</mi><mn>2</mn></msup></math>'
+    Returns:
+        A ``math`` element. A formula that cannot be converted is shown as it was written, in an
+        element of class ``formula-error``.
+
+    Example:
+        >>> mathml(r"w^2").replace("\\n", "").replace("  ", "")
+        '<math xmlns="http://www.w3.org/1998/Math/MathML"><msup><mi>w</mi><mn>2</mn></msup></math>'
     """
     from docutils.utils.math import MathError
     from docutils.utils.math.latex2mathml import tex2mathml
 
-    source = re.sub(
-        r"(\\[td]?frac)\s*(\d)\s*(\d)", r"\1{\2}{\3}", tex
-    )  # docutils reads \tfrac14 as 14 over what follows
+    # docutils reads \tfrac14 as 14 over what follows
+    source = re.sub(r"(\\[td]?frac)\s*(\d)\s*(\d)", r"\1{\2}{\3}", tex)
     try:
         converted = tex2mathml(source, as_block=block)
-    except (
-        MathError,
-        IndexError,
-        AttributeError,
-    ):  # the last for a line break outside an environment
+    except (MathError, IndexError, AttributeError):  # the last: a line break without environment
         return f'<code class="formula-error">{html.escape(tex)}</code>'
     return _typeset(converted.replace("&ApplyFunction;", "\u2061"))
 
@@ -113,7 +118,8 @@ def _renderer():
             name = re.sub(
                 r"\s+", "-",
                 html.unescape(re.sub(r"<math.*?</math>|<[^>]*>", "", text, flags=re.S)).strip())
-            mark = f'<a class="anchor-link" href="#{quote(name)}" aria-label="Link to this section">¶</a>'
+            mark = (f'<a class="anchor-link" href="#{quote(name)}" '
+                    'aria-label="Link to this section">¶</a>')
             return f'<h{level} id="{html.escape(name)}">{text}{mark}</h{level}>\n'
 
         def block_code(self, code, info=None):
@@ -127,16 +133,20 @@ def _renderer():
             return code if url is None else f'<a href="{url}">{code}</a>'
 
         def table(self, text):
-            return f'<div class="wide" tabindex="0" role="region" aria-label="table"><table>{text}</table></div>'
+            return ('<div class="wide" tabindex="0" role="region" aria-label="table">'
+                    f"<table>{text}</table></div>")
 
     return Renderer
 
 
 def markdown(text: str, link: Callable | None = None, code_link: Callable | None = None) -> str:
-    """The HTML of a Markdown ``text``, formulas between dollars included.
+    """The HTML of a text in Markdown, formulas between dollars included.
 
-    ``link``: from a relative address to that of its page, or None where there is no page (the text
-    stays). ``code_link``: from the text of a code span to an address, or None.
+    Args:
+        text: the Markdown.
+        link: from a relative address to that of its page, or to None where there is no page (the
+            text then stays without a link).
+        code_link: from the text of a code span to an address, or to None.
     """
     from nbconvert.filters.markdown_mistune import MarkdownWithMath
 
@@ -172,9 +182,8 @@ def _prepare(notebook):
             continue
         if cell.cell_type != "code":
             continue
-        if (
-            "widget" in cell.metadata.get("tags", []) and not cell.outputs
-        ):  # stored without its state
+        # a widget is stored without its state
+        if "widget" in cell.metadata.get("tags", []) and not cell.outputs:
             cell.outputs = [nbformat.v4.new_output("display_data", {WIDGET: {"model_id": ""}})]
         cell.outputs = [
             shown for output in cell.outputs for shown in _without_widget(output, notebook)]
@@ -206,8 +215,13 @@ def _without_widget(output, notebook) -> list:
 def notebook_cells(
     path: Path, link: Callable | None = None, code_link: Callable | None = None
 ) -> tuple[str, str]:
-    """Title and HTML of the notebook at ``path`` with its stored outputs; ``link``, ``code_link``
-    as in :func:`markdown`."""
+    """Title and HTML of a notebook with its stored outputs.
+
+    Args:
+        path: of the notebook.
+        link: as in :func:`markdown`.
+        code_link: as in :func:`markdown`.
+    """
     import nbformat
     from jinja2 import pass_context
     from nbconvert import HTMLExporter

@@ -1,8 +1,5 @@
 """``make site``: the lessons, the results and the API reference as pages to read without a server
-or a network.
-
-``arguments``: of the command line.
-"""
+or a network."""
 
 import os
 import posixpath
@@ -25,10 +22,13 @@ COPIED = ["tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.*", "scoreca
 
 
 class Site:
-    """The pages of a site, written below ``folder``; each knows the addresses of all others.
+    """The pages of a site; each knows the addresses of all others.
 
-    ``root``: the repository, whose notebooks and guides are shown. ``profiles``: folders of
-    ``results`` to show, by name.
+    Args:
+        folder: where the pages are written.
+        root: the repository, whose notebooks and guides are shown.
+        results: the folder of all profiles' results.
+        profiles: names of the profiles to show.
     """
 
     def __init__(self, folder: Path, root: Path, results: Path, profiles: list[str]):
@@ -40,11 +40,9 @@ class Site:
         self.pages: dict[str, Path] = {}  # site address -> source, for notebooks and guides
         self._of: dict[str, str] = {}  # path in the repository -> site address
         notebooks = root / "notebooks"
-        for source in sorted(
-            [*notebooks.glob("*.md"), *notebooks.glob("learn/*.ipynb"),
-             *notebooks.glob("run/*.ipynb")]
-        ):
-            self._add(source, source.relative_to(root))
+        for pattern in ("*.md", "learn/*.ipynb", "run/*.ipynb"):
+            for source in sorted(notebooks.glob(pattern)):
+                self._add(source, source.relative_to(root))
         for profile in profiles:
             for source in sorted((results / profile / "notebooks").glob("[er]*/*.ipynb")):
                 self._add(source, Path("notebooks") / source.parent.name / source.name, profile)
@@ -65,11 +63,11 @@ class Site:
         shutil.rmtree(self.folder, ignore_errors=True)
         titles = {address: self._source(address, source) for address, source in self.pages.items()}
         profiles = [self._profile(profile, titles) for profile in self.profiles]
-        listed = lambda start, end: [
-            {"address": a, "title": t}
-            for a, t in titles.items()  # noqa: E731
-            if a.startswith(start) and self.pages[a].suffix == end
-        ]
+
+        def listed(start, end):
+            return [{"address": address, "title": title} for address, title in titles.items()
+                    if address.startswith(start) and self.pages[address].suffix == end]
+
         self._write("index.html", "site.html.jinja", title="Quantized LSTMs, normalized",
                     profiles=profiles, lessons=listed("notebooks/learn/", ".ipynb"),
                     guides=listed("notebooks/", ".md"))
@@ -77,11 +75,8 @@ class Site:
         return len(list(self.folder.rglob("*.html")))
 
     def _write(self, address: str, template: str, **values):
-        self._save(
-            address,
-            pages.render(
-                template, menu=self._menu(address), here=posixpath.basename(address), **values),
-        )
+        self._save(address, pages.render(template, menu=self._menu(address),
+                                         here=posixpath.basename(address), **values))
 
     def _save(self, address: str, page: str):
         (self.folder / address).parent.mkdir(parents=True, exist_ok=True)
@@ -160,8 +155,14 @@ class Site:
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m qlstm site [PROFILE ...]``: write ``reports/site``; without names, of all
-    profiles that have records."""
+    """``python -m qlstm site [PROFILE ...]``: write ``reports/site``.
+
+    Args:
+        arguments: of the command line: names of profiles; none: all that have results.
+
+    Returns:
+        The exit status: 2 for a profile that is unknown or has no results.
+    """
     try:
         for name in arguments:
             if name not in PROFILES:

@@ -36,11 +36,19 @@ NO_NUMBER, NOT_RUN, REDUCED, NO_BASELINE = "no number", "not run", "reduced", "n
 
 
 def fails(metric: str, value: float | None, baseline: float | None) -> bool | None:
-    """Rule 2 for a value of a ``metric``; ``value`` None or NaN: diverged. None where there is no
-    baseline to judge by.
+    """Whether a network failed to train (rule 2).
 
-    >>> fails("bpc", 4.24, 1.72), fails("ppl", 91.9, 91.5), fails("accuracy", 60.0, 98.0)
-    (True, False, True)
+    Args:
+        metric: ``bpc``, ``ppl`` or ``accuracy``.
+        value: its test metric, None or NaN: diverged.
+        baseline: that of full precision without normalization; None or NaN: not known.
+
+    Returns:
+        None where there is no baseline to judge by.
+
+    Example:
+        >>> fails("bpc", 4.24, 1.72), fails("ppl", 91.9, 91.5), fails("accuracy", 60.0, 98.0)
+        (True, False, True)
     """
     if value is None or math.isnan(value):
         return True
@@ -52,21 +60,28 @@ def fails(metric: str, value: float | None, baseline: float | None) -> bool | No
 def verdict(metric: str, paper: float | None, ours: float | None, *, paper_baseline: float | None,
             our_baseline: float | None, half_width: float = math.nan, seeds: int = 1,
             diverged: int = 0) -> str:
-    """The verdict on one row's ``metric`` at the paper's scale (rules 2 to 4).
+    """The verdict on one row at the paper's scale (rules 2 to 4).
 
-    ``paper``: the printed number, None where it is not at hand; ``ours``: our mean; the baselines:
-    full precision without normalization. ``half_width``: of the 95 % t-interval, NaN for one seed;
-    ``diverged``: how many of the ``seeds``.
+    Args:
+        metric: ``bpc``, ``ppl`` or ``accuracy``.
+        paper: the printed number; None or NaN: not at hand.
+        ours: our mean over seeds.
+        paper_baseline: the printed number of full precision without normalization.
+        our_baseline: ours of full precision without normalization.
+        half_width: of our 95 % t-interval, NaN for one seed.
+        seeds: how many there are.
+        diverged: how many of them diverged.
 
-    >>> baselines = {"paper_baseline": 1.72, "our_baseline": 1.73}
-    >>> verdict("bpc", 1.74, 1.75, **baselines, half_width=0.01, seeds=3)
-    'agrees'
-    >>> verdict("bpc", 1.74, 1.75, **baselines, half_width=0.6, seeds=2)
-    'too uncertain'
-    >>> verdict("bpc", 1.74, 1.80, **baselines, half_width=0.01, seeds=3)
-    'worse'
-    >>> verdict("bpc", 1.74, 1.75, **baselines)
-    'within the margin, one seed'
+    Example:
+        >>> baselines = {"paper_baseline": 1.72, "our_baseline": 1.73}
+        >>> verdict("bpc", 1.74, 1.75, **baselines, half_width=0.01, seeds=3)
+        'agrees'
+        >>> verdict("bpc", 1.74, 1.75, **baselines, half_width=0.6, seeds=2)
+        'too uncertain'
+        >>> verdict("bpc", 1.74, 1.80, **baselines, half_width=0.01, seeds=3)
+        'worse'
+        >>> verdict("bpc", 1.74, 1.75, **baselines)
+        'within the margin, one seed'
     """
     if paper is None or math.isnan(paper):
         return NO_NUMBER

@@ -1,0 +1,151 @@
+"""The claims of the paper, each a sentence with where it is from and what judges it, and the
+reviewers' questions.
+
+A claim is judged setting by setting (data, size, cell and scale; one label of
+:func:`qlstm.report.frames.frame`) by a function of :mod:`qlstm.report.judges`. The list was
+written before the first run was looked at.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from qlstm.report import judges
+from qlstm.report.evidence import Answers, View
+from qlstm.report.judges import NORMALIZED
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper.
+
+    Args:
+        name: its key in the scorecard.
+        sentence: what is claimed.
+        source: where: tables, figures, sections of the paper, or its reviewers.
+        judge: from the records to an answer a setting.
+        needs: runs that are enough to judge it: of ``"any"`` scale, ``"quick"`` (not smoke, whose
+            networks are too small and hardly trained) or the ``"paper"``'s own (gradients: of its
+            d, T and N, however trained).
+    """
+
+    name: str
+    sentence: str
+    source: str
+    judge: Callable[[View], Answers]
+    needs: str = "quick"
+
+
+def _fails(quantizer):
+    return partial(judges.unnormalized_fails, quantizer=quantizer)
+
+
+def _trains(quantizer, **cell):
+    return partial(judges.normalized_trains, quantizer=quantizer, **cell)
+
+
+def _close(quantizer, *, normalized=False):
+    return partial(judges.close, quantizer=quantizer, baseline_normalized=normalized)
+
+
+def _explodes(quantizer, **wanted):
+    return partial(judges.explodes, quantizer=quantizer, expected=True, **wanted)
+
+
+def _stable(quantizer, **wanted):
+    return partial(judges.explodes, quantizer=quantizer, expected=False, **wanted)
+
+
+CLAIMS = [
+    Claim("bc_fails", "Without normalization, BinaryConnect fails to train.",
+          "Tables 2, 3, 5", _fails("binary_connect")),
+    Claim("tc_fails", "Without normalization, TerConnect fails to train.",
+          "Tables 2, 3, 5", _fails("ter_connect")),
+    Claim("bc_trains", "With weight, layer or batch (shared) normalization, BinaryConnect trains.",
+          "Tables 2, 3, 5", _trains("binary_connect")),
+    Claim("tc_trains", "With weight, layer or batch (shared) normalization, TerConnect trains.",
+          "Tables 2, 3, 5", _trains("ter_connect")),
+    Claim("bc_close",
+          "Normalized BinaryConnect ends within 5 % of full precision without normalization, or "
+          "better.",
+          "Tables 2, 3, 5", _close("binary_connect"), "paper"),
+    Claim("tc_close",
+          "Normalized TerConnect ends within 5 % of full precision without normalization, or "
+          "better.",
+          "Tables 2, 3, 5", _close("ter_connect"), "paper"),
+    Claim("bc_close_normalized",
+          "Normalized BinaryConnect ends within 5 % of full precision with the same normalization.",
+          "Tables 2, 5", _close("binary_connect", normalized=True), "paper"),
+    Claim("scale_helps",
+          "Without normalization, a scaling parameter (BWN, LAB) is better than none "
+          "(BinaryConnect).",
+          "section 2.2", judges.scale_helps),
+    Claim("alpha", "The scaling parameter α of W_h* is smaller than 1.",
+          "Figure 4", judges.alpha, "any"),
+    Claim("sizes", "The printed sizes follow from the layer's bits and parameters.",
+          "Tables 2, 3, 5", judges.sizes, "any"),
+    Claim("fraction",
+          "A normalized 1-bit LSTM (weight, layer, batch shared) takes at most 1/20 of full "
+          "precision.",
+          "Tables 2, 3, 5", judges.fraction, "any"),
+    Claim("separate",
+          "Separate statistics do not pay for their size: batch (separate) is no better than batch "
+          "(shared).",
+          "Tables 2, 3, 5", judges.separate),
+    Claim("raises_lambda", "Quantization raises λ₁ of the unnormalized LSTM.",
+          "section 2.2, Table 1", judges.raises_lambda),
+    Claim("lower_bounds",
+          "‖W_h*‖ is at least its bound: B₁ √d for binary, (1 - sparsity) B₁ √d for ternary codes.",
+          "section 2.2", judges.lower_bounds, "any"),
+    Claim("binary_explodes",
+          "Characters: the gradient of the unnormalized, binarized LSTM explodes.",
+          "Figures 1, 6", _explodes("binary_connect", task="char_lm")),
+    Claim("ternary_explodes",
+          "Characters: the gradient of the unnormalized, ternarized LSTM explodes.",
+          "Figures 7, 8", _explodes("ter_connect", task="char_lm")),
+    Claim("binary_small",
+          "Words, small d: the gradient of the unnormalized, binarized LSTM explodes.",
+          "Figure 2, appendix D.2",
+          _explodes("binary_connect", task="word_lm", variant="small"), "paper"),
+    Claim("binary_large",
+          "Words, large d: the gradient of the unnormalized, binarized LSTM explodes.",
+          "Figure 10, appendix D.2",
+          _explodes("binary_connect", task="word_lm", variant="large"), "paper"),
+    Claim("ternary_small",
+          "Words, small d: the gradient of the unnormalized, ternarized LSTM does not explode.",
+          "Figure 9, appendix D.2",
+          _stable("ter_connect", task="word_lm", variant="small"), "paper"),
+    Claim("ternary_large",
+          "Words, large d: the gradient of the unnormalized, ternarized LSTM explodes.",
+          "Figure 11, appendix D.2",
+          _explodes("ter_connect", task="word_lm", variant="large"), "paper"),
+    Claim("slower",
+          "The gradient of the ternarized LSTM explodes more slowly than that of the binarized "
+          "one.",
+          "appendix D.2", judges.slower),
+    Claim("full_stable", "The gradient of the full-precision LSTM does not explode.",
+          "Figures 1, 2, 6-11", _stable("full_precision")),
+    Claim("bc_stable", "With normalization the gradient of the binarized LSTM does not explode.",
+          "Figures 1, 2, 6, 10", _stable("binary_connect", normalizers=NORMALIZED)),
+    Claim("tc_stable", "With normalization the gradient of the ternarized LSTM does not explode.",
+          "Figures 7-9, 11", _stable("ter_connect", normalizers=NORMALIZED)),
+    Claim("gains", "g_* grows only slightly during training.",
+          "Figure 5", judges.gains, "paper"),
+    Claim("propositions", "Propositions 2.1 and 3.1 to 3.4 hold on every trained network.",
+          "sections 2, 3", judges.propositions, "any"),
+    Claim("necessary", "Where the gradient explodes, λ₁ is above 1.",
+          "section 2.1", judges.necessary, "any"),
+    Claim("shared_fails",
+          "Sequential MNIST: batch (shared) fails, batch (separate) and layer do not.",
+          "Table 4", judges.shared_fails, "paper"),
+    Claim("because_shared",
+          "Sequential MNIST: it fails because statistics are shared, whatever the gains and the "
+          "noise.",
+          "reviewers", judges.because_shared, "paper"),
+    Claim("gru_explodes",
+          "A GRU's gradient explodes too when it is binarized without normalization.",
+          "reviewers", _explodes("binary_connect", cell="gru")),
+    Claim("gru_trains", "A GRU too is trained by normalization where BinaryConnect alone is worse.",
+          "reviewers", _trains("binary_connect", cell="gru")),
+]
+"""The paper's claims in its own order, then the reviewers' questions."""

@@ -1,0 +1,110 @@
+"""Figures from made-up records: panels, lines, titles."""
+
+import numpy as np
+import pytest
+from made_up import everything, made_up, quick
+
+from qlstm.report import figures, profile_page
+from qlstm.study.grid import ARTEFACTS
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return [*everything(steps=5), *everything("python_help_words", steps=5)]
+
+
+@pytest.mark.parametrize("name", [name for name in ARTEFACTS if name.startswith("figure")])
+def test_every_figure_is_made_from_records(name, texts):
+    figure = figures.figure(texts, name)
+    panels = ARTEFACTS[name]
+    rows = [row for panel in panels for row in panel.rows]
+    assert len(figure.axes) == len(rows)
+    title = figure.get_suptitle()
+    assert title.startswith(figures.NAMES[name])
+    assert title.count("reduced") == title.count("in place of") == len(panels)
+    if panels[0].task == "word_lm":
+        assert f"d = {128 if panels[0].variant == 'large' else 48}" in title
+    titles = [axis.get_title() for axis in figure.axes]
+    for quantizer, normalizer in rows:
+        assert any(text.startswith(figures.model_name(quantizer, normalizer)) for text in titles)
+
+
+def test_a_figure_is_saved_for_screen_and_print(texts, tmp_path):
+    figures.save(figures.figure(texts, "figure_04"), tmp_path, "figure_04")
+    assert (tmp_path / "figure_04.png").stat().st_size > 10_000
+    assert (tmp_path / "figure_04.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_figure_4_tells_characters_and_words_apart(texts):
+    titles = {axis.get_title() for axis in figures.figure(texts, "figure_04").axes}
+    assert titles == {"BWN, characters", "LAB, characters", "BWN, words", "LAB, words"}
+
+
+def test_every_figure_of_the_paper_has_a_name_and_a_caption():
+    assert (set(figures.NAMES) == set(figures.CAPTIONS)
+            == {name for name in ARTEFACTS if name.startswith("figure")})
+    assert set(figures.NAMES) <= set(profile_page.FIGURES)
+
+
+def test_gradient_lines_show_the_norms_in_thousandths():
+    figure = figures.figure([made_up(quick("binary_connect", steps=5), rate=2.0)], "figure_06")
+    assert [axis.get_title() for axis in figure.axes] == [
+        f"BC, {when}" for when in figures.MOMENTS.values()]
+    lines = [line for line in figure.axes[0].get_lines() if len(line.get_ydata())]
+    assert len(lines) == 6  # three samples, two losses
+    assert sorted(line.get_ydata()[-1] for line in lines) == pytest.approx([1, 1, 2, 2, 3, 3])
+    assert max(line.get_ydata()[0] for line in lines) == pytest.approx(3 * 2**4)
+    assert figure.axes[0].get_yscale() == "log"
+
+
+def test_gradients_from_one_end_of_the_numbers_to_the_other_are_drawn(tmp_path):
+    record = made_up(quick("binary_connect", steps=100))
+    lines = record["traces"]["gradient_norms"]["initial"]["last_step"]
+    lines[0][:] = [1e283, 1.0, 1e-300]
+    figure = figures.gradient_norms({("binary_connect", "none"): record})
+    figure.savefig(tmp_path / "figure.png")  # the ticks are made here
+    assert figure.axes[0].get_ylim() == figures.DRAWN
+    lines[0][:] = [1e3, 1.0, 1e-3]
+    assert figures.gradient_norms({("binary_connect", "none"): record}).axes[0].get_ylim()[1] < 1e10
+
+
+def test_lambda_by_epoch_is_a_panel_a_model_with_two_lines():
+    runs = [made_up(quick("binary_connect", n), lambdas=(1.5, 6.0)) for n in ("none", "layer")]
+    figure = figures.lambda_by_epoch(
+        [*runs, made_up(quick("binary_connect", seed=1), lambdas=(2.5, 8.0))])
+    assert {axis.get_title() for axis in figure.axes} == {"BC", "BC+LN"}
+    plain = next(axis for axis in figure.axes if axis.get_title() == "BC")
+    heights = {tuple(line.get_ydata()) for line in plain.get_lines()}
+    assert {(2.0,) * 3, (7.0,) * 3, (1, 1)} <= heights  # means over seeds, and the line at 1
+
+
+def test_gains_and_lambda_are_above_each_other():
+    runs = [made_up(quick("binary_connect", n), gains=(1.0, 2.0, 3.0))
+            for n in ("none", "weight", "layer")]
+    figure = figures.gains_and_lambda(runs)
+    assert len(figure.axes) == 2 * 2  # what has no gains has no column
+    assert [axis.get_ylabel() for axis in figure.axes[::2]] == ["g$_*$", "λ$_1$"]
+    assert list(figure.axes[0].get_lines()[0].get_ydata()) == [1.0, 2.0, 3.0]
+
+
+def test_growth_and_lambda_is_a_point_a_network_and_moment():
+    runs = [
+        made_up(quick("binary_connect", n), rate=1.3, lambdas=(1.0, 4.0)) for n in ("none", "layer")
+    ]
+    figure = figures.growth_and_lambda(runs)
+    points = figure.axes[0].collections[0].get_offsets()
+    assert len(points) == 6
+    assert np.allclose(points, [4.0, 1.3])
+    assert {"none", "layer", "at initialization"} <= {
+        text.get_text() for text in figure.legends[0].get_texts()}
+
+
+def test_learning_curves_of_three_tasks_have_their_units():
+    sets = ("python_help", "python_help_words", "digits")
+    runs = [made_up(quick(q, dataset=name), 50.0) for name in sets
+            for q in ("full_precision", "binary_connect")]
+    figure = figures.learning_curves(runs)
+    assert sorted(axis.get_ylabel() for axis in figure.axes) == [
+        "validation BPC", "validation PPL", "validation accuracy (%)"]
+    for axis in figure.axes:
+        assert sum(len(line.get_ydata()) == 2 for line in axis.get_lines()) == 2
