@@ -93,8 +93,8 @@ def recorded(work: Callable[[], None], recorder: CudaGraph | None, report=print,
                 with _capturable(optimizer):
                     replay = recorder.record(work)
             except RuntimeError as error:
-                report("the work of a step cannot be recorded as a CUDA graph and goes on "
-                       f"without, slower: {first_line(error)}")
+                report("this step cannot be recorded as a CUDA graph and goes on without, slower: "
+                       + first_line(error))
         if replay is None:
             recorder.run(work)
         else:
