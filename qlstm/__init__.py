@@ -24,7 +24,7 @@ _HOME = {"ConfigError": "errors", "DataError": "data.files", "ExperimentConfig":
          "LanguageModel": "models", "PackedError": "packing", "QuantGRU": "layer",
          "QuantLSTM": "layer", "Quantized": "quantizers", "RecordError": "study.records",
          "grid": "study.grid", "load_dataset": "data.catalogue", "SequenceClassifier": "models",
-         "load_model": "study.training", "load_packed": "packing", "packed_bytes": "packing",
+         "load_model": "study.networks", "load_packed": "packing", "packed_bytes": "packing",
          "round_half_up": "study.sizes", "run": "study.training", "save_packed": "packing",
          "size_kb": "study.sizes", "straight_through": "quantizers"}
 __version__ = "0.1.0"

@@ -2,6 +2,7 @@
 has the long ones."""
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -116,16 +117,16 @@ def test_a_full_disk_is_named_and_with_room_the_run_goes_on(small_disk, tmp_path
 
 
 def test_a_gpu_out_of_memory_says_the_way_out_and_keeps_the_epochs(tmp_path, monkeypatch):
-    plain = training._Run._train
+    plain, epochs = training.train_epoch, itertools.count(1)
 
-    def too_large(self, *arguments):
-        if len(self.epochs) == 3:
+    def too_large(*arguments):
+        if next(epochs) == 3:
             raise torch.OutOfMemoryError(
                 "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ...")
-        return plain(self, *arguments)
+        return plain(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "_train", too_large)
+        patch.setattr(training, "train_epoch", too_large)
         with pytest.raises(
             MemoryError, match=rf"^{TINY.run_id}: CUDA out of memory\. .*JOBS=1.*goes on after"
         ) as error:

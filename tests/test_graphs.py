@@ -14,6 +14,8 @@ from qlstm import ExperimentConfig
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS
 from qlstm.study import cuda_graphs, training
+from qlstm.study.checkpoints import Checkpoint
+from qlstm.study.progress import Progress
 
 SMALL = dict(profile="smoke", hidden_size=6, batch_size=4, epochs=3)
 CHARACTERS = ExperimentConfig(**SMALL, steps=5, max_train=400)
@@ -142,15 +144,19 @@ def test_a_whole_run_and_a_resumed_one(tmp_path, monkeypatch, config):
     plain = qlstm.run(
         config, tmp_path / "plain", report=lambda line: None, device="cpu", backend="naive")
     monkeypatch.setattr(training, "make_recorder", lambda device: Tape())
-    kept, epoch = training._Run._keep_epoch, []
+    added, saved, epoch = Progress.add_epoch, Checkpoint.save, []
 
-    def killed(self, number, line):
-        kept(self, number, line)
-        epoch.append(number)
+    def counted(self, *arguments):
+        added(self, *arguments)
+        epoch.append(self.epochs[-1]["epoch"])
+
+    def killed(self, progress):
+        saved(self, progress)
         if epoch == [0, 1]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training._Run, "_keep_epoch", killed)
+    monkeypatch.setattr(Progress, "add_epoch", counted)
+    monkeypatch.setattr(Checkpoint, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         qlstm.run(
             config, tmp_path / "recorded", report=lambda line: None, device="cpu", backend="naive")

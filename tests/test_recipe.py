@@ -146,9 +146,10 @@ def moved(name: str, found: list[float], stored: dict, *, exact: bool) -> str:
         return ""
     k, a, b = wrong[0]
     return (
-        f"{name}: training gives other numbers than before, first in epoch {k // 2 + 1}: {a!r} in place of {b!r}. "
-        "If that is a mistake, mend it. If it is meant, append to CHANGES in qlstm/study/recipe.py what is other and which "
-        "runs it touches (their records are outdated by it), then store the new numbers: python tests/test_recipe.py"
+        f"{name}: training gives other numbers than before, first in epoch {k // 2 + 1}: {a!r} in "
+        f"place of {b!r}. If that is a mistake, mend it. If it is meant, append to CHANGES in "
+        "qlstm/study/recipe.py what is other and which runs it touches (their records are outdated "
+        "by it), then store the new numbers: python tests/test_recipe.py"
     )
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import math
 import os
-import types
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from torch.nn import functional as F
 from qlstm import ExperimentConfig, SequenceClassifier, load_dataset
 from qlstm.data.batches import image_minibatches
 from qlstm.study import training
+from qlstm.study.optimization import set_learning_rate
 
 STOCHASTIC = ("sbn", "stn")
 NORMALIZERS = ("none", "weight", "layer", "batch_separate", "batch_shared")
@@ -293,15 +293,11 @@ def assert_same_training(config, recipe, rate, minibatch):
         assert_close(loss.item(), expected, "float64_trained")
         return loss, state
 
-    def minibatches(split):
-        return [minibatch() for _ in range(2)]
-
-    run = types.SimpleNamespace(config=config, model=model, optimizer=optimizer,
-                                device=torch.device("cpu"), step=step, _minibatches=minibatches)
     for epoch in range(1, config.epochs + 1):
         if recipe.quantizer in STOCHASTIC:
             port.reset_adam()
-        training._Run._train(run, training.learning_rate(config, epoch, []))
+        set_learning_rate(config, optimizer, training.learning_rate(config, epoch, []))
+        training.train_epoch(model, optimizer, step, [minibatch() for _ in range(2)])
     assert next(seeds) == 2 * config.epochs
     values = values_of(model)
     assert values.keys() == port.values.keys()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from qlstm.data.storage import write_atomically
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS
 from qlstm.study import records, traces, training
+from qlstm.study.optimization import set_learning_rate
+from qlstm.study.run_data import RunData
 
 TINY = ExperimentConfig(
     profile="smoke", hidden_size=8, steps=10, batch_size=8, epochs=4, max_train=1600)
@@ -40,6 +43,21 @@ def _each_data_set_is_read_once(monkeypatch):
 
 def quiet(_):
     pass
+
+
+def prepared(config):
+    """What a run on the CPU trains with: its data, model, optimizer and step."""
+    torch.manual_seed(config.seed)
+    model = training.build_model(config)
+    optimizer = training.make_optimizer(config, model)
+    return types.SimpleNamespace(
+        config=config, data=RunData(config, torch.device("cpu")), model=model,
+        optimizer=optimizer, step=training.make_step(config, model, optimizer, quiet))
+
+
+def train_epoch(run, rate):
+    set_learning_rate(run.config, run.optimizer, rate)
+    training.train_epoch(run.model, run.optimizer, run.step, run.data.minibatches("train"))
 
 
 def comparable(record):
@@ -79,9 +97,14 @@ def test_a_killed_run_ends_with_the_record_of_an_unbroken_one(tmp_path, quantize
     assert [line["epoch"] for line in history] == [0, 1, 2, 3, 4]
 
 
+def run_in_another_process(config, directory):
+    settings = f"qlstm.ExperimentConfig(**{config.as_dict()!r})"
+    return f"import qlstm; qlstm.run({settings}, {str(directory)!r})"
+
+
 def test_kill_9_in_the_middle_of_an_epoch(tmp_path):
     config = dataclasses.replace(TINY, epochs=6)
-    script = f"import qlstm; qlstm.run(qlstm.ExperimentConfig(**{config.as_dict()!r}), {str(tmp_path / 'killed')!r})"
+    script = run_in_another_process(config, tmp_path / "killed")
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("epoch 3/"):
@@ -131,7 +154,7 @@ def test_a_lost_record_is_made_again_without_training(tmp_path, monkeypatch):
     (
         tmp_path / "record.json"
     ).unlink()  # as the engine does when it was killed before it had noted the end of the job
-    monkeypatch.setattr(training._Run, "_train", None)
+    monkeypatch.setattr(training, "train_epoch", None)
     assert comparable(qlstm.run(TINY, tmp_path, report=quiet)) == comparable(record)
 
 
@@ -159,7 +182,7 @@ def test_a_full_disk_loses_no_finished_epoch(tmp_path, monkeypatch):
 
 def test_two_processes_on_one_run_take_turns(tmp_path):
     config = dataclasses.replace(TINY, epochs=6)
-    script = f"import qlstm; qlstm.run(qlstm.ExperimentConfig(**{config.as_dict()!r}), {str(tmp_path)!r})"
+    script = run_in_another_process(config, tmp_path)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("epoch 1/"):
@@ -261,8 +284,8 @@ def test_the_schedule_decays_first_in_epoch_12():
 
 def test_loss_aware_quantizers_see_adams_second_moment():
     config = dataclasses.replace(TINY, quantizer="lab")
-    run = training._Run(config, None, "cpu", "auto", quiet)
-    run._train(0.01)
+    run = prepared(config)
+    train_epoch(run, 0.01)
     moment = run.optimizer.state[run.model.rnn.weight_hh_l0]["exp_avg_sq"]
     assert torch.equal(run.model.rnn.second_moment_hh_l0, moment)
     diagonal = moment.sqrt() + 1e-8
@@ -354,8 +377,8 @@ def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
 
 
 def test_max_train_limits_all_three_parts():
-    run = training._Run(dataclasses.replace(TINY, max_train=1600), None, "cpu", "auto", quiet)
-    assert {name: len(part) for name, part in run.splits.items()} == {
+    run = prepared(dataclasses.replace(TINY, max_train=1600))
+    assert {name: len(part) for name, part in run.data.splits.items()} == {
         "train": 1600, "valid": 200, "test": 200}
     assert data.count_predicted(1600, 8) == 8 * 199
 
@@ -379,7 +402,7 @@ def test_words_divide_the_rate_by_four_after_each_epoch_not_below_the_best():
 def test_words_train_with_sgd_and_bc_and_tc_scale_the_rate_of_the_matrices(quantizer):
     config = dataclasses.replace(
         WORDS, quantizer=quantizer, normalizer="weight", num_layers=2, hidden_size=16)
-    run = training._Run(config, None, "cpu", "auto", quiet)
+    run = prepared(config)
     assert type(run.optimizer) is torch.optim.SGD
     before = {name: p.detach().clone() for name, p in run.model.named_parameters()}
     gradients = []
@@ -390,8 +413,8 @@ def test_words_train_with_sgd_and_bc_and_tc_scale_the_rate_of_the_matrices(quant
         step()
 
     run.optimizer.step = watched
-    run.splits["train"] = run.splits["train"][:35]  # one minibatch
-    run._train(0.5)
+    run.data.splits["train"] = run.data.splits["train"][:35]  # one minibatch
+    train_epoch(run, 0.5)
     assert len(gradients) == 1
     norm = torch.stack([g.norm() for g in gradients[0].values()]).norm()
     assert norm <= 0.25 * (1 + 1e-5)
@@ -408,9 +431,8 @@ def test_words_train_with_sgd_and_bc_and_tc_scale_the_rate_of_the_matrices(quant
 
 @pytest.mark.parametrize("config", [TINY, IMAGES])
 def test_characters_and_images_train_with_adam_at_one_rate(config):
-    run = training._Run(
-        dataclasses.replace(config, quantizer="binary_connect"), None, "cpu", "auto", quiet)
-    run._train(0.125)
+    run = prepared(dataclasses.replace(config, quantizer="binary_connect"))
+    train_epoch(run, 0.125)
     assert type(run.optimizer) is torch.optim.Adam
     groups = run.optimizer.param_groups
     for group in groups:
@@ -422,8 +444,8 @@ def test_characters_and_images_train_with_adam_at_one_rate(config):
 @pytest.mark.parametrize("config", [TINY, WORDS])
 def test_whose_rate_falls(config):
     def rates(**settings):
-        run = training._Run(dataclasses.replace(config, **settings), None, "cpu", "auto", quiet)
-        run._train(0.125)
+        run = prepared(dataclasses.replace(config, **settings))
+        train_epoch(run, 0.125)
         names = {id(parameter): name for name, parameter in run.model.named_parameters()}
         return {names[id(p)]: group["lr"] for group in run.optimizer.param_groups
                 for p in group["params"]}
@@ -476,9 +498,9 @@ def test_two_biases_train_as_those_of_torch():
 
 def test_sequences_that_carry_no_state():
     config = dataclasses.replace(TINY, carry_state=False)
-    run = training._Run(config, None, "cpu", "auto", quiet)
+    run = prepared(config)
     assert run.model.initial_state.shape == (2, 1, 8)
-    inputs, targets = next(iter(run._minibatches("train")))
+    inputs, targets = next(run.data.minibatches("train"))
     _, state = run.step(inputs, targets, None)
     assert state is None
     with torch.no_grad():
@@ -487,12 +509,13 @@ def test_sequences_that_carry_no_state():
     assert torch.equal(run.model(inputs)[0], run.model(inputs, given)[0])
     # evaluation starts each minibatch anew, too
     run.model.eval()
-    logits = torch.cat([run.model(x)[0].flatten(0, -2) for x, _ in run._minibatches("valid")])
-    correct = torch.cat([y.flatten() for _, y in run._minibatches("valid")])
-    assert run._evaluate("valid")[0] == pytest.approx(
+    logits = torch.cat([run.model(x)[0].flatten(0, -2) for x, _ in run.data.minibatches("valid")])
+    correct = torch.cat([y.flatten() for _, y in run.data.minibatches("valid")])
+    loss, _ = training.evaluate(config, run.model, run.data.minibatches("valid"))
+    assert loss == pytest.approx(
         F.cross_entropy(logits, correct).item(), rel=1e-5)
     before = run.model.initial_state.clone()
-    run._train(0.01)
+    train_epoch(run, 0.01)
     assert (run.model.initial_state != before).all()
 
 
@@ -537,11 +560,10 @@ def test_adam_starts_anew_with_each_epoch_of_a_stochastic_network():
     config = dataclasses.replace(
         TINY, quantizer="sbn", normalizer="batch_separate", carry_state=False, clip_norm=0.0)
     for quantizer, epochs in (("sbn", 1), ("bwn", 2)):
-        run = training._Run(
-            dataclasses.replace(config, quantizer=quantizer), None, "cpu", "auto", quiet)
-        run._train(0.01)
+        run = prepared(dataclasses.replace(config, quantizer=quantizer))
+        train_epoch(run, 0.01)
         steps = run.optimizer.state[run.model.decoder.bias]["step"].item()
-        run._train(0.01)
+        train_epoch(run, 0.01)
         assert run.optimizer.state[run.model.decoder.bias]["step"].item() == epochs * steps
 
 
@@ -614,9 +636,9 @@ def test_the_same_seed_gives_the_same_record_interrupted_or_not(tmp_path, config
 
 
 def test_the_learning_rate_of_words_is_taken_up_where_it_was(tmp_path, monkeypatch):
-    scripted = {"valid": iter([5.0, 6.0, 6.0, 4.0, 4.5] * 3), "test": itertools.repeat(5.0)}
-    monkeypatch.setattr(training._Run, "_evaluate",
-                        lambda self, split: (loss := next(scripted[split]), math.exp(loss)))
+    scripted = iter([5.0, 6.0, 6.0, 4.0, 4.5, 5.0] * 2)  # the last one of a run: on the test part
+    monkeypatch.setattr(training, "evaluate",
+                        lambda *_: (loss := next(scripted), math.exp(loss)))
     config = dataclasses.replace(WORDS, epochs=5)
     rates = [line["learning_rate"] for line in qlstm.run(config, report=quiet)["epochs"][1:]]
     assert rates == [2.0, 2.0, 0.5, 0.125, 0.125]
@@ -652,8 +674,8 @@ def test_the_metric_of_words_and_images(tmp_path, config, name):
 
 
 def test_the_best_epoch_of_images_is_that_of_the_least_loss(monkeypatch):
-    scripted = {"valid": iter([(0.5, 85.0), (0.7, 90.0), (0.5, 80.0)]), "test": iter([(0.6, 70.0)])}
-    monkeypatch.setattr(training._Run, "_evaluate", lambda self, split: next(scripted[split]))
+    scripted = iter([(0.5, 85.0), (0.7, 90.0), (0.5, 80.0), (0.6, 70.0)])  # the last: test
+    monkeypatch.setattr(training, "evaluate", lambda *_: next(scripted))
     record = qlstm.run(IMAGES, report=quiet)
     assert (record["best_epoch"], record["valid_metric"], record["test_metric"]) == (1, 85.0, 70.0)
 
@@ -680,13 +702,8 @@ def test_images_are_shuffled_anew_in_each_epoch_and_in_training_only(monkeypatch
 
 def test_permuted_pixels_are_another_run():
     (plain, _), (permuted, _) = (
-        next(
-            training._Run(
-                dataclasses.replace(IMAGES, permuted=p), None, "cpu", "auto", quiet
-            )._minibatches("valid")
-        )
-        for p in (False, True)
-    )
+        next(prepared(dataclasses.replace(IMAGES, permuted=p)).data.minibatches("valid"))
+        for p in (False, True))
     assert torch.equal(permuted, plain[data.pixel_permutation(64)])
     assert not torch.equal(permuted, plain)
 
@@ -706,15 +723,15 @@ def test_a_quantizer_of_ones_own_trains_to_a_record(tmp_path, config):
 @pytest.mark.parametrize("quantizer", ["alternating", "lat"])
 @pytest.mark.parametrize("config", [WORDS, IMAGES], ids=lambda config: config.task)
 def test_words_and_images_that_diverge(tmp_path, monkeypatch, config, quantizer):
-    plain = training._Run._train
+    plain, epochs = training.train_epoch, itertools.count(1)
 
-    def poisoned(self, rate):
-        if len(self.epochs) == 2:
+    def poisoned(model, *arguments):
+        if next(epochs) == 2:
             with torch.no_grad():
-                self.model.rnn.bias_l0[0] = math.nan  # after one update every parameter is NaN
-        return plain(self, rate)
+                model.rnn.bias_l0[0] = math.nan  # after one update every parameter is NaN
+        return plain(model, *arguments)
 
-    monkeypatch.setattr(training._Run, "_train", poisoned)
+    monkeypatch.setattr(training, "train_epoch", poisoned)
     record = qlstm.run(dataclasses.replace(config, quantizer=quantizer), tmp_path, report=quiet)
     assert record["diverged"]
     assert record["test_metric"] is record["best_epoch"] is None

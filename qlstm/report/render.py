@@ -80,7 +80,8 @@ def _headings(table: pd.DataFrame) -> list[str]:
 def _printed(row: pd.Series) -> str:
     if not row["in_paper"]:
         return NOT_AT_HAND
-    return DIVERGED if pd.isna(row["paper"]) else f"{row['paper']:.{METRICS[row['metric']].digits}f}"
+    digits = METRICS[row["metric"]].digits
+    return DIVERGED if pd.isna(row["paper"]) else f"{row['paper']:.{digits}f}"
 
 
 def measured(row: pd.Series) -> str:

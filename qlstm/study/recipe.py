@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 
 class Change(NamedTuple):
-    """A change of the recipe: its ``number``, ``what`` is other, and which runs it ``touches``,
-    told by their settings."""
+    """A change that gives some runs other numbers than before."""
 
     number: int
+    """The recipe that it makes, counted from 1."""
     what: str
+    """What is other, and why."""
     touches: Callable[[dict[str, Any]], bool]
+    """Tells by its settings whether a run is one of them."""
 
 
 def _every(settings: dict[str, Any]) -> bool:
@@ -33,23 +35,22 @@ def _stochastic(settings: dict[str, Any]) -> bool:
 
 CHANGES = [
     Change(1, "the first recipe", _every),
-    Change(
-        2,
-        "images: an exact zero stays 0, the decoder's bias starts at 0, the rate's last step is the release's",
-        _images,
-    ),
-    Change(3,
-           "SBN and STN: initialization, statistics, learning and sequences of their own release",
-           _stochastic),
+    Change(2, "images: an exact zero stays 0, the decoder's bias starts at 0, the rate's last step "
+              "is the release's", _images),
+    Change(3, "SBN and STN: initialization, statistics, learning and sequences of their own "
+              "release", _stochastic),
 ]
 """Oldest first. Never edit an entry: append one."""
 
 
 def recipe(settings: dict[str, Any]) -> int:
-    """The number of the last change that touches a run with these ``settings``, the fields of its
-    configuration.
+    """Return the number of the last change that touches a run.
 
-    >>> recipe({"task": "word_lm", "quantizer": "binary_connect"})
-    1
+    Args:
+        settings: The fields of the run's configuration by name.
+
+    Example:
+        >>> recipe({"task": "word_lm", "quantizer": "binary_connect"})
+        1
     """
     return max(change.number for change in CHANGES if change.touches(settings))
