@@ -23,7 +23,8 @@ KILLED_WHILE_WRITING = """
 import functools, os, signal
 from pathlib import Path
 import qlstm
-from qlstm import data, records
+from qlstm import data
+from qlstm.study import records
 
 data.load_dataset = functools.cache(data.load_dataset)
 data.load_dataset("python_help", "char_lm")
