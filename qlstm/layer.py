@@ -20,11 +20,7 @@ State = tuple[Tensor, ...]
 
 
 class QuantRNN(nn.Module):
-    """What :class:`QuantLSTM` and :class:`QuantGRU` share: layers of latent weights, run in turn.
-
-    Arguments as there: ``input_size``, ``hidden_size``, ``num_layers``, ``quantizer``,
-    ``normalizer``, ``max_steps``, ``biases``, ``dropout``, ``quantize_input``, ``backend``.
-    """
+    """What :class:`QuantLSTM`, which explains the arguments, and :class:`QuantGRU` share."""
 
     gates: int
     states: int
@@ -37,11 +33,11 @@ class QuantRNN(nn.Module):
                  dropout: float, quantize_input: bool, backend: str, quantizer, normalizer,
                  max_steps: int | None):
         super().__init__()
-        sizes = dict(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        self.settings = sizes | dict(
+        self.settings = dict(
+            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers,
             quantizer=quantizer, normalizer=normalizer, max_steps=max_steps, biases=biases,
             dropout=dropout, quantize_input=quantize_input)
-        _check_numbers(sizes, biases, dropout)
+        _check_numbers(self.settings)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.quantize_input, self.backend = dropout, quantize_input, backend
         check_backend(backend)
@@ -65,11 +61,12 @@ class QuantRNN(nn.Module):
         kind = self.settings["normalizer"] if self.stochastic else "none"
         norm_c = make_normalizer(kind, (d,), d, self.settings["max_steps"])
         self.add_module(f"norm_c_l{k}", norm_c)
-        if self.stochastic:
-            _as_released(self.weight("ih", k).norm, self.weight("hh", k).norm, norm_c)
+        if self.stochastic:  # and have one vector for the bias and the shifts of the products
+            for norm in (self.weight("ih", k).norm, self.weight("hh", k).norm):
+                norm.fix_shift()
 
     def reset_parameters(self):
-        r"""Weights and biases start at $U(-1/\sqrt d, 1/\sqrt d)$; gains of SBN and STN at 0.1."""
+        r"""Weights and biases start at $U(-1/\sqrt d, 1/\sqrt d)$; SBN and STN as released."""
         bound = 1 / math.sqrt(self.hidden_size)
         for parameter in self.parameters(recurse=False):
             nn.init.uniform_(parameter, -bound, bound)
@@ -78,13 +75,12 @@ class QuantRNN(nn.Module):
                 module.reset_parameters()
                 if self.stochastic:
                     nn.init.constant_(module.gain, 0.1)
+                    module.momentum, module.biased = 0.05, True
 
     def weight(self, side: str, k: int) -> LatentWeight:
         """The latent matrix of one side of one layer.
 
-        Args:
-            side: ``"ih"`` for $W_x$, ``"hh"`` for $W_h$.
-            k: The number of the layer, from 0.
+        ``side``: ``"ih"`` for $W_x$, ``"hh"`` for $W_h$; ``k``: the number of the layer, from 0.
         """
         return self._weights[f"weight_{side}_l{k}"]
 
@@ -112,11 +108,7 @@ class QuantRNN(nn.Module):
         return self._weights[name].effective()
 
     def freeze(self, weights: dict[str, Quantized]):
-        """Fix the codes and scales of some matrices, as in a packed model.
-
-        Args:
-            weights: Codes and scales by the weight's name. What is not named trains on.
-        """
+        """Fix the codes and scales of the ``weights`` that are named, as in a packed model."""
         for name, fixed in weights.items():
             self._weights[name].freeze(fixed)
 
@@ -124,12 +116,9 @@ class QuantRNN(nn.Module):
         """Tell the loss-aware quantizers Adam's second moment; after each step of the optimizer.
 
         Args:
-            second_moment: $v$ by the weight's name, each of the weight's shape; copied. For example
-                ``{"weight_hh_l0": adam.state[lstm.weight_hh_l0]["exp_avg_sq"]}``. Names of other
-                parameters are ignored.
-
-        Raises:
-            ValueError: A second moment has another shape than its weight.
+            second_moment: $v$ by the weight's name, for example
+                ``{"weight_hh_l0": adam.state[lstm.weight_hh_l0]["exp_avg_sq"]}``; copied. Names of
+                other parameters are ignored; another shape raises ``ValueError``.
         """
         for name in self._weights.keys() & second_moment.keys():
             self._weights[name].set_second_moment(second_moment[name])
@@ -176,7 +165,7 @@ class QuantRNN(nn.Module):
         return x, tuple(torch.stack(parts) for parts in zip(*last, strict=True))
 
     def extra_repr(self) -> str:
-        """What ``print(lstm)`` shows of the layer itself."""
+        """For ``print(lstm)``."""
         name = getattr(self.quantizer, "__name__", type(self.quantizer).__name__)
         return (f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, "
                 f"quantizer={name}, backend={self.backend}")
@@ -338,14 +327,6 @@ def _as_minibatch(layer: QuantRNN, x: Tensor, state: State | None) -> tuple[Tens
     return x, state, unbatched
 
 
-def _as_released(norm_x: Normalizer, norm_h: Normalizer, norm_c: Normalizer):
-    """SBN and STN: one vector for the bias and the shifts of the products, other statistics."""
-    norm_x.fix_shift()
-    norm_h.fix_shift()
-    for norm in (norm_x, norm_h, norm_c):
-        norm.momentum, norm.biased = 0.05, True
-
-
 def _check_quantizer(quantizer, stochastic: bool, normalizer):
     if isinstance(quantizer, type) or not callable(quantizer):
         raise ConfigError("quantizer: expected a name, a function or a module (not a class), "
@@ -355,11 +336,12 @@ def _check_quantizer(quantizer, stochastic: bool, normalizer):
                           "'batch_separate' only")
 
 
-def _check_numbers(sizes: dict[str, int], biases: int, dropout: float):
-    for name, size in (sizes | {"biases": biases}).items():
+def _check_numbers(settings: dict):
+    for name in ("input_size", "hidden_size", "num_layers", "biases"):
+        size = settings[name]
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ConfigError(f"{name} must be a positive integer, got {size!r}")
-    if not 0 <= dropout <= 1:
-        raise ConfigError(f"dropout must be a probability, got {dropout!r}")
-    if biases > 2:
-        raise ConfigError(f"biases must be 1 or 2, got {biases!r}")
+    if not 0 <= settings["dropout"] <= 1:
+        raise ConfigError(f"dropout must be a probability, got {settings['dropout']!r}")
+    if settings["biases"] > 2:
+        raise ConfigError(f"biases must be 1 or 2, got {settings['biases']!r}")

@@ -14,7 +14,6 @@ over all of it. Reading a file imports and executes nothing that it names.
 (161536, 4915200)
 """
 
-import hashlib
 import json
 import math
 import reprlib
@@ -22,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from qlstm.data.hashed_tensors import BYTES, Layout, describe, digest, dump, serialize
 from qlstm.data.storage import write_atomically
 from qlstm.errors import ConfigError, first_line
 from qlstm.layer import QuantGRU, QuantLSTM, QuantRNN
@@ -39,10 +38,6 @@ MODELS = {
     model.__name__: model for model in (QuantLSTM, QuantGRU, LanguageModel, SequenceClassifier)}
 """The models that a file can hold, by the name of their class."""
 
-Layout = dict[str, tuple[str, tuple[int, ...]]]
-"""Of each tensor of a file its type, a key of ``BYTES``, and its shape."""
-
-BYTES = {"F32": 4, "U8": 1}
 FROM_RECORD = ("run_id", "config", "data", "metric", "test_metric", "size_kb")
 ANEW = "take a good copy of the file, or save the model again"
 
@@ -68,15 +63,15 @@ def save_packed(model: nn.Module, path: str | Path, record: dict[str, Any] | Non
             f"packed models are in float32, {other[0]} is not: call model.float() first")
     try:
         metadata = {"format": FORMAT, "version": VERSION, "model": name,
-                    "settings": _dump(settings), "card": _dump(_card(model, settings, record))}
+                    "settings": dump(settings), "card": dump(_card(model, settings, record))}
     except (TypeError, ValueError) as error:
         raise ConfigError(f"cannot pack the model: {error}") from error
     if _layout(model) != _layout(_build(name, settings, "cpu")):
         raise ConfigError("cannot pack a model that was changed after construction: its settings "
                           "do not describe it")
     tensors = _encode(model)
-    metadata["sha256"] = _digest(tensors, metadata)
-    write_atomically(Path(path), _serialize(tensors, metadata))
+    metadata["sha256"] = digest(tensors, metadata)
+    write_atomically(Path(path), serialize(tensors, metadata))
 
 
 def load_packed(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -281,35 +276,6 @@ def _card(
 # The file
 
 
-def _dump(value: dict[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, allow_nan=False)
-
-
-def _describe(tensors: dict[str, np.ndarray]) -> Layout:
-    return {name: ({"float32": "F32", "uint8": "U8"}[value.dtype.name], value.shape)
-            for name, value in tensors.items()}
-
-
-def _digest(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
-    """sha256 over names, types, shapes and values of the tensors and over the metadata without its
-    sha256."""
-    rest = {key: value for key, value in metadata.items() if key != "sha256"}
-    digest = hashlib.sha256(_dump({"tensors": _describe(tensors), "metadata": rest}).encode())
-    for name in sorted(tensors):
-        digest.update(tensors[name].tobytes())
-    return digest.hexdigest()
-
-
-def _serialize(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
-    """The file's bytes as safetensors has them, its header sorted: there the order changes from
-    time to time."""
-    content = safetensors.numpy.save(tensors, metadata)
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = _dump(json.loads(content[8:end])).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[end:]
-
-
 def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Metadata and tensors of a file, the same as were written; what they say is not checked.
     Raises ``PackedError``."""
@@ -333,7 +299,7 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         raise
     except (SafetensorError, OSError) as error:
         raise PackedError(f"damaged, or not a packed model ({_line(error)}); {ANEW}") from error
-    if _digest(tensors, metadata) != metadata.get("sha256"):
+    if digest(tensors, metadata) != metadata.get("sha256"):
         raise PackedError(f"damaged: the content does not match its sha256; {ANEW}")
     return metadata, tensors
 
@@ -367,7 +333,7 @@ def _check(model: Any, settings: dict[str, Any], tensors: dict[str, np.ndarray])
         expected = _layout(_build(model, settings, "meta"))
     except (TypeError, RuntimeError, ConfigError) as error:
         raise PackedError(f"settings that no {model} can have ({_line(error)}); {ANEW}") from error
-    found = _describe(tensors)
+    found = describe(tensors)
     for name in sorted(found | expected):
         if found.get(name) != expected.get(name):
             raise PackedError(

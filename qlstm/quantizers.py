@@ -74,11 +74,8 @@ def quantizer(bits: int, scales: str | None = None, stochastic: bool = False):
 def find_quantizer(name: str) -> Callable[..., Quantized]:
     """The quantizer of a name.
 
-    Args:
-        name: A name of :data:`QUANTIZERS`, or ``"module:function"``, which is imported.
-
-    Raises:
-        ConfigError: There is none of that name.
+    ``name`` is one of :data:`QUANTIZERS`, or ``"module:function"``, which is imported. Raises
+    ``ConfigError`` for any other.
     """
     return lookup("quantizer", name, QUANTIZERS)
 
