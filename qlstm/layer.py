@@ -1,4 +1,9 @@
-"""QuantLSTM and QuantGRU: latent weights, quantized and normalized, run over time."""
+"""QuantLSTM and QuantGRU: latent weights, quantized and normalized, run over time.
+
+:class:`QuantLSTM` explains what both are made with: ``input_size``, ``hidden_size``,
+``num_layers``, ``quantizer``, ``normalizer``, ``max_steps``, ``biases``, ``dropout``,
+``quantize_input`` and ``backend``.
+"""
 
 import math
 from collections.abc import Callable
@@ -15,8 +20,7 @@ from qlstm.recurrence import check_backend, choose_backend, naive
 from qlstm.recurrence.linear import linear
 from qlstm.weight import LatentWeight
 
-State = tuple[Tensor, ...]
-"""h and c of an LSTM, h of a GRU; each (num_layers, N, d)."""
+State = tuple[Tensor, ...]  # h and c of an LSTM, h of a GRU; each (num_layers, N, d)
 
 
 class QuantRNN(nn.Module):
@@ -238,8 +242,8 @@ class QuantLSTM(QuantRNN):
         Raises:
             ConfigError: The LSTM is bidirectional, projected or batch-first.
         """
-        if (not isinstance(lstm, nn.LSTM)
-                or lstm.bidirectional or lstm.proj_size or lstm.batch_first):
+        plain = isinstance(lstm, nn.LSTM) and not (lstm.bidirectional or lstm.proj_size)
+        if not plain or lstm.batch_first:
             raise ConfigError("from_torch takes a time-first, one-directional LSTM without "
                               "projection")
         settings = {"dropout": lstm.dropout} | settings
@@ -275,8 +279,7 @@ class QuantGRU(QuantRNN):
         input_size: D, the features of an input.
         hidden_size: d, the units of a layer.
         num_layers: Layers, each above the one before.
-        backend: ``"auto"`` or ``"naive"``.
-        settings: The other keywords of :class:`QuantLSTM`.
+        backend: ``"auto"`` or ``"naive"``; ``settings`` are the other keywords.
 
     Example:
         >>> gru = QuantGRU(10, 20, quantizer="binary_connect", normalizer="layer")
@@ -303,7 +306,7 @@ class QuantGRU(QuantRNN):
 
 
 def _as_minibatch(layer: QuantRNN, x: Tensor, state: State | None) -> tuple[Tensor, State, bool]:
-    """Input and state with an axis of samples, in the layer's precision; whether it was missing."""
+    """Input and state with an axis of samples, in the layer's precision; was it missing?"""
     if isinstance(x, PackedSequence):
         raise TypeError("QuantLSTM takes a padded tensor (T, N, D), not a PackedSequence")
     one_hot, dtype = not x.is_floating_point(), layer.weight_ih_l0.dtype

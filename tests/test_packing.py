@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from qlstm import ConfigError, ExperimentConfig, packing, quantizers, size_kb
+from qlstm.data import hashed_tensors
 from qlstm.layer import QuantGRU, QuantLSTM
 from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
@@ -111,8 +112,8 @@ def rewrite(path, tensors=(), without=(), **metadata):
     metadata = {key: value for key, value in (old | metadata).items() if key not in without}
     tensors = {name: value for name, value in tensors.items() if name not in without}
     if "sha256" not in without:
-        metadata["sha256"] = packing._digest(tensors, metadata)
-    path.write_bytes(packing._serialize(tensors, metadata))
+        metadata["sha256"] = hashed_tensors.digest(tensors, metadata)
+    path.write_bytes(hashed_tensors.serialize(tensors, metadata))
 
 
 def settings_with(path, **changes):
@@ -562,7 +563,8 @@ def test_metadata_that_were_changed(path, key):
     changed = {"version": "1 ", "model": "QuantLSTM", "settings": settings_with(path, dropout=0.5),
                "card": "{}", "sha256": old["sha256"][::-1]}
     path.write_bytes(
-        packing._serialize(safetensors.numpy.load(path.read_bytes()), old | {key: changed[key]}))
+        hashed_tensors.serialize(safetensors.numpy.load(path.read_bytes()),
+                                 old | {key: changed[key]}))
     assert_refused(path, "damaged")
 
 
@@ -710,7 +712,7 @@ def test_other_types(path, dtype):
     content = path.read_bytes()
     metadata, tensors = header_of(content)[0], safetensors.numpy.load(content)
     tensors["rnn.bias_l0"] = tensors["rnn.bias_l0"].astype(dtype)
-    path.write_bytes(packing._serialize(tensors, metadata))
+    path.write_bytes(hashed_tensors.serialize(tensors, metadata))
     assert_refused(path, "types")
 
 

@@ -1,4 +1,8 @@
-"""How the work of a step is cut into the programs of a GPU: tiles and grids."""
+"""How the work of a step is cut into the programs of a GPU: tiles and grids.
+
+``samples``: of a minibatch; ``d``: hidden units; ``kind``: of normalization, in :data:`KINDS`;
+``coded``: as in :func:`qlstm.recurrence.naive.recurrence`.
+"""
 
 KINDS = {"none": 0, "layer": 1, "batch": 2, "fixed": 3}
 """Of normalization, as the kernels know it; fixed: batch normalization with given statistics."""
