@@ -16,8 +16,8 @@ import os
 from importlib import import_module
 
 # Huge pages for torch's large tensors, if torch has allocated none yet: on Linux a training step on
-# the CPU spent up to half of its
-# time on getting ordinary ones. A torch setting; 0 in the environment turns it off.
+# the CPU spent up to half of its time on getting ordinary ones. A torch setting; 0 in the
+# environment turns it off.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOME = {"ConfigError": "errors", "DataError": "data.files", "ExperimentConfig": "study.config",

@@ -20,40 +20,33 @@ TOLERANCES = {
     # likewise
     "float32_gradients": dict(rtol=1e-5, atol=2e-5),
     # weight normalization divides by ||W_j|| + 1e-8: with rows of norm 0.1 and more, times 0.01 and
-    # more, the
-    # result changes by at most 1e-8 / 0.001
+    # more, the result changes by at most 1e-8 / 0.001
     "weight_scaling": dict(rtol=2e-5, atol=0.0),
     # layer and batch normalization leave eps = 1e-5 beside a variance: with 0.01 and more, a
     # thousandth
     "layer_scaling": dict(rtol=0.0, atol=1e-3),
     # float32 against float64 through normalizers: an error of 1e-7 in a product is divided by the
-    # product's
-    # standard deviation, which can be 0.01, and grows over five steps of two layers
+    # product's standard deviation, which can be 0.01, and grows over five steps of two layers
     "float32_float64": dict(rtol=0.0, atol=5e-5),
     # a squared error that one choice minimizes, relative to that of the choice 0: rounding of sums
-    # of 35
-    # squares, and of codes and scales found in float32
+    # of 35 squares, and of codes and scales found in float32
     "objective": dict(rtol=0.0, atol=1e-12),
     "objective_float32": dict(rtol=0.0, atol=1e-5),
     # relative error against float64, of the triton backend: ``rtol`` times that of the naive one in
-    # float32, whose
-    # batch normalization keeps its sums in float64 on a CPU; for a single tensor with ``atol``
-    # more, as normalizing a
-    # few samples amplifies one rounding and not another: over seeds both vary between 1e-7 and
-    # 1.8e-6
+    # float32, whose batch normalization keeps its sums in float64 on a CPU; for a single tensor
+    # with ``atol`` more, as normalizing a few samples amplifies one rounding and not another: over
+    # seeds both vary between 1e-7 and 1.8e-6
     "kernel": dict(rtol=3.0, atol=2e-6),
     # the same on a GPU, whose tensor cores cut off what they add: on an H200 batch normalization
-    # over 3 and 5 samples made that
-    # up to 1.1e-5 in a gradient, where the naive backend had 2.2e-6; in the median 117 of 119 cases
-    # stay within ``rtol``
+    # over 3 and 5 samples made that up to 1.1e-5 in a gradient, where the naive backend had 2.2e-6;
+    # in the median 117 of 119 cases stay within ``rtol``
     "kernel_gpu": dict(rtol=3.0, atol=1.2e-5),
     # weights after steps of Adam with learning rate 1e-3 on two float32 recurrences: Adam divides a
-    # gradient by its
-    # size, so where it is nearly 0 its rounding moves a weight by up to 1e-3 a step
+    # gradient by its size, so where it is nearly 0 its rounding moves a weight by up to 1e-3 a step
     "trained": dict(rtol=1e-4, atol=1e-4),
     # losses of small networks over some 30 updates in float64 on another machine, whose sums differ
-    # in the last bits: words
-    # with rate 20 amplify these to 2e-7 (measured without AVX, and with another backend)
+    # in the last bits: words with rate 20 amplify these to 2e-7 (measured without AVX, and with
+    # another backend)
     "golden": dict(rtol=1e-5, atol=0.0),
     # central differences in float64 with step 1e-5: truncation 1e-10, cancellation 1e-16 / 1e-5
     "finite_differences": dict(rtol=1e-6, atol=1e-8),
