@@ -6,7 +6,8 @@ gates in the order i (input), f (forget), a (candidate), o (output), always stac
 W_x, W_h input and recurrent matrices; alpha the scale of a quantized matrix; g, beta gain and shift
 of a normalizer, mu, sigma its statistics; a tilde (the name ``gates``) marks pre-activations; xi_m
 the loss of time step m. Reading order: :mod:`~qlstm.quantizers`, :mod:`~qlstm.normalizers`,
-:mod:`~qlstm.recurrence.cell`, :mod:`qlstm.recurrence.naive`, :mod:`~qlstm.layer`,
+:mod:`~qlstm.recurrence.cell`, :mod:`qlstm.recurrence.naive`, :mod:`~qlstm.weight`,
+:mod:`~qlstm.layer`,
 :mod:`~qlstm.models`, :mod:`~qlstm.data`, :mod:`~qlstm.study.config`, :mod:`~qlstm.study.training`,
 :mod:`~qlstm.study.records`, :mod:`~qlstm.study.theory.propositions`, :mod:`~qlstm.packing`,
 :mod:`~qlstm.report.tables`, :mod:`~qlstm.report.figures`, :mod:`~qlstm.report.scorecard`.

@@ -1,10 +1,10 @@
 """The recurrence as fused kernels for NVIDIA GPUs (Triton), with an explicit backward pass.
 
-Float32 in and out, at float32's accuracy on tensor cores: a float32 number is the
-sum of three bfloat16 numbers, and a product of two bfloat16 numbers, summed in float32, is exact.
-Codes {-1, 0, +1} are bfloat16 numbers themselves, so h times codes is three products; the magnitude
-of a row of W_h is multiplied afterwards. Other matrices are split too: six products, those below
-2^-24 of the largest left out.
+Float32 in and out, at float32's accuracy on tensor cores: a float32 number is the sum of three
+bfloat16 numbers, and a product of two bfloat16 numbers, summed in float32, is exact. Codes
+{-1, 0, +1} are bfloat16 numbers themselves, so h times codes is three products; the magnitude of a
+row of W_h is multiplied afterwards. Other matrices are split too: six products, those below 2^-24
+of the largest left out.
 
 Normalizer, quantizer and size decide how a step is cut into kernels
 (:mod:`~qlstm.recurrence.triton_forward`,

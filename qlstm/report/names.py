@@ -33,8 +33,9 @@ def model_name(quantizer: str, normalizer: str) -> str:
     """The short name of a network in figures and evidence.
 
     Args:
-        quantizer: how its weights are quantized, a name in :data:`qlstm.QUANTIZERS` or the user's.
-        normalizer: how it is normalized, a name in :data:`qlstm.NORMALIZERS`.
+        quantizer: how its weights are quantized, a name in :data:`qlstm.quantizers.QUANTIZERS` or
+            the user's.
+        normalizer: how it is normalized, a name in :data:`qlstm.normalizers.NORMALIZERS`.
 
     Example:
         >>> model_name("binary_connect", "weight")

@@ -27,7 +27,8 @@ class Checkpoint:
 
     A checkpoint holds the weights, the state of the optimizer and of torch's random generators,
     and the :class:`~qlstm.study.progress.Progress`, so that a run which goes on from it ends with
-    the numbers of an unbroken one.
+    the numbers of an unbroken one: after the last epoch that was finished. Of an epoch that was
+    killed nothing is kept; it is trained again from its start.
 
     Args:
         directory: The folder of the run; None: nothing is written and nothing found.

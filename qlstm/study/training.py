@@ -32,6 +32,7 @@ from qlstm.study.probes import Probe, own_random_numbers
 from qlstm.study.progress import Progress, epoch_line, result_line
 from qlstm.study.results import is_known, make_record, save_model
 from qlstm.study.run_data import RunData
+from qlstm.study.tasks import TASKS
 
 __all__ = ["build_model", "evaluate", "learning_rate", "make_optimizer", "make_step", "metric",
            "run", "train", "train_epoch", "update"]
@@ -113,10 +114,10 @@ def train(config: ExperimentConfig, run_data: RunData, directory: Path | None = 
 
         progress = checkpoint.resume(report)
         if progress is None:
-            progress = Progress()
+            progress = Progress()  # its epoch 0 is the untrained network
             progress.add_traces("initial", probe.gradients())
             progress.add_epoch(probe.weights(), model)
-            torch.manual_seed(config.seed + 1_000_000)
+            torch.manual_seed(config.seed + 1_000_000)  # apart from that of the initial weights
 
         for epoch in range(len(progress.epochs), config.epochs + 1):
             rate = learning_rate(config, epoch, progress.valid_losses)
@@ -278,19 +279,14 @@ def _zero(model: nn.Module) -> Tensor:
 
 
 def metric(task: str, loss: float, correct: float) -> float:
-    r"""Return what the paper reports of a task.
-
-    With the mean loss $\ell$ in nats: bits per character $\ell / \ln 2$, the perplexity of words
-    $e^{\ell}$, or the accuracy of images in percent.
+    """What the paper reports of a ``task``: its :attr:`qlstm.study.tasks.Task.metric`.
 
     Args:
-        task: The task: ``"char_lm"``, ``"word_lm"`` or ``"sequential_image"``.
+        task: A name of :data:`qlstm.study.tasks.TASKS`.
         loss: The mean loss in nats.
         correct: The share of targets that were predicted right, from 0 to 1.
     """
-    if task == "sequential_image":
-        return 100 * correct
-    return loss / math.log(2) if task == "char_lm" else math.exp(min(loss, 700.0))
+    return TASKS[task].metric.of(loss, correct)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ the Snakefile, ``python -m qlstm run`` and ``status`` read.
     ``metrics``     the name of each task's metric
     ``runs``        the settings of all runs that were ever planned, by their names
     ``selected``    the names of the runs that are asked for now
-    ``todo``        those of them without a record of these settings, this text and this code
+    ``todo``        those of them without a record of these settings, this text and this recipe
     ``outdated``    those of ``todo`` that have another record, with what is different
     ``failures``    the selected runs that got no record, with the cause
     ``records``     all runs of the profile that have a record

@@ -86,33 +86,33 @@ def spectral_lower_bounds(quantized: Quantized) -> Tensor:
 
 
 def proposition_2_1(run: Run) -> tuple[Tensor, Tensor]:
-    r"""Plain LSTM: $\lambda_1$ and $\lambda_2$ by step and sample, each (T, N)."""
+    r"""Proposition 2.1, plain LSTM: $\lambda_1$ and $\lambda_2$ by step and sample, each (T, N)."""
     # $K_* = \|W_{h*}\|_2$
     return _by_sample(run, spectral_norms(run.W))
 
 
 def proposition_3_1(run: Run) -> tuple[Tensor, Tensor]:
-    r"""Weight normalization: $\lambda_1$ and $\lambda_2$ by step and sample, each (T, N)."""
+    r"""Proposition 3.1, weight normalization: $\lambda_1$ and $\lambda_2$, each (T, N)."""
     # $K_* = g_* \|D^{-1} W_{h*}\|_2, \quad g_* = \max_j |g_j|$
     return _by_sample(run, run.g.amax(-1) * spectral_norms(run.W))
 
 
 def proposition_3_2(run: Run) -> tuple[Tensor, Tensor]:
-    r"""Layer normalization: $\lambda_1$ and $\lambda_2$ by step and sample, each (T, N)."""
+    r"""Proposition 3.2, layer normalization: $\lambda_1$ and $\lambda_2$, each (T, N)."""
     _, sigma = run.statistics
     # $K_* = \frac{g_*}{\sigma} \|W_{h*}\|_2, \quad g_* = \max_j |g_j|$
     return _by_sample(run, (run.g / sigma).amax(-1) * spectral_norms(run.W))
 
 
 def proposition_3_3(run: Run) -> tuple[Tensor, Tensor]:
-    r"""Plain LSTM over a minibatch: $\lambda_1$ and $\lambda_2$ by step, each (T,)."""
+    r"""Proposition 3.3, a minibatch: $\lambda_1$ and $\lambda_2$ by step, each (T,)."""
     # $K_* = \|W_{h*}\|_2$
     K = spectral_norms(run.W)
     return _over_minibatch(run, K, output=1 / 2 if run.printed else 1 / 4)
 
 
 def proposition_3_4(run: Run) -> tuple[Tensor, Tensor]:
-    r"""Batch normalization over a minibatch: $\lambda_1$ and $\lambda_2$ by step, each (T,)."""
+    r"""Proposition 3.4, batch normalization: $\lambda_1$ and $\lambda_2$ by step, each (T,)."""
     _, sigma = run.statistics
     # $K_* = \max_j \frac{|g_j|}{\sigma_j} \|W_{h*}\|_2$
     K = (run.g / sigma).amax(-1) * spectral_norms(run.W)
