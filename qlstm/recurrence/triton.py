@@ -160,6 +160,29 @@ def _multiprocessors(x: Tensor) -> int:
             if x.is_cuda and tiling.TOGETHER else 0)
 
 
+def _add_weight_gradient(grad_w: Tensor, grad_product: Tensor, h_0: Tensor, output: Tensor,
+                         first: int):
+    """Add those steps' products of gradient and h_{t-1}, from step ``first`` on, to that of W_h."""
+    if first == 0:
+        grad_w.addmm_(grad_product[0].t(), h_0)
+        grad_product, first = grad_product[1:], 1
+    if len(grad_product):
+        before = output[first - 1 : first - 1 + len(grad_product)]
+        grad_w.addmm_(grad_product.flatten(0, 1).t(), before.flatten(0, 1))
+
+
+def _layer_gradients(kernels, blocks, x, saved, statistics, gain_x, grad_x) -> Tensor:
+    """Layer normalization: the gradient of x in place, and sums of the gains' and shifts'."""
+    steps, samples, columns = x.shape
+    count, tile = steps * samples, max(1, 2048 // blocks.row_units)
+    rows_each = ceil_div(ceil_div(count, tiling.PROGRAMS), tile) * tile
+    sums = saved.new_empty(ceil_div(count, rows_each), 3, columns)
+    kernels.layer_gradients[(len(sums), 4)](
+        x, saved, statistics, gain_x, grad_x, sums, count, rows_each, columns // 4, tile,
+        blocks.row_units, num_warps=8)
+    return sums
+
+
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w_h, offset, h_0, c_0, gain_x, gain_h, gain_c, shift_c, statistics,
@@ -265,15 +288,8 @@ class _Recurrence(torch.autograd.Function):
                 blocks.row_samples, blocks.row_units, num_warps=blocks.row_warps, num_stages=1)
 
         def weight(first):
-            count = min(slots, steps - first)
-            own = grad_product[:count].view(count, samples, 4 * d)
-            if first == 0:
-                grad_w.addmm_(own[0].t(), h_0)
-                own, before = own[1:], output[: count - 1]
-            else:
-                before = output[first - 1 : first - 1 + count]
-            if len(own):
-                grad_w.addmm_(own.flatten(0, 1).t(), before.flatten(0, 1))
+            own = grad_product[: min(slots, steps - first)]
+            _add_weight_gradient(grad_w, own, h_0, output, first)
 
         with torch.cuda.device_of(saved):
             arrived = torch.zeros(1, dtype=torch.int32, device=saved.device)
@@ -309,12 +325,7 @@ class _Recurrence(torch.autograd.Function):
                     product(0)
                     grad_h_0 = partial.sum(0)
             if setting.kind == "layer":
-                count, tile = steps * samples, max(1, 2048 // blocks.row_units)
-                rows_each = ceil_div(ceil_div(count, tiling.PROGRAMS), tile) * tile
-                sums = saved.new_empty(ceil_div(count, rows_each), 3, 4 * d)
-                kernels.layer_gradients[(len(sums), 4)](x, saved, statistics, gain_x, grad_x, sums,
-                                                        count, rows_each, d, tile, blocks.row_units,
-                                                        num_warps=8)
+                sums = _layer_gradients(kernels, blocks, x, saved, statistics, gain_x, grad_x)
         if setting.kind == "none":
             grad_offset, grad_gain_x, grad_gain_h = grad_x.sum((0, 1)), None, None
         else:
