@@ -227,8 +227,7 @@ def twn(weight: Tensor) -> Quantized:
     $$ \hat w = \alpha b, \qquad \alpha = \frac{\sum |b|\,|w|}{\sum |b|}, \qquad
        t = 0.7\;\mathrm{mean}\,|w| $$
 
-    The scale is the mean magnitude of the weights above the threshold t, which :func:`ter_connect`
-    takes over from here; a matrix of zeros gives 0.
+    The scale is the mean of the weights above the threshold t; a matrix of zeros gives 0.
 
     >>> twn(torch.tensor([[1.0, -2.0, 0.1]])).dense()
     tensor([[ 1.5000, -1.5000,  0.0000]])
