@@ -213,7 +213,7 @@ class _Recurrence(torch.autograd.Function):
         def rows(t, count, kept):
             kernels.forward_rows[blocks.row_grid](
                 *inputs, h_0, h_planes, c_0, output, cells, saved, statistics, t, count, *sizes,
-                h_planes.stride(1), saved_step, norm, kept, blocks.row_samples, blocks.row_units,
+                h_planes.stride(1), saved_step, kept, blocks.row_samples, blocks.row_units,
                 num_warps=blocks.row_warps, num_stages=1)
 
         with torch.cuda.device_of(x):
@@ -284,7 +284,7 @@ class _Recurrence(torch.autograd.Function):
         def rows(t, count, kept, splits):
             kernels.backward_rows[blocks.row_grid](
                 *inputs, c_0, cells, saved, statistics, grad_output, partial, other_partial, grad_c,
-                grad_c_before, grad_x, grad_product, t, count, slots, splits, *sizes, norm, kept,
+                grad_c_before, grad_x, grad_product, t, count, slots, splits, *sizes, kept,
                 blocks.row_samples, blocks.row_units, num_warps=blocks.row_warps, num_stages=1)
 
         def weight(first):

@@ -9,7 +9,6 @@ import triton.language as tl
 from qlstm.recurrence.triton_tiles import (
     BATCH,
     EPS,
-    LAYER,
     NONE,
     TERMS,
     _accumulate,
@@ -176,10 +175,10 @@ def backward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, c
 @triton.jit(do_not_specialize=["t", "steps", "slots", "splits"])
 def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, statistics,
                   grad_output, partial, grad_h_0, grad_c, grad_c_0, grad_gates, grad_product, t,
-                  steps, slots, splits, N, d, ld, NORM: tl.constexpr, KEPT: tl.constexpr,
+                  steps, slots, splits, N, d, ld, KEPT: tl.constexpr,
                   BN: tl.constexpr, BJ: tl.constexpr):
-    """Steps t, t - 1, ... back for all units (BJ >= d) of BN samples, W_h, its codes, kept; if not
-    KEPT a single step.
+    """With LAYER: steps t, t - 1, ... back for all units (BJ >= d) of BN samples, the codes of W_h
+    kept; if not KEPT a single step.
 
     ``partial``, ``grad_c``: gradients of h_t through step t + 1 (``splits`` parts) and of c_t;
     ``grad_h_0``, ``grad_c_0`` receive those of the state before the first of these steps.
@@ -207,31 +206,29 @@ def backward_rows(x, w, magnitude, offset, gain_x, gain_h, c_0, cells, saved, st
         before = c_0 if t == 0 else cells + (t - 1) * N * d
         c_before = tl.load(before + at_c, mask=valid_c, other=0.0)
         grad_h += tl.load(grad_output + t * N * d + at_c, mask=valid_c, other=0.0)
-        if NORM == LAYER:
-            y = tl.load(x + t * N * 4 * d + at, mask=valid, other=0.0)
-            moments = statistics + t * N * 16 + at_s
-            some = (n < N)[:, None]
-            mean_x = tl.load(moments, mask=some, other=0.0)
-            mean_h = tl.load(moments + 8, mask=some, other=0.0)
-            rate_x = 1.0 / tl.sqrt(tl.load(moments + 4, mask=some, other=1.0) + EPS)
-            rate_h = _spread(
-                1.0 / tl.sqrt(tl.load(moments + 12, mask=some, other=1.0) + EPS), BN, BJ)
-            r = tl.where(valid, (gates - _spread(mean_h, BN, BJ)) * rate_h, 0.0)
-            y = (y - _spread(mean_x, BN, BJ)) * _spread(rate_x, BN, BJ)
-            gates = y * tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
-            gates += r * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :]
-            gates += tl.load(offset + column, mask=j < d, other=0.0)[None, :]
+        y = tl.load(x + t * N * 4 * d + at, mask=valid, other=0.0)
+        moments = statistics + t * N * 16 + at_s
+        some = (n < N)[:, None]
+        mean_x = tl.load(moments, mask=some, other=0.0)
+        mean_h = tl.load(moments + 8, mask=some, other=0.0)
+        rate_x = 1.0 / tl.sqrt(tl.load(moments + 4, mask=some, other=1.0) + EPS)
+        rate_h = _spread(
+            1.0 / tl.sqrt(tl.load(moments + 12, mask=some, other=1.0) + EPS), BN, BJ)
+        r = tl.where(valid, (gates - _spread(mean_h, BN, BJ)) * rate_h, 0.0)
+        y = (y - _spread(mean_x, BN, BJ)) * _spread(rate_x, BN, BJ)
+        gates = y * tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
+        gates += r * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :]
+        gates += tl.load(offset + column, mask=j < d, other=0.0)[None, :]
         _, _, _, o = _unstack(gates, BN, BJ)
         tanh_c = _tanh(c)
         grad = grad_c_t + grad_h * _sigmoid(o) * (1.0 - tanh_c * tanh_c)
         grad, grad_c_t = _cell_backward(gates, c_before, tanh_c, grad_h, grad, BN, BJ)
         tl.store(grad_gates + t * N * 4 * d + at, grad, mask=valid)
-        if NORM == LAYER:
-            grad = (tl.where(valid, grad, 0.0)
-                    * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :])
-            mean, slope = _gate_mean(grad, d, BN, BJ), _gate_mean(grad * r, d, BN, BJ)
-            grad = (grad - _spread(mean, BN, BJ) - r * _spread(slope, BN, BJ)) * rate_h
-            tl.store(grad_product + t % slots * N * 4 * d + at, grad, mask=valid)
+        grad = (tl.where(valid, grad, 0.0)
+                * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :])
+        mean, slope = _gate_mean(grad, d, BN, BJ), _gate_mean(grad * r, d, BN, BJ)
+        grad = (grad - _spread(mean, BN, BJ) - r * _spread(slope, BN, BJ)) * rate_h
+        tl.store(grad_product + t % slots * N * 4 * d + at, grad, mask=valid)
         if KEPT:
             grad = tl.where(
                 valid, grad * tl.load(magnitude + column, mask=j < d, other=0.0)[None, :], 0.0)

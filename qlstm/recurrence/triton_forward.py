@@ -103,10 +103,10 @@ def forward_columns(x, w, magnitude, offset, gain_x, gain_h, gain_c, shift_c, h_
 
 @triton.jit(do_not_specialize=["t", "steps"])
 def forward_rows(x, w, magnitude, offset, gain_x, gain_h, h_0, h_planes, c_0, output, cells, saved,
-                 statistics, t, steps, N, d, ld, plane_h, saved_step, NORM: tl.constexpr,
-                 KEPT: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr):
-    """Steps t, t + 1, ... for all units (BJ >= d) of BN samples, W_h, its codes, kept; if not KEPT
-    the product is read."""
+                 statistics, t, steps, N, d, ld, plane_h, saved_step, KEPT: tl.constexpr,
+                 BN: tl.constexpr, BJ: tl.constexpr):
+    """With LAYER: steps t, t + 1, ... for all units (BJ >= d) of BN samples, the codes of W_h kept;
+    if not KEPT the product is read."""
     unit = tl.arange(0, BJ)
     stacked = tl.arange(0, 4 * BJ)
     j = stacked // 4
@@ -135,17 +135,13 @@ def forward_rows(x, w, magnitude, offset, gain_x, gain_h, h_0, h_planes, c_0, ou
             product *= tl.load(magnitude + column, mask=j < d, other=0.0)[None, :]
         else:
             product = tl.load(saved + t * saved_step + at, mask=valid, other=0.0)
-        if NORM == LAYER:
-            if KEPT:
-                tl.store(saved + t * saved_step + at, product, mask=valid)
-            moments = statistics + t * N * 16
-            y = _row_standardize(y, valid, moments, at_s, (n < N)[:, None], d, BN, BJ)
-            r = _row_standardize(product, valid, moments + 8, at_s, (n < N)[:, None], d, BN, BJ)
-            y *= tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
-            gates = y + r * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :] + gates_offset
-        else:
-            gates = y + product + gates_offset
-            tl.store(saved + t * saved_step + at, gates, mask=valid)
+        if KEPT:
+            tl.store(saved + t * saved_step + at, product, mask=valid)
+        moments = statistics + t * N * 16
+        y = _row_standardize(y, valid, moments, at_s, (n < N)[:, None], d, BN, BJ)
+        r = _row_standardize(product, valid, moments + 8, at_s, (n < N)[:, None], d, BN, BJ)
+        y *= tl.load(gain_x + column, mask=j < d, other=0.0)[None, :]
+        gates = y + r * tl.load(gain_h + column, mask=j < d, other=0.0)[None, :] + gates_offset
         c, o = _cell(gates, c, BN, BJ)
         tl.store(cells + t * N * d + at_c, c, mask=valid_c)
         # h_t = sig(o~) * tanh(c_t)
