@@ -17,7 +17,6 @@ from qlstm.errors import ConfigError
 from qlstm.normalizers import Normalizer, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer
 from qlstm.recurrence import check_backend, choose_backend, naive
-from qlstm.recurrence.linear import linear
 from qlstm.weight import LatentWeight
 
 State = tuple[Tensor, ...]  # h and c of an LSTM, h of a GRU; each (num_layers, N, d)
@@ -153,15 +152,13 @@ class QuantRNN(nn.Module):
         for k in range(self.num_layers):
             weight_x, weight_h = self.weight("ih", k), self.weight("hh", k)
             w_x, w_h = weight_x.effective(), weight_h.effective()
-            # W_x x_t of all steps at once; a one-hot x_t picks a column of W_x
-            products = linear(x, w_x) if x.is_floating_point() else F.embedding(x.long(), w_x.T)
             norms = [weight_x.norm, weight_h.norm, getattr(self, f"norm_c_l{k}")]
             steps = {}
             if trace is not None:
                 trace.append([])
                 steps["trace"] = trace[-1]
-            recurrence = self._recurrence(products, norms, trace is not None)
-            x, final = recurrence(products, w_h, self.bias(k), tuple(part[k] for part in state),
+            recurrence = self._recurrence(x, w_h, norms, trace is not None)
+            x, final = recurrence(x, w_x, w_h, self.bias(k), tuple(part[k] for part in state),
                                   norms, coded=self.coded, **steps)
             last.append(final)
             if k < self.num_layers - 1:
@@ -261,10 +258,10 @@ class QuantLSTM(QuantRNN):
                 bias += getattr(lstm, f"bias_ih_l{k}") + getattr(lstm, f"bias_hh_l{k}")
         return own.train(lstm.training)
 
-    def _recurrence(self, products, norms, traced):
+    def _recurrence(self, x, w_h, norms, traced):
         if traced:
             return naive.recurrence
-        module = choose_backend(self.backend, products, norms)
+        module = choose_backend(self.backend, x, w_h, norms)
         self.backend_used = module.__name__.rpartition(".")[2]
         return module.recurrence
 
@@ -301,7 +298,7 @@ class QuantGRU(QuantRNN):
             raise ConfigError("quantizers 'sbn' and 'stn' normalize the cell state, which a GRU "
                               "does not have")
 
-    def _recurrence(self, products, norms, traced):
+    def _recurrence(self, x, w_h, norms, traced):
         return naive.gru_recurrence
 
 

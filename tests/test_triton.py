@@ -64,8 +64,10 @@ def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False):
         norms = [make_normalizer(normalizer, (4, d), d, T) for _ in range(2)]
         norms.append(make_normalizer(normalizer if cell else "none", (d,), d, T))
         state = torch.zeros(N, d), torch.zeros(N, d)
-        x, w_h, bias = torch.zeros(T, N, 4 * d), torch.ones(4 * d, d), torch.zeros(4 * d)
-        output, _ = backend.recurrence(x, w_h.requires_grad_(), bias, state, norms, coded=coded)
+        x, w_x = torch.zeros(T, N, 1), torch.ones(4 * d, 1)
+        w_h, bias = torch.ones(4 * d, d), torch.zeros(4 * d)
+        output, _ = backend.recurrence(
+            x, w_x, w_h.requires_grad_(), bias, state, norms, coded=coded)
         output.sum().backward()
     return {
         kernel.fn.__name__: (kernel, args, kwargs) for kernel, args, kwargs in recorded}.values()
@@ -155,7 +157,8 @@ def test_on_the_cpu_it_says_why_not():
 def test_without_triton_it_says_so(monkeypatch):
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
     norms = [QuantLSTM(3, 4).norm_hh_l0] * 3
-    assert backend.obstacle(torch.zeros(2, 3, 16), norms) == "triton is not installed"
+    why = backend.obstacle(torch.zeros(2, 3, 1), torch.zeros(16, 4), norms)
+    assert why == "triton is not installed"
 
 
 def test_importing_the_backend_does_not_import_triton():
@@ -166,5 +169,5 @@ def test_importing_the_backend_does_not_import_triton():
 def test_no_trace():
     norms = [QuantLSTM(3, 4).norm_hh_l0] * 3
     with pytest.raises(ConfigError, match="keeps no trace; take backend='naive'"):
-        backend.recurrence(torch.zeros(2, 3, 16), torch.zeros(16, 4), torch.zeros(16),
-                           (torch.zeros(3, 4),) * 2, norms, trace=[])
+        backend.recurrence(torch.zeros(2, 3, 1), torch.zeros(16, 1), torch.zeros(16, 4),
+                           torch.zeros(16), (torch.zeros(3, 4),) * 2, norms, trace=[])

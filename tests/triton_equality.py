@@ -216,7 +216,8 @@ def test_rows_of_zeros_and_magnitudes_far_apart():
     outputs = []
     for module, dtype in ((backend, torch.float32),
                           (pytest.importorskip("qlstm.recurrence.naive"), torch.float64)):
-        arguments = [tensor.to(DEVICE, dtype) for tensor in (x, w, torch.zeros(4 * d))]
+        arguments = [tensor.to(DEVICE, dtype)
+                     for tensor in (x, torch.eye(4 * d), w, torch.zeros(4 * d))]
         state = (torch.full((3, d), 1e-3, device=DEVICE, dtype=dtype),) * 2
         outputs.append(module.recurrence(*arguments, state, norms, coded=True)[0])
     assert relative(*outputs) < 1e-6

@@ -1,24 +1,28 @@
 """The loop over time, the only place with several implementations of one thing.
 
 Each is a module with a function ``recurrence`` of the one signature of
-:func:`qlstm.recurrence.naive.recurrence`, and a function ``obstacle(products_x, norms)``: why it
-cannot run these products (T, N, 4d) with these normalizers, or None.
+:func:`qlstm.recurrence.naive.recurrence`, and a function ``obstacle(x, w_h, norms)``: why it cannot
+run inputs ``x`` through a matrix ``w_h`` with these normalizers, or None.
 
 ======== ========================================================================================
 naive    the equations, step by step, with autograd: the ground truth, everywhere
 cpu      an explicit backward pass around a small C++ extension, compiled on first use
+cudnn    ``torch.nn.LSTM`` on the effective weights, without normalization of products
 triton   fused kernels for NVIDIA GPUs
 ======== ========================================================================================
 """
 
+import warnings
 from importlib import import_module
 from types import ModuleType
 
 from qlstm.errors import ConfigError, unknown
+from qlstm.recurrence.agreement import disagreement
 
-BACKENDS = ["naive", "cpu", "triton"]
+BACKENDS = ["naive", "cpu", "cudnn", "triton"]
 """The implementations by name."""
-_FASTEST_FIRST = ["triton", "cpu", "naive"]
+_FASTEST_FIRST = {"cpu": ["cpu"], "cuda": ["cudnn", "triton"]}
+_ON_TRIAL = ["triton"]  # compiled anew for each kind of GPU, so it is tried before it is trusted
 
 
 def check_backend(name: str):
@@ -27,16 +31,30 @@ def check_backend(name: str):
         raise ConfigError(unknown("backend", name, ["auto", *BACKENDS]))
 
 
-def choose_backend(name: str, x, norms) -> ModuleType:
-    """The implementation of that ``name`` for products ``x`` (T, N, 4d) and normalizers ``norms``;
-    ``"auto"``: the fastest.
+def choose_backend(name: str, x, w_h, norms) -> ModuleType:
+    """The implementation of a backend, for what it is to run.
 
-    Raises ``ConfigError`` if the named one cannot run them; its message says why.
+    Args:
+        name: One of :data:`BACKENDS`, or ``"auto"``: the fastest that can run it. A backend whose
+            results on this GPU are not those of ``naive`` is left out, with a warning that says so.
+        x: The inputs, (T, N, D) or integers (T, N).
+        w_h: The recurrent matrix; its device and precision are those of the computation.
+        norms: The normalizers of the input product, the recurrent product and the cell state.
+
+    Raises:
+        ConfigError: The named one cannot run them; the message says why.
     """
     check_backend(name)
-    for candidate in _FASTEST_FIRST if name == "auto" else [name]:
+    chosen = [*_FASTEST_FIRST.get(w_h.device.type, []), "naive"] if name == "auto" else [name]
+    for candidate in chosen:
         module = import_module(f"qlstm.recurrence.{candidate}")
-        reason = module.obstacle(x, norms)
+        reason = module.obstacle(x, w_h, norms)
+        if reason is None and name == "auto" and candidate in _ON_TRIAL:
+            reason = disagreement(
+                candidate, w_h.device, tuple(type(norm) for norm in norms), w_h.shape[1])
+            if reason is not None:
+                warnings.warn(f"backend {candidate!r} is not used: {reason}; naive takes its place",
+                              RuntimeWarning, stacklevel=2)
         if reason is None:
             return module
     raise ConfigError(f"backend {name!r} cannot run this: {reason}; take backend='auto'")

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from qlstm.errors import ConfigError
 from qlstm.normalizers import BatchNorm, Identity, LayerNorm, WeightNorm
-from qlstm.recurrence.linear import has_onednn, multiply
+from qlstm.recurrence.linear import has_onednn, input_products, multiply
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-fPIC",
@@ -46,13 +46,13 @@ class _Pass(ctypes.Structure):
         ("eps", ctypes.c_double), *[(name, ctypes.c_void_p) for name in _POINTERS]]
 
 
-def obstacle(x: Tensor, norms) -> str | None:
-    """Why this backend cannot run products ``x`` (T, N, 4d) with the normalizers ``norms``, or
+def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
+    """Why this backend cannot run inputs ``x`` through ``w_h`` with the normalizers ``norms``, or
     None."""
-    if x.device.type != "cpu":
-        return f"the products are on {x.device}, not on the CPU"
-    if x.dtype not in (torch.float32, torch.float64):
-        return f"the products are {x.dtype}, not float32 or float64"
+    if w_h.device.type != "cpu":
+        return f"the weights are on {w_h.device}, not on the CPU"
+    if w_h.dtype not in (torch.float32, torch.float64):
+        return f"the weights are {w_h.dtype}, not float32 or float64"
     norm_x, norm_h, norm_c = norms
     if type(norm_x) not in KINDS or type(norm_x) is not type(norm_h):
         return "it knows the study's normalizers only"
@@ -61,10 +61,10 @@ def obstacle(x: Tensor, norms) -> str | None:
     return library() if isinstance(library(), str) else None
 
 
-def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, *,
-               coded: bool = False, trace: list | None = None):
-    """As :func:`qlstm.recurrence.naive.recurrence`: ``x``, ``w_h``, ``bias``, ``state`` and
-    ``norms`` are explained there.
+def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor],
+               norms, *, coded: bool = False, trace: list | None = None):
+    """As :func:`qlstm.recurrence.naive.recurrence`: ``x``, ``w_x``, ``w_h``, ``bias``, ``state``
+    and ``norms`` are explained there.
 
     ``coded`` makes no difference; gradients cannot be differentiated again. Raises ``ConfigError``
     for a ``trace``, which this backend does not keep.
@@ -74,7 +74,7 @@ def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor
     # the gains of weight normalization are in w_h
     parameters = [getattr(norm, name) if isinstance(norm, LayerNorm | BatchNorm) else None
                   for norm in norms for name in ("gain", "shift")]
-    tensors = [x, w_h, bias, *state, *parameters]
+    tensors = [input_products(x, w_x), w_h, bias, *state, *parameters]
     keep = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in tensors)
     output, c = _Recurrence.apply(norms, keep, *tensors)

@@ -27,6 +27,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return product if bias is None else product + bias
 
 
+def input_products(x: Tensor, w_x: Tensor) -> Tensor:
+    """The products $W_x x_t$ of all steps at once, (T, N, gates d).
+
+    Args:
+        x: (T, N, D), or integers (T, N), each of which stands for a one-hot vector and picks a
+            column of the matrix.
+        w_x: (gates d, D).
+    """
+    return linear(x, w_x) if x.is_floating_point() else F.embedding(x.long(), w_x.T)
+
+
 def has_onednn(tensor: Tensor) -> bool:
     """Whether oneDNN multiplies a ``tensor`` of its type, on its device."""
     return (tensor.device.type == "cpu" and tensor.dtype == torch.float32

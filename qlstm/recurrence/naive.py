@@ -4,21 +4,24 @@ import torch
 from torch import Tensor
 
 from qlstm.recurrence.cell import gru_step, lstm_step
+from qlstm.recurrence.linear import input_products
 
 
-def obstacle(products_x: Tensor, norms) -> str | None:
-    """Why this backend cannot run ``products_x`` with the normalizers ``norms``: it always can."""
+def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
+    """Why this backend cannot run inputs ``x`` through ``w_h`` with the normalizers ``norms``: it
+    always can."""
 
 
-def recurrence(products_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms,
-               *, coded: bool = False, trace: list | None = None):
+def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor],
+               norms, *, coded: bool = False, trace: list | None = None):
     r"""The pre-activations of a step, then one :func:`~qlstm.recurrence.cell.lstm_step`, T times.
 
     $$ \tilde g_t = N(W_x x_t) + N(W_h h_{t-1}) + b, \qquad g = i, f, a, o $$
 
     Args:
-        products_x: (T, N, 4d), the input products $W_x x_t$ of all steps.
-        w_h: (4d, d), the recurrent matrix, quantized and weight-normalized.
+        x: The inputs, (T, N, D), or integers (T, N), which stand for one-hot vectors.
+        w_x: (4d, D), the input matrix, quantized and weight-normalized.
+        w_h: (4d, d), the recurrent matrix, likewise.
         bias: (4d).
         state: $h_0$ and $c_0$, each (N, d).
         norms: The normalizers of the input product, of the recurrent product and of the cell state,
@@ -35,7 +38,7 @@ def recurrence(products_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tenso
     h, c = state
     n, d = h.shape
     outputs = []
-    for t, product_x in enumerate(products_x.unbind(0)):
+    for t, product_x in enumerate(input_products(x, w_x).unbind(0)):
         # [i f a o]~_t = N(W_x x_t) + N(W_h h_{t-1}) + b
         product_x, product_h = product_x.view(n, 4, d), (h @ w_h.T).view(n, 4, d)
         gates = norm_x(product_x, t) + norm_h(product_h, t) + bias.view(4, d)
@@ -46,12 +49,13 @@ def recurrence(products_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tenso
     return torch.stack(outputs), (h, c)
 
 
-def gru_recurrence(products_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms, *,
-                   coded: bool = False, trace: list | None = None):
+def gru_recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms,
+                   *, coded: bool = False, trace: list | None = None):
     """The same for a GRU, see :func:`~qlstm.recurrence.cell.gru_step`.
 
     Args:
-        products_x: (T, N, 3d); three gates for four, in ``w_h`` and ``bias`` too.
+        x: As in :func:`recurrence`.
+        w_x: (3d, D): three gates for four, in ``w_h`` and ``bias`` too.
         w_h: (3d, d).
         bias: (3d).
         state: $h_0$ alone, a tuple of one.
@@ -66,7 +70,7 @@ def gru_recurrence(products_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
     (h,) = state
     n, d = h.shape
     outputs = []
-    for t, product_x in enumerate(products_x.unbind(0)):
+    for t, product_x in enumerate(input_products(x, w_x).unbind(0)):
         product_x, product_h = product_x.view(n, 3, d), (h @ w_h.T).view(n, 3, d)
         h = gru_step(norm_x(product_x, t) + bias.view(3, d), norm_h(product_h, t), h)
         outputs.append(h)

@@ -32,8 +32,9 @@ ever held). Nothing synchronizes, depends on values or is allocated outside torc
 training step can be recorded as a CUDA graph (:mod:`qlstm.study.cuda_graphs`), after a first one
 has compiled the kernels. Without one a launch costs some ten microseconds of the CPU.
 
-``x``, ``w_h``, ``bias``, ``state``, ``norms`` and ``coded`` as in
-:func:`qlstm.recurrence.naive.recurrence`; ``kind``: what normalizes, ``d``: hidden units.
+``w_x``, ``w_h``, ``bias``, ``state``, ``norms`` and ``coded`` as in
+:func:`qlstm.recurrence.naive.recurrence`; ``x``: the input products (T, N, 4d), in
+:func:`recurrence` and :func:`obstacle` the inputs; ``kind``: what normalizes, ``d``: hidden units.
 """
 
 import os
@@ -47,6 +48,7 @@ from torch.autograd.function import once_differentiable
 from qlstm.errors import ConfigError
 from qlstm.normalizers import BatchNorm, Identity, LayerNorm, WeightNorm
 from qlstm.recurrence import triton_tiling as tiling
+from qlstm.recurrence.linear import input_products
 from qlstm.recurrence.triton_tiling import ceil_div
 
 
@@ -56,19 +58,19 @@ def _kind(norm) -> str | None:
     return kinds.get(type(norm))
 
 
-def obstacle(x: Tensor, norms) -> str | None:
-    """Why this backend cannot run the products ``x`` (T, N, 4d) with the normalizers, or None."""
+def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
+    """Why this backend cannot run inputs ``x`` through ``w_h`` with the normalizers, or None."""
     interpreted = os.environ.get("TRITON_INTERPRET", "0") == "1"
     if find_spec("triton") is None:
         return "triton is not installed"
     if not interpreted:
-        if x.device.type != "cuda" or torch.version.hip is not None:
+        if w_h.device.type != "cuda" or torch.version.hip is not None:
             return "it needs an NVIDIA GPU"
-        if torch.cuda.get_device_capability(x.device) < (8, 0):
+        if torch.cuda.get_device_capability(w_h.device) < (8, 0):
             return "it needs a GPU of compute capability 8.0 or more"
-    if x.dtype != torch.float32:
-        return f"it computes in float32, not {x.dtype}"
-    if x.numel() >= 1 << 31:
+    if w_h.dtype != torch.float32:
+        return f"it computes in float32, not {w_h.dtype}"
+    if x.shape[0] * x.shape[1] * len(w_h) >= 1 << 31:
         return "it counts elements in 32 bits: fewer steps or samples at a time"
     kind_x, kind_h, kind_c = (_kind(norm) for norm in norms)
     if None in (kind_x, kind_h, kind_c):
@@ -81,14 +83,14 @@ def obstacle(x: Tensor, norms) -> str | None:
     return None
 
 
-def recurrence(x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, *,
-               coded: bool = False, trace: list | None = None):
+def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor],
+               norms, *, coded: bool = False, trace: list | None = None):
     """As :func:`qlstm.recurrence.naive.recurrence`, in float32; differentiable once, without
     ``trace``."""
     if trace is not None:
         raise ConfigError("backend 'triton' keeps no trace; take backend='naive'")
+    x, d = input_products(x, w_x), w_h.shape[1]
     steps, samples, _ = x.shape
-    d = w_h.shape[1]
     norm_x, norm_h, norm_c = norms
     kind, kind_c = _kind(norm_h), _kind(norm_c)
     if kind == "batch" and samples < 2:

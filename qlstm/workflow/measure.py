@@ -128,7 +128,7 @@ def rivals(normalizers: Sequence[str], quantizers: Sequence[str],
     for rival in itertools.starmap(Rival, itertools.product(BACKENDS, quantizers, normalizers)):
         layer = QuantLSTM(2, 2, normalizer=rival.normalizer, max_steps=1).to(device)
         try:
-            choose_backend(rival.backend, torch.zeros(1, 2, 8, device=device),
+            choose_backend(rival.backend, torch.zeros(1, 2, 2, device=device), layer.weight_hh_l0,
                            [layer.norm_ih_l0, layer.norm_hh_l0, layer.norm_c_l0])
         except ConfigError:
             continue

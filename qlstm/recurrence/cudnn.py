@@ -1,0 +1,93 @@
+"""The recurrence of ``torch.nn.LSTM`` on the effective weights: cuDNN on a GPU, torch's own loop on a
+CPU.
+
+Without normalization of products, that is with none and with weight normalization, the equations
+are those of a plain LSTM whose matrices are the quantized ones. A GPU's tensor cores would round
+float32 to TF32 in it; as in torch's products, they do where
+``torch.backends.cuda.matmul.allow_tf32`` says so.
+"""
+
+import contextlib
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from qlstm.errors import ConfigError
+from qlstm.normalizers import Identity, WeightNorm
+
+
+def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
+    """Why this backend cannot run inputs ``x`` through ``w_h`` with the normalizers ``norms``, or
+    None."""
+    *products, norm_c = (type(norm) for norm in norms)
+    if set(products) - {Identity, WeightNorm} or norm_c is not Identity:
+        return "a plain LSTM normalizes no products"
+    if w_h.dtype not in (torch.float32, torch.float64):
+        return f"the weights are {w_h.dtype}, not float32 or float64"
+    return None
+
+
+def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor],
+               norms, *, coded: bool = False, trace: list | None = None):
+    """As :func:`qlstm.recurrence.naive.recurrence`: ``x``, ``w_x``, ``w_h``, ``bias``, ``state``
+    and ``norms`` are explained there.
+
+    ``coded`` makes no difference; gradients cannot be differentiated again. Raises ``ConfigError``
+    for a ``trace``, which this backend does not keep.
+    """
+    if trace is not None:
+        raise ConfigError("backend 'cudnn' keeps no trace; take backend='naive'")
+    if not x.is_floating_point():
+        x = F.one_hot(x.long(), w_x.shape[1]).to(w_x.dtype)
+    tensors = x, w_x, w_h, bias, *state
+    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    output, h, c = _Recurrence.apply(*tensors) if keep else _lstm(*tensors)
+    return output, (h, c)
+
+
+@contextlib.contextmanager
+def _precision_of_products():
+    cudnn = torch.backends.cudnn
+    before, cudnn.allow_tf32 = cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
+
+
+def _lstm(x, w_x, w_h, bias, h_0, c_0):
+    # cuDNN reads all weights from one piece of memory, at the end its two vectors of biases
+    parts = w_x, w_h, bias, torch.zeros_like(bias)
+    memory = torch.cat([part.flatten() for part in parts])
+    weights = [flat.view_as(part) for flat, part in zip(
+        memory.split([part.numel() for part in parts]), parts, strict=True)]
+    state = [part[None].contiguous() for part in (h_0, c_0)]
+    with _precision_of_products():
+        output, h, c = torch._VF.lstm(x.contiguous(), state, weights, True, 1, 0.0,
+                                      torch.is_grad_enabled(), False, False)
+    return output, h[0], c[0]
+
+
+class _Recurrence(torch.autograd.Function):
+    """Torch's own graph inside one node, whose backward pass needs the precision set once more."""
+
+    @staticmethod
+    def forward(ctx, *tensors):
+        ctx.set_materialize_grads(False)
+        ctx.inputs = [tensor.detach().requires_grad_(needed)
+                      for tensor, needed in zip(tensors, ctx.needs_input_grad, strict=True)]
+        with torch.enable_grad():
+            ctx.results = _lstm(*ctx.inputs)
+        return tuple(result.detach() for result in ctx.results)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients):
+        given = [pair for pair in zip(ctx.results, gradients, strict=True) if pair[1] is not None]
+        results, gradients = zip(*given, strict=True)
+        needed = [tensor for tensor in ctx.inputs if tensor.requires_grad]
+        with _precision_of_products():
+            found = iter(torch.autograd.grad(results, needed, gradients, retain_graph=True))
+        return tuple(next(found) if tensor.requires_grad else None for tensor in ctx.inputs)
