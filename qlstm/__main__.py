@@ -14,6 +14,7 @@ COMMANDS = {
     "data": ("workflow.reproduce data", "fetch and check the data sets"),
     "status": ("workflow.progress", "what is done, running, failed"),
     "bench": ("workflow.bench", "time layer and training step beside torch.nn.LSTM"),
+    "gpu": ("workflow.gpu.command", "the most of a GPU that is lent for minutes"),
     "notebook": ("workflow.notebooks", "execute a notebook with parameters"),
     "page": ("report.profile_page", "the page of a profile"),
     "site": ("report.site", "lessons, results and API reference as pages to read offline"),

@@ -261,7 +261,7 @@ class QuantLSTM(QuantRNN):
     def _recurrence(self, x, w_h, norms, traced):
         if traced:
             return naive.recurrence
-        module = choose_backend(self.backend, x, w_h, norms)
+        module = choose_backend(self.backend, x, w_h, norms, coded=self.coded)
         self.backend_used = module.__name__.rpartition(".")[2]
         return module.recurrence
 

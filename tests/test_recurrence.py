@@ -3,15 +3,17 @@ statistics."""
 
 import copy
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tolerances import assert_close
 from torch import nn
 
-from qlstm import ConfigError, QuantLSTM
-from qlstm.normalizers import NORMALIZERS, BatchNorm
-from qlstm.recurrence import cpu
+from qlstm import ConfigError, QuantLSTM, recurrence
+from qlstm.normalizers import NORMALIZERS, BatchNorm, Identity
+from qlstm.quantizers import QUANTIZERS
+from qlstm.recurrence import agreement, cpu, cudnn
 
 ROWS = [(q, n) for q in ("full_precision", "binary_connect", "ter_connect", "alternating")
         for n in NORMALIZERS]
@@ -23,9 +25,9 @@ SHAPES = {"short": (7, 5, 3, 37), "odd": (13, 3, 4, 9), "two samples": (2, 2, 2,
 needs_compiler = pytest.mark.skipif(isinstance(cpu.library(), str), reason=str(cpu.library()))
 
 
-def pair(quantizer, normalizer, shape, dtype=torch.float64, layers=1, **settings):
-    """The same layer on both backends, its parameters far from their initial values; input and
-    states."""
+def pair(quantizer, normalizer, shape, dtype=torch.float64, layers=1, backend="cpu", **settings):
+    """The same layer on naive and a fast backend, its parameters far from their initial values;
+    input and states."""
     t, n, d_in, d = shape
     torch.manual_seed(1)
     naive = QuantLSTM(d_in, d, layers, quantizer=quantizer, normalizer=normalizer, max_steps=5,
@@ -41,7 +43,7 @@ def pair(quantizer, normalizer, shape, dtype=torch.float64, layers=1, **settings
                 buffer.normal_()
     naive = naive.to(dtype)
     fast = copy.deepcopy(naive)
-    fast.backend = "cpu"
+    fast.backend = backend
     x = torch.randn(t, n, d_in, dtype=dtype)
     return naive, fast, x, tuple(torch.randn(layers, n, d, dtype=dtype) for _ in range(2))
 
@@ -157,6 +159,174 @@ def test_trained_run_agrees():
 
     naive, fast, x, state = pair("full_precision", "layer", (5, 6, 3, 20))
     assert_close(train(fast, x, state), train(naive, x, state), "float64_trained")
+
+
+PLAIN = [(q, n) for q in QUANTIZERS if q not in ("sbn", "stn") for n in ("none", "weight")]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, "float64"), (torch.float32, "")],
+                         ids=["float64", "float32"])
+@pytest.mark.parametrize(("quantizer", "normalizer"), PLAIN, ids="-".join)
+def test_cudnn_equals_naive(quantizer, normalizer, dtype, tolerance):
+    """The same call as on a GPU, where it is cuDNN's: two layers, from a given state on."""
+    naive, fast, x, state = pair(quantizer, normalizer, (7, 5, 3, 19), dtype, 2, "cudnn")
+    found, expected = (evaluate(layer, x, state) for layer in (fast, naive))
+    assert fast.backend_used == "cudnn"
+    if tolerance:
+        assert_equal(expected, found, tolerance)
+        return
+    exact = evaluate(copy.deepcopy(naive).double(), x.double(), tuple(s.double() for s in state))
+    for name, value in exact.items():
+        error, theirs = ((results[name].double() - value).norm() / value.norm()
+                         for results in (found, expected))
+        assert error < max(3 * theirs, 3e-6), name
+
+
+def test_cudnn_with_dropout_between_layers_and_a_state_carried_on():
+    naive, fast, x, state = pair("ter_connect", "weight", (6, 5, 3, 19), layers=2, backend="cudnn",
+                                 dropout=0.5)
+    assert_equal(*(evaluate(layer, x, state) for layer in (naive, fast)), "float64")
+    whole, (h, c) = fast.eval()(x, state)
+    first, carried = fast(x[:2], state)
+    second, (h_n, c_n) = fast(x[2:], carried)
+    assert_close(torch.cat([first, second]), whole, "float64")
+    assert_close(torch.stack([h_n, c_n]), torch.stack([h, c]), "float64")
+
+
+def test_cudnn_takes_integers_for_one_hot_vectors_and_gradients_of_one_result():
+    naive, fast, _, state = pair("binary_connect", "none", (6, 5, 4, 9), backend="cudnn")
+    symbols = torch.randint(4, (6, 5))
+    gradients = [torch.autograd.grad(layer(symbols, state)[1][1].sum(), list(layer.parameters()),
+                                     retain_graph=True) for layer in (naive, fast)]
+    for expected, found in zip(*gradients, strict=True):
+        assert_close(found, expected, "float64")
+
+
+def test_cudnn_without_gradients_and_twice():
+    naive, fast, x, state = pair("bwn", "weight", SHAPES["short"], backend="cudnn")
+    with torch.no_grad():
+        assert_close(fast(x, state)[0], naive(x, state)[0], "float64")
+        assert not fast(x, state)[0].requires_grad
+    output, _ = fast(x, state)
+    first = torch.autograd.grad(output.sum(), fast.weight_hh_l0, retain_graph=True)[0]
+    assert torch.equal(first, torch.autograd.grad(output.sum(), fast.weight_hh_l0)[0])
+
+
+def test_cudnn_has_the_precision_of_products_in_both_passes(monkeypatch):
+    """TF32 is cuDNN's default, and not that of torch's products."""
+    seen, backends = [], torch.backends
+    own = torch._VF.lstm
+
+    def lstm(x, *rest):
+        seen.append(backends.cudnn.allow_tf32)
+        output, *state = own(x, *rest)
+        output.register_hook(lambda _: seen.append(backends.cudnn.allow_tf32))
+        return output, *state
+
+    monkeypatch.setattr(torch._VF, "lstm", lstm)
+    for allowed in (False, True):
+        products = SimpleNamespace(allow_tf32=allowed)
+        monkeypatch.setattr(backends.cuda, "matmul", products)
+        _, fast, x, state = pair("bwn", "none", SHAPES["short"], backend="cudnn")
+        before = backends.cudnn.allow_tf32
+        fast(x, state)[0].sum().backward()
+        assert seen == [allowed, allowed]
+        assert backends.cudnn.allow_tf32 == before
+        seen.clear()
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [(dict(normalizer="layer"), "a plain LSTM normalizes no products"),
+     (dict(normalizer="batch_shared"), "a plain LSTM normalizes no products"),
+     (dict(normalizer=nn.LayerNorm(4)), "a plain LSTM normalizes no products"),
+     (dict(quantizer="sbn", normalizer="batch_separate", max_steps=2), "normalizes no products")])
+def test_what_cudnn_cannot_run_says_why(settings, why):
+    with pytest.raises(ConfigError, match=f"backend 'cudnn' cannot run this: .*{why}"):
+        QuantLSTM(3, 4, backend="cudnn", **settings)(torch.zeros(2, 2, 3))
+    with pytest.raises(ConfigError, match="not float32 or float64"):
+        QuantLSTM(3, 4, backend="cudnn").half()(torch.zeros(2, 2, 3).half())
+    norms = [QuantLSTM(3, 4).norm_hh_l0] * 3
+    with pytest.raises(ConfigError, match="keeps no trace"):
+        cudnn.recurrence(torch.zeros(2, 3, 1), torch.zeros(16, 1), torch.zeros(16, 4),
+                         torch.zeros(16), (torch.zeros(3, 4),) * 2, norms, trace=[])
+
+
+# What auto takes where there is a GPU, with the CPU in its place
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """``auto`` chooses as on a GPU, and the cpu backend stands for Triton."""
+    monkeypatch.setattr(recurrence, "_FASTEST_FIRST", {"cpu": ["cudnn", "cpu"]})
+    monkeypatch.setattr(recurrence, "_ON_TRIAL", ["cpu"])
+    agreement.disagreement.cache_clear()
+    yield
+    agreement.disagreement.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("normalizer", "backend"), [
+    ("none", "cudnn"), ("weight", "cudnn"), ("layer", "cpu"), ("batch_shared", "cpu")])
+def test_auto_takes_cudnn_for_plain_lstms_and_kernels_for_the_others(
+        as_on_a_gpu, normalizer, backend):
+    before = torch.get_rng_state()
+    layer = QuantLSTM(3, 4, quantizer="bwn", normalizer=normalizer)
+    torch.set_rng_state(before)
+    layer(torch.zeros(2, 2, 3))
+    assert layer.backend_used == backend
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+WRONG = {
+    "its output": lambda results, leaves: (results[0] + 3e-4 * results[0].detach(), results[1]),
+    "its gradient of W_h": lambda results, leaves: (leaves[2].register_hook(lambda g: 1.01 * g),
+                                                    results)[1],
+    "its h_T": lambda results, leaves: (results[0], (results[1][0] * torch.nan, results[1][1]))}
+
+
+@needs_compiler
+@pytest.mark.parametrize("what", WRONG)
+def test_kernels_that_are_wrong_here_are_left_out_and_told_once(as_on_a_gpu, monkeypatch, what):
+    right, calls = cpu.recurrence, []
+
+    def wrong(*arguments, **rest):
+        calls.append(arguments)
+        return WRONG[what](right(*arguments, **rest), arguments)
+
+    monkeypatch.setattr(cpu, "recurrence", wrong)
+    layer = QuantLSTM(3, 4, quantizer="bwn", normalizer="layer")
+    with pytest.warns(RuntimeWarning, match=f"'cpu' is not used: .*{what} is .* from naive's"):
+        output, _ = layer(torch.zeros(2, 2, 3))
+    assert layer.backend_used == "naive"
+    assert output.isfinite().all()
+    with pytest.warns(RuntimeWarning):
+        layer(torch.zeros(5, 2, 3))
+    assert len(calls) == 1  # tried once a process and layer
+    layer.backend = "cpu"  # who asks for it by name gets it
+    layer(torch.zeros(2, 2, 3))
+    assert layer.backend_used == "cpu"
+
+
+def test_kernels_that_do_not_compile_are_left_out(as_on_a_gpu, monkeypatch):
+    def fails(*arguments, **rest):
+        raise RuntimeError("PTXAS error\nand much more")
+
+    monkeypatch.setattr(cpu, "recurrence", fails)
+    monkeypatch.setattr(cpu, "obstacle", lambda *arguments: None)
+    layer = QuantLSTM(3, 4, normalizer="batch_shared")
+    with pytest.warns(RuntimeWarning, match="ends with RuntimeError: PTXAS error; naive takes"):
+        layer(torch.zeros(2, 2, 3))
+    assert layer.backend_used == "naive"
+
+
+@pytest.mark.parametrize("norm", ["none", "layer", "batch_shared"])
+@pytest.mark.parametrize("coded", [True, False])
+def test_naive_agrees_with_itself_in_float32(norm, coded):
+    """At the paper's widest layers too, so that rounding is not taken for a fault."""
+    norms = [type(QuantLSTM(1, 1, normalizer=norm).norm_hh_l0)] * 2
+    layer = agreement.Layer((*norms, Identity), 64, 512, coded)
+    assert agreement.disagreement.__wrapped__("naive", torch.device("cpu"), layer) is None
 
 
 def test_unknown_things_go_to_naive():

@@ -5,6 +5,7 @@ interpreter.
 before triton is imported.
 """
 
+import os
 import statistics
 
 import pytest
@@ -20,6 +21,8 @@ from qlstm.recurrence import triton_tiling as tiling
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
+SEED = int(os.environ.get("QLSTM_SEED", "0"))
+"""Of weights, inputs and what gradients are taken of."""
 on_gpu = pytest.mark.skipif(not GPU, reason="needs an NVIDIA GPU")
 QUANTIZED = ["full_precision", "binary_connect", "ter_connect", "alternating"]
 PAPER = {"characters": (100, 64, 512), "words": (35, 20, 300), "words 650": (35, 20, 650),
@@ -29,6 +32,7 @@ PAPER = {"characters": (100, 64, 512), "words": (35, 20, 300), "words 650": (35,
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch):
     """Memory that is not initialized holds NaN."""
+    torch.manual_seed(SEED)
     if not GPU:
         torch.use_deterministic_algorithms(True)
         monkeypatch.setattr(tiling, "PROGRAMS", 8)  # they run one after the other
@@ -104,7 +108,7 @@ def everything(lstm, data, seed=7):
 
 
 def random_data(T, N, n, d, num_layers=1):
-    generator = torch.Generator().manual_seed(11)
+    generator = torch.Generator().manual_seed(11 + SEED)
     shapes = (T, N, n), (num_layers, N, d), (num_layers, N, d)
     x, h, c = (torch.randn(shape, generator=generator).to(DEVICE) for shape in shapes)
     return x, h.tanh(), c

@@ -17,7 +17,7 @@ from importlib import import_module
 from types import ModuleType
 
 from qlstm.errors import ConfigError, unknown
-from qlstm.recurrence.agreement import disagreement
+from qlstm.recurrence.agreement import Layer, disagreement
 
 BACKENDS = ["naive", "cpu", "cudnn", "triton"]
 """The implementations by name."""
@@ -31,7 +31,7 @@ def check_backend(name: str):
         raise ConfigError(unknown("backend", name, ["auto", *BACKENDS]))
 
 
-def choose_backend(name: str, x, w_h, norms) -> ModuleType:
+def choose_backend(name: str, x, w_h, norms, *, coded: bool = False) -> ModuleType:
     """The implementation of a backend, for what it is to run.
 
     Args:
@@ -40,6 +40,7 @@ def choose_backend(name: str, x, w_h, norms) -> ModuleType:
         x: The inputs, (T, N, D) or integers (T, N).
         w_h: The recurrent matrix; its device and precision are those of the computation.
         norms: The normalizers of the input product, the recurrent product and the cell state.
+        coded: As in :func:`qlstm.recurrence.naive.recurrence`.
 
     Raises:
         ConfigError: The named one cannot run them; the message says why.
@@ -50,8 +51,8 @@ def choose_backend(name: str, x, w_h, norms) -> ModuleType:
         module = import_module(f"qlstm.recurrence.{candidate}")
         reason = module.obstacle(x, w_h, norms)
         if reason is None and name == "auto" and candidate in _ON_TRIAL:
-            reason = disagreement(
-                candidate, w_h.device, tuple(type(norm) for norm in norms), w_h.shape[1])
+            layer = Layer(tuple(type(norm) for norm in norms), x.shape[1], w_h.shape[1], coded)
+            reason = disagreement(candidate, w_h.device, layer)
             if reason is not None:
                 warnings.warn(f"backend {candidate!r} is not used: {reason}; naive takes its place",
                               RuntimeWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""The recurrence of ``torch.nn.LSTM`` on the effective weights: cuDNN on a GPU, torch's own loop on a
+"""The recurrence of ``torch.nn.LSTM`` on the effective weights: cuDNN's on a GPU, torch's own on a
 CPU.
 
 Without normalization of products, that is with none and with weight normalization, the equations

@@ -24,6 +24,7 @@ import torch
 from qlstm.data.storage import write_atomically
 from qlstm.errors import first_line, unknown
 from qlstm.normalizers import NORMALIZERS
+from qlstm.recurrence import BACKENDS
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.environment import describe_environment
 from qlstm.study.records import reports
@@ -48,10 +49,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--parts", type=titles, default=PARTS, help='separated by ";": ' + "; ".join(PARTS))
     parser.add_argument(
         "--shapes", type=titles, help='separated by ";": ' + "; ".join(measure.SHAPES))
-    parser.add_argument("--normalizers", type=titles, default=list(NORMALIZERS),
-                        help='separated by ";"; default: all')
-    parser.add_argument("--quantizers", type=titles, default=["binary_connect"],
-                        help='separated by ";"; default: binary_connect')
+    for name, default in (("normalizers", list(NORMALIZERS)), ("backends", BACKENDS),
+                          ("quantizers", ["binary_connect"])):
+        parser.add_argument(f"--{name}", type=titles, default=default,
+                            help='separated by ";"; default: ' + "; ".join(default))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args(arguments)
 
@@ -67,7 +68,8 @@ def main(arguments: list[str]) -> int:
     """
     options = parse(arguments)
     for what, given, possible in (("part", options.parts, PARTS),
-                                  ("shape", options.shapes or [], measure.SHAPES)):
+                                  ("shape", options.shapes or [], measure.SHAPES),
+                                  ("backend", options.backends, BACKENDS)):
         for name in given:
             if name not in possible:
                 print(f"error: {unknown(what, name, possible)}", file=sys.stderr)
@@ -85,8 +87,8 @@ def main(arguments: list[str]) -> int:
     failed = 0
     for part, shape in _work(options, device):
         try:
-            rows = in_own_process(measure.rows, part, shape, options.normalizers,
-                                  options.quantizers, options.repeats, device)
+            rows = in_own_process(measure.rows, part, shape, options.backends, options.quantizers,
+                                  options.normalizers, options.repeats, device)
         except RuntimeError as error:  # a GPU's memory is too small, say
             print(f"error: {part}, {shape}: {first_line(error)}", file=sys.stderr)
             failed = 1
@@ -99,10 +101,11 @@ def main(arguments: list[str]) -> int:
         shape = (options.shapes or ["character"])[0]
         config = ExperimentConfig(profile="paper", quantizer=options.quantizers[0],
                                   normalizer="layer", **measure.SHAPES[shape])
-        record["side_by_side"] = [
-            {"shape": shape, "processes": count, "steps_per_s": rate}
-            for count, rate in side_by_side(config, device).items()]
-        _write(path, record)
+        record["side_by_side"] = []
+        for count, rate in side_by_side(config, device):
+            record["side_by_side"].append(
+                {"shape": shape, "processes": count, "steps_per_s": rate})
+            _write(path, record)
     print(f"written: {path}")
     return failed
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from qlstm.errors import ConfigError
 from qlstm.layer import QuantLSTM
-from qlstm.recurrence import BACKENDS, choose_backend
+from qlstm.recurrence import choose_backend
 from qlstm.recurrence.linear import multiply
 from qlstm.study import cuda_graphs
 from qlstm.study.config import ExperimentConfig
@@ -121,11 +121,11 @@ class PlainLSTM(nn.LSTM):
         """Nothing here is loss-aware and needs a ``second_moment``."""
 
 
-def rivals(normalizers: Sequence[str], quantizers: Sequence[str],
+def rivals(backends: Sequence[str], quantizers: Sequence[str], normalizers: Sequence[str],
            device: torch.device) -> Iterator[Rival]:
-    """All combinations of the ``normalizers``, the ``quantizers`` (names) and the backends that
-    work on the ``device``."""
-    for rival in itertools.starmap(Rival, itertools.product(BACKENDS, quantizers, normalizers)):
+    """All combinations of ``backends``, ``quantizers`` and ``normalizers``, each by name, that work
+    on the ``device``."""
+    for rival in itertools.starmap(Rival, itertools.product(backends, quantizers, normalizers)):
         layer = QuantLSTM(2, 2, normalizer=rival.normalizer, max_steps=1).to(device)
         try:
             choose_backend(rival.backend, torch.zeros(1, 2, 2, device=device), layer.weight_hh_l0,
@@ -270,13 +270,13 @@ def in_turn(timed: dict[Rival, Callable[[], dict[str, float]]], repeats: int,
             for rival, passes in seconds.items() for name, values in passes.items()]
 
 
-def rows(part: str, shape: str, normalizers: Sequence[str], quantizers: Sequence[str],
-         repeats: int, device: torch.device) -> list[Row]:
+def rows(part: str, shape: str, backends: Sequence[str], quantizers: Sequence[str],
+         normalizers: Sequence[str], repeats: int, device: torch.device) -> list[Row]:
     """Time all rivals at one shape.
 
     Args:
         part, shape: As in :class:`Row`.
-        normalizers, quantizers: The names of those that are timed.
+        backends, quantizers, normalizers: The names of those that are timed.
         repeats: How often each is timed.
         device: Where they run.
     """
@@ -290,7 +290,7 @@ def rows(part: str, shape: str, normalizers: Sequence[str], quantizers: Sequence
         sizes = CENTRE | {name: int(value)}
     inputs = input_size(config, vocabulary_size=87)
     timed = {}
-    for rival in [PEER, *rivals(normalizers, quantizers, device)]:
+    for rival in [PEER, *rivals(backends, quantizers, normalizers, device)]:
         if part == "step":
             own = ExperimentConfig(profile="paper", quantizer=rival.quantizer,
                                    normalizer=rival.normalizer, **settings)

@@ -6,6 +6,7 @@ Here ``config`` is the run that all processes train, ``device`` is torch's.
 
 import multiprocessing
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from threading import Barrier
 
@@ -49,19 +50,18 @@ def steps_per_second(config: ExperimentConfig, device: torch.device, threads: in
     return steps / seconds
 
 
-def side_by_side(config: ExperimentConfig, device: torch.device) -> dict[int, float]:
-    """The steps a second of all processes together, by how many train at once; ends where memory
-    does."""
-    rates, spawn = {}, multiprocessing.get_context("spawn")
+def side_by_side(config: ExperimentConfig, device: torch.device) -> Iterator[tuple[int, float]]:
+    """How many train at once, and the steps a second of all together; ends where memory does."""
+    spawn = multiprocessing.get_context("spawn")
     for count in [n for n in COUNTS if device.type == "cuda" or n <= machine.cores()]:
         with spawn.Manager() as manager, ProcessPoolExecutor(count, spawn) as pool:
             threads = max(1, machine.cores() // count)
             given = config, device, threads, SECONDS, manager.Barrier(count)
             working = [pool.submit(steps_per_second, *given) for _ in range(count)]
             try:
-                rates[count] = sum(future.result() for future in working)
+                rate = sum(future.result() for future in working)
             except RuntimeError as error:  # no memory for so many
                 print(f"{count} side by side: {first_line(error)}")
                 break
-        print(f"{count} side by side: {rates[count]:.1f} steps/s together")
-    return rates
+        print(f"{count} side by side: {rate:.1f} steps/s together", flush=True)
+        yield count, rate

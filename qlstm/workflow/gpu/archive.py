@@ -1,0 +1,171 @@
+"""What is carried away from a lent machine: files of 16 MB that together are one ``.tar.gz`` of a
+part of ``reports/``.
+
+    cat qlstm-gpu.*.tgz | tar xz -C reports
+
+is another way to unpack them.
+
+``root``: the folder ``reports``.
+"""
+
+import gzip
+import io
+import re
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from qlstm.study.config import ExperimentConfig
+from qlstm.study.records import run_directory
+
+PIECE = 16_000_000
+"""Bytes of a file at most."""
+PIECES = 7
+"""Files at most: with the table beside them eight."""
+LARGEST = PIECE * PIECES / 1e6
+"""Megabytes of all of them."""
+NAME = "qlstm-gpu.{}-of-{}.tgz"
+
+
+class ArchiveError(ValueError):
+    """Archives that are missing, incomplete or damaged."""
+
+
+class Packed(NamedTuple):
+    """The archive's ``files``, and the paths ``left_out`` of it, as they would be too large."""
+
+    files: list[Path]
+    left_out: list[Path]
+
+
+def pack(root: Path, out: Path, megabytes: float, rows: Sequence[ExperimentConfig],
+         before: set[str]) -> Packed:
+    """Write the archives, in place of earlier ones.
+
+    Records, histories and logs come first, then the checkpoints of what is not finished, in the
+    order of the rows, at last trained networks.
+
+    Args:
+        root: As in the module's legend.
+        out: The folder for the files.
+        megabytes: Their size at most, of all together.
+        rows: The runs that may have been trained.
+        before: The names of those that were finished at the start, and stay where they are.
+    """
+    room, left_out = 1e6 * megabytes - 100_000, []
+    unfinished = [path for path in out.iterdir() if re.fullmatch(r"\.qlstm-gpu\.\d+", path.name)]
+    for path in unfinished:
+        path.unlink()
+    writer = _Pieces(out)
+    with writer, tarfile.open(fileobj=writer, mode="w|gz", compresslevel=1) as tar:
+        for path in _wanted(root, rows, before):
+            start = writer.written
+            if start + path.stat().st_size + 10_000 > room:  # what is packed may not shrink
+                left_out.append(path)
+                continue
+            tar.add(path, path.relative_to(root))
+    for path in _pieces(out):
+        path.unlink()
+    files = [path.rename(out / NAME.format(n, len(writer.paths)))
+             for n, path in enumerate(writer.paths, 1)]
+    return Packed(files, left_out)
+
+
+def _wanted(root: Path, rows: Sequence[ExperimentConfig], before: set[str]) -> Iterator[Path]:
+    """The files for the archive, the most wanted first."""
+    yield from sorted(path for path in (root / "gpu").rglob("*") if path.is_file())
+    yield from sorted((root / "bench").glob("*.json"))
+    folders = [run_directory(row, root) for row in rows if row.run_id not in before]
+    for names in (["record.json", "epochs.jsonl", "error.txt"], ["checkpoint.pt"],
+                  ["packed.safetensors"], ["model.safetensors"]):
+        for folder in folders:
+            finished = (folder / "record.json").exists()
+            if names == ["checkpoint.pt"] and finished:
+                continue
+            yield from (folder / name for name in names if (folder / name).exists())
+
+
+class _Pieces(io.RawIOBase):
+    """A stream that goes on in the next file where one is full."""
+
+    def __init__(self, out: Path):
+        self.out, self.paths, self.file, self.written = out, [], None, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        data = bytes(data)
+        for start in range(0, len(data), 1 << 16):
+            self._write(data[start : start + (1 << 16)])
+        return len(data)
+
+    def _write(self, data: bytes):
+        if self.file is None or self.file.tell() + len(data) > PIECE:
+            if self.file is not None:
+                self.file.close()
+            self.paths.append(self.out / f".qlstm-gpu.{len(self.paths) + 1}")
+            self.file = self.paths[-1].open("wb")
+        self.file.write(data)
+        self.written += len(data)
+
+    def close(self):
+        if self.file is not None:
+            self.file.close()
+        super().close()
+
+
+def _pieces(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir())
+            if re.fullmatch(NAME.format(r"\d+", r"\d+").replace(".", r"\."), path.name)]
+
+
+def unpack(folder: Path, root: Path) -> str:
+    """Put what archives contain into ``root``; runs that have a record there stay as they are.
+
+    Args:
+        folder: Where the archives lie.
+        root: As in the module's legend.
+
+    Returns:
+        A line that says how much it was.
+
+    Raises:
+        ArchiveError: One is missing or damaged; then nothing is changed.
+    """
+    content = io.BytesIO(_joined(folder))
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".gpu-") as name:
+        found = Path(name)
+        try:
+            with gzip.open(content) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+                tar.extractall(found, filter="data")
+                while stream.read(1 << 20):
+                    pass  # to the checksum at the end
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ArchiveError(f"{folder}: the archives are damaged ({error}); nothing of them "
+                               "was used") from error
+        runs = sorted(found.glob("*/runs/*"))
+        kept = [run for run in runs if (root / run.relative_to(found) / "record.json").exists()]
+        for run in kept:
+            shutil.rmtree(run)
+        shutil.copytree(found, root, dirs_exist_ok=True)
+    stay = f"; {len(kept)} have a record here and stay as they are" if kept else ""
+    return f"from {folder}: {len(runs)} runs{stay}"
+
+
+def _joined(folder: Path) -> bytes:
+    """The bytes of all pieces, which have to be there."""
+    pieces = _pieces(folder) if folder.is_dir() else []
+    if not pieces:
+        raise ArchiveError(f"--from {folder}: no archives qlstm-gpu.*.tgz in this folder")
+    total = int(re.search(r"of-(\d+)", pieces[0].name)[1])
+    wanted = [folder / NAME.format(n, total) for n in range(1, total + 1)]
+    if sorted(pieces) != sorted(wanted):
+        names = ", ".join(path.name for path in wanted)
+        raise ArchiveError(f"--from {folder}: it should have exactly {names}")
+    return b"".join(path.read_bytes() for path in wanted)

@@ -1,0 +1,292 @@
+"""``python -m qlstm gpu --minutes 9 --data FOLDER --out FOLDER``: the most of a GPU that is lent
+for minutes, on a bare machine.
+
+It needs torch, triton, numpy, safetensors and filelock, for one part pytest and hypothesis too, and
+neither a network nor Jupyter. Five :data:`parts <PARTS>` follow one another, each in processes of
+its own with a time limit of its own; one that fails, hangs or is killed does not touch the others:
+
+    machine       the card, its driver, versions, free memory, how fast it copies and multiplies
+    equality      the Triton kernels against the naive recurrence, at small and the paper's shapes
+    tiles         the fastest tiles of the kernels for the paper's shapes, which later runs take
+    ratios        a layer and a whole training step beside cuDNN's ``torch.nn.LSTM``
+    side by side  how many runs at once train the most
+    rows          the paper's rows, the most wanted first, until the time is over
+
+At the end, also when it is stopped, records, checkpoints and logs go into archives of a size that
+can be carried away, and a table says what came of it all. Called with ``--from`` the archives, on
+whatever machine, it goes on: parts that are done on such a card are not repeated, and rows go on
+after their last epoch. Their content has the layout of ``reports/``.
+
+Here ``state`` is what :data:`STATE` keeps: the ``card``, the rows ``before`` that had a record at
+the start, and of the ``parts`` the status, the seconds and what they said.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from qlstm.data.storage import ROOT, write_atomically
+from qlstm.errors import ConfigError
+from qlstm.study.config import ExperimentConfig
+from qlstm.study.grid import most_wanted
+from qlstm.study.records import reports, run_directory
+from qlstm.workflow.command_line import stop_when_terminated
+from qlstm.workflow.gpu import archive, summary
+from qlstm.workflow.run import GRACE, UNFINISHED
+
+STATE = "state.json"
+"""In the folder ``gpu`` of the reports, beside a log of each part."""
+RESERVE = 25
+"""Seconds of the time that are left for stopping the rows, the archives and the table."""
+
+
+class Part(NamedTuple):
+    """``name``; ``command``: its words; ``seconds``: its limit, None for all that are left;
+    ``once``: whether it is done once for a kind of card."""
+
+    name: str
+    command: list[str]
+    seconds: float | None
+    once: bool = True
+
+
+QLSTM = [sys.executable, "-m", "qlstm"]
+FEW_SHAPES = ("every_combination or all_kernels or normalized_cell or evaluation or in_a_graph "
+              "or (paper and bwn and not text8)")
+PARTS = [
+    Part("machine", [sys.executable, "-c", "from qlstm.workflow.gpu.summary import card; card()"],
+         60),
+    Part("equality", [sys.executable, "-m", "pytest", "tests/triton_equality.py", "-k", FEW_SHAPES,
+                      "-o", "addopts=", "-o", "filterwarnings=default", "-q", "-rfE", "--tb=short",
+                      "-p", "no:cacheprovider"], 120),
+    Part("tiles", [sys.executable, "-m", "qlstm.recurrence.triton_tuning"], 90),
+    Part("ratios", [*QLSTM, "bench", "--parts", "step;layer", "--repeats", "20", "--shapes",
+                    "word, d = 300;character;sequential MNIST", "--normalizers",
+                    "none;layer;batch_shared", "--backends", "cudnn;triton"], 120),
+    Part("side by side", [*QLSTM, "bench", "--parts", "side by side", "--shapes", "word, d = 300"],
+         75),
+    Part("rows", [*QLSTM, "run", "--most-wanted", "--profile", "paper", "--no-notebook"], None,
+         once=False)]
+"""What is done, in this order."""
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the ``arguments``, the words that follow ``python -m qlstm gpu``.
+
+    Raises:
+        ConfigError: A number cannot be, or a folder is missing.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m qlstm gpu", description="Make the most of a GPU that is lent for minutes: "
+        "check the kernels, time them, train the most wanted rows, and pack all of it up.")
+    parser.add_argument("--minutes", type=float, default=9, help="for all of it; default: 9")
+    parser.add_argument("--data", type=Path, help="folder of the data sets, as QLSTM_MIRROR")
+    parser.add_argument("--out", type=Path, required=True,
+                        help="where the archives and the table go")
+    parser.add_argument("--from", dest="archives", type=Path, metavar="ARCHIVES",
+                        help="go on from the archives in this folder")
+    parser.add_argument("--megabytes", type=float, default=60, help="the archives' size at most, "
+                        "in files of 16 MB, 7 at most; default: 60")
+    parser.add_argument("--rehearse", action="store_true", help="do all of it in a minute on the "
+                        "CPU, at tiny sizes and with faults planted")
+    options = parser.parse_args(arguments)
+    if not options.minutes > 0:
+        raise ConfigError(f"--minutes must be above 0, got {options.minutes:g}")
+    if not 0 < options.megabytes <= archive.LARGEST:
+        raise ConfigError(f"--megabytes must be above 0 and at most {archive.LARGEST:g}, "
+                          f"got {options.megabytes:g}")
+    if options.data is not None and not options.data.is_dir():
+        raise ConfigError(f"--data {options.data}: there is no such folder")
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    """Do all parts that are left, and pack up what came of them.
+
+    Args:
+        arguments: The words that follow ``python -m qlstm gpu``.
+
+    Returns:
+        The exit status: 0, 1 if a part failed, 2 if nothing could be done,
+        :data:`~qlstm.workflow.run.UNFINISHED` if it was stopped.
+    """
+    started = time.monotonic()
+    try:
+        options = parse(arguments)
+        if options.rehearse:
+            from qlstm.workflow.gpu import rehearsal
+
+            return rehearsal.rehearse(options.out)
+        if not _sees_gpu():
+            raise ConfigError("no NVIDIA GPU is visible here; --rehearse tries all of it on a CPU")
+        return lend(options, PARTS, "paper", started)
+    except (ConfigError, archive.ArchiveError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _sees_gpu() -> bool:
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # leaves the card alone
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def lend(options: argparse.Namespace, parts: list[Part], profile: str, started: float) -> int:
+    """Do the parts, whatever becomes of each, then write archives and table.
+
+    Args:
+        options: Those of the command line.
+        parts: What is to be done.
+        profile: The profile of the rows.
+        started: When the time began, by ``time.monotonic()``.
+
+    Returns:
+        The exit status, as :func:`main`'s.
+    """
+    stop_when_terminated()
+    folder = reports() / "gpu"
+    folder.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.archives is not None:
+        print(archive.unpack(options.archives, reports()), flush=True)
+    rows = most_wanted(profile)
+    state = _state(folder / STATE, rows)
+    over, stopped = started + 60 * options.minutes - RESERVE, False
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200",
+                                "QLSTM_REPORTS": str(reports().resolve()),
+                                "XDG_CACHE_HOME": str(folder.resolve() / "cache")}
+    if options.data is not None:
+        environment["QLSTM_MIRROR"] = str(options.data.resolve())
+    try:
+        with multi_process_service() as variables:
+            for part in parts:
+                _do(part, state, over, environment | variables)
+    except KeyboardInterrupt:
+        stopped = True
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not spoil the archives
+    archives = archive.pack(reports(), options.out, options.megabytes, rows,
+                                set(state["before"]))
+    table = summary.table(state, rows, archives, time.monotonic() - started)
+    write_atomically(options.out / "summary.txt", (table + "\n").encode())
+    print("\n" + table, flush=True)
+    if stopped:
+        return UNFINISHED
+    return int(any(entry["status"].startswith("failed") for entry in state["parts"].values()))
+
+
+def _state(path: Path, rows: list[ExperimentConfig]) -> dict[str, Any]:
+    """What an earlier call has left, or the state of a first one."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(path.read_bytes())
+    return {"card": None, "parts": {},
+            "before": [row.run_id for row in rows
+                       if (run_directory(row) / "record.json").exists()]}
+
+
+def _do(part: Part, state: dict[str, Any], over: float, environment: dict[str, str]):
+    """Do one part, if it is to be done, and write what came of it into the state."""
+    folder, now = reports() / "gpu", time.monotonic()
+    left = over - now
+    done = state["parts"].get(part.name, {})
+    if part.once and done.get("status") == "done" and done["card"] == state["card"] is not None:
+        print(f"== {part.name}: done before", flush=True)
+        return
+    if left < 1:
+        state["parts"].setdefault(part.name, {"status": "no time left", "seconds": 0, "said": []})
+        return
+    seconds, command = min(part.seconds or left, left), part.command
+    if part.seconds is None:
+        command, seconds = [*command, "--minutes", f"{left / 60:.3f}"], left + 2 * GRACE
+    print(f"== {part.name}, {seconds:.0f} s at most", flush=True)
+    log = folder / f"{part.name.replace(' ', '_')}.log"
+    status = "stopped"
+    try:
+        status = attempt(command, seconds, log, environment)
+    finally:
+        said = summary.said(log)
+        if part.name == "machine" and said:
+            state["card"] = said[0]
+        state["parts"][part.name] = {"status": status, "card": state["card"], "said": said,
+                                     "seconds": round(time.monotonic() - now, 1)}
+        write_atomically(folder / STATE, json.dumps(state, indent=1).encode())
+        print(f"== {part.name}: {status}", flush=True)
+
+
+def attempt(command: list[str], seconds: float, log: Path, environment: dict[str, str]) -> str:
+    """Run a command with its children, which end with it, and show what it prints.
+
+    Args:
+        command: Its words.
+        seconds: After so many it is stopped: asked to end, and killed if it does not.
+        log: The file for what it prints.
+        environment: Its variables.
+
+    Returns:
+        "done", "failed (exit status 1)", or "stopped at its limit of 60 s".
+    """
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, errors="replace",
+                               start_new_session=True)
+    overdue = threading.Event()
+
+    def stop():
+        overdue.set()
+        _end(process)
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        with log.open("w", encoding="utf-8") as file:
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                print(line, end="", flush=True)
+        process.wait()
+    finally:
+        timer.cancel()
+        _end(process)
+    if process.returncode in (0, UNFINISHED):
+        return "done"
+    return (f"stopped at its limit of {seconds:.0f} s" if overdue.is_set()
+            else f"failed (exit status {process.returncode})")
+
+
+def _end(process: subprocess.Popen):
+    """Ask a process and its children to end, then kill what is left of them."""
+    for number, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+
+
+@contextlib.contextmanager
+def multi_process_service() -> Iterator[dict[str, str]]:
+    """NVIDIA's MPS, where it is installed: processes then use the GPU at the same time and not in
+    turn. Yields the variables that tell them of it."""
+    control = shutil.which("nvidia-cuda-mps-control")
+    if control is None:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="qlstm-mps-") as folder:
+        variables = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        started = subprocess.run([control, "-d"], env=os.environ | variables, capture_output=True)
+        try:
+            yield variables if started.returncode == 0 else {}
+        finally:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run([control], input=b"quit\n", env=os.environ | variables,
+                               capture_output=True, timeout=GRACE)

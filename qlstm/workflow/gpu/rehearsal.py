@@ -1,0 +1,130 @@
+"""``python -m qlstm gpu --rehearse``: all of it on a CPU in a minute, before a GPU is lent.
+
+The same parts at tiny sizes, the kernels in Triton's interpreter, and these faults planted, each of
+which has to be survived and told:
+
+- a difference in one gradient of the Triton kernels;
+- a part that never ends;
+- a row whose GPU has too little memory, once;
+- a row that is killed after its first epoch, once;
+- the whole command stopped in the middle of the rows; it goes on from its archives in another
+  folder.
+
+``python -m qlstm.workflow.gpu.rehearsal COMMAND ...`` is ``python -m qlstm COMMAND ...`` with the
+sizes and faults in it; the rehearsal starts it as its processes.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from qlstm.study.records import reports
+from qlstm.workflow.gpu.command import PARTS as REAL_PARTS
+from qlstm.workflow.gpu.command import Part, lend, parse
+
+OWN = [sys.executable, "-m", "qlstm.workflow.gpu.rehearsal"]
+EQUALITY = [*next(part.command for part in REAL_PARTS if part.name == "equality"),
+            "-p", "qlstm.workflow.gpu.planted",
+            "-k", "every_combination and binary_connect and (none or layer)"]
+SHAPE = {"words": dict(dataset="python_help_words", hidden_size=8, steps=5, batch_size=4)}
+BENCH = [*OWN, "bench", "--repeats", "1", "--normalizers", "none;layer", "--shapes", "words"]
+PARTS = [
+    REAL_PARTS[0],
+    Part("equality", EQUALITY, 60),
+    Part("hangs", [sys.executable, "-c", "import time; print('waiting'); time.sleep(600)"], 3),
+    Part("ratios", [*BENCH, "--parts", "step", "--backends", "cudnn;cpu"], 30),
+    Part("side by side", [*BENCH, "--parts", "side by side"], 30),
+    Part("rows", [*OWN, "run", "--most-wanted", "--profile", "smoke", "--no-notebook", "--jobs",
+                  "2", "--datasets", "python_help_words"], None, once=False)]
+"""Of the real ones all but the tuning of tiles, which needs a clock of a GPU, and a part that
+hangs."""
+TOLD = {
+    "a difference in the kernels": r"FAILED .*gradient of weight_hh_l0: error",
+    "the seed that gives it again": r"again: QLSTM_SEED=0 python -m pytest",
+    "a part that hangs": r"hangs .* stopped at its limit of 3 s",
+    "too little memory": r"planted: .*memory.*fewer side by side",
+    "a killed row": r"was killed .*goes on",
+    "the archives": r"from .*: \d+ runs",
+    "after them": r"going on after epoch",
+    "all rows": r"(\d+) runs, .*\n(.*\n)*\d+ done, 0 failed, 0 not finished"}
+"""What has to be told in the end, as a pattern."""
+
+
+def rehearse(out: Path) -> int:
+    """Do all of it twice, the second time from the archives of the first, which is stopped.
+
+    Args:
+        out: The folder for the archives and tables of both.
+
+    Returns:
+        The exit status: 0 if every fault was survived and told, else 1.
+    """
+    started, lines = time.monotonic(), []
+    for call, more in (("first", []), ("second", ["--from", str(out / "first")])):
+        environment = os.environ | {
+            "QLSTM_REPORTS": str(out / call / "reports"), "TRITON_INTERPRET": "1",
+            "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        command = [*OWN, "gpu", "--minutes", "3", "--out", str(out / call), *more]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True)
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+            if call == "first" and re.search(r": epoch 2/", line):
+                process.send_signal(signal.SIGTERM)
+        process.wait()
+    text, missing = "".join(lines), []
+    print(f"\nthe rehearsal took {time.monotonic() - started:.0f} s")
+    for what, pattern in TOLD.items():
+        found = re.search(pattern, text)
+        missing += [] if found else [what]
+        print(f"  {what}: " + (f"told: {found[0].splitlines()[-1].strip()[:120]}" if found
+                               else "NOT told"))
+    return int(bool(missing))
+
+
+def plant():
+    """Tiny sizes, and the faults of a row; each strikes once."""
+    from qlstm.study import checkpoints, training
+    from qlstm.workflow import measure, run, throughput
+
+    run.QLSTM = OWN
+    measure.SHAPES, measure.WARM_UP = SHAPE, 0
+    throughput.COUNTS, throughput.SECONDS = [1, 2], 0.2
+    train_epoch, save = training.train_epoch, checkpoints.Checkpoint.save
+
+    def too_little_memory(model, *rest):
+        if "binary_connect-none" in sys.argv[2] and _first_time("memory"):
+            import torch
+
+            raise torch.OutOfMemoryError("planted: CUDA out of memory. ")
+        return train_epoch(model, *rest)
+
+    def killed(checkpoint, progress):
+        save(checkpoint, progress)
+        if "full_precision-none" in checkpoint.run_id and _first_time("kill"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    training.train_epoch, checkpoints.Checkpoint.save = too_little_memory, killed
+
+
+def _first_time(fault: str) -> bool:
+    mark = reports() / "gpu" / f"planted_{fault}"
+    if mark.exists():
+        return False
+    mark.touch()
+    return True
+
+
+if __name__ in ("__main__", "__mp_main__"):  # __mp_main__ in processes that it starts
+    plant()
+if __name__ == "__main__":
+    if sys.argv[1] == "gpu":
+        sys.exit(lend(parse(sys.argv[2:]), PARTS, "smoke", time.monotonic()))
+    from qlstm.__main__ import main
+
+    sys.exit(main(sys.argv[1:]))
