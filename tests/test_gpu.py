@@ -1,0 +1,263 @@
+"""A GPU that is lent for minutes: the parts and their limits, archives, the table, a rehearsal."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from qlstm.study import records
+from qlstm.study.grid import most_wanted
+from qlstm.study.records import run_directory
+from qlstm.workflow import bench, run
+from qlstm.workflow.gpu import archive, command, summary
+from qlstm.workflow.gpu.archive import ArchiveError, Packed
+
+ROWS = most_wanted("smoke")[:4]
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path / "reports"))
+    return tmp_path / "reports"
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def trained(root):
+    """A finished row, one that was finished before, an unfinished and a failed one; state and
+    logs."""
+    finished, before, unfinished, failed = (run_directory(row, root) for row in ROWS)
+    for folder in (finished, before):
+        write(folder / "record.json", b'{"test_metric": 86.0}')
+        write(folder / "packed.safetensors", os.urandom(5000))
+    write(unfinished / "checkpoint.pt", os.urandom(30_000))
+    write(unfinished / "epochs.jsonl", b'{}\n{"valid_metric": 101.5}\n')
+    write(failed / "epochs.jsonl", b'{}\n{"diverged": true}\n')
+    write(failed / "error.txt", b"no memory\n")
+    write(failed / ".lock", b"")
+    write(root / "gpu" / "equality.log", b"2 passed\n")
+    write(root / "bench" / "card.json", b"{}")
+    write(root / "quick" / "index.html", b"not the archive's")
+    return root
+
+
+def tree(folder):
+    return {path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*") if path.is_file()}
+
+
+def pack(root, out, megabytes=60.0):
+    out.mkdir(exist_ok=True)
+    return archive.pack(root, out, megabytes, ROWS, {ROWS[1].run_id})
+
+
+def test_archives_and_back(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "PIECE", 20_000)
+    packed = pack(trained, tmp_path / "out")
+    assert packed.left_out == []
+    assert [path.name for path in packed.files] == [
+        f"qlstm-gpu.{n}-of-3.tgz" for n in (1, 2, 3)]
+    assert all(path.stat().st_size <= 20_000 for path in packed.files)
+    told = archive.unpack(tmp_path / "out", tmp_path / "back")
+    assert told.endswith("out: 3 runs")
+    expected = {path: content for path, content in tree(trained).items()
+                if ROWS[1].run_id not in path.parts and path.name not in (".lock", "index.html")}
+    assert tree(tmp_path / "back") == expected
+    assert pack(trained, tmp_path / "out").files == packed.files  # earlier ones are replaced
+    joined = b"".join(path.read_bytes() for path in packed.files)
+    listed = subprocess.run(["tar", "tz"], input=joined, capture_output=True, check=True).stdout
+    assert len(listed.splitlines()) == len(expected)
+
+
+def test_what_is_too_large_is_left_out_and_the_most_wanted_is_not(trained, tmp_path):
+    packed = pack(trained, tmp_path / "out", megabytes=0.125)
+    assert [path.name for path in packed.left_out] == ["checkpoint.pt"]
+    archive.unpack(tmp_path / "out", tmp_path / "back")
+    names = {path.name for path in tree(tmp_path / "back")}
+    assert {"record.json", "epochs.jsonl", "error.txt", "equality.log", "card.json",
+            "packed.safetensors"} == names
+
+
+def test_a_run_that_is_finished_here_stays(trained, tmp_path):
+    pack(trained, tmp_path / "out")
+    own = run_directory(ROWS[0], tmp_path / "back") / "record.json"
+    write(own, b'{"test_metric": 85.0}')
+    older = run_directory(ROWS[2], tmp_path / "back") / "epochs.jsonl"
+    write(older, b"{}\n")
+    assert "3 runs; 1 have a record here and stay" in archive.unpack(
+        tmp_path / "out", tmp_path / "back")
+    assert own.read_bytes() == b'{"test_metric": 85.0}'
+    assert not (own.parent / "packed.safetensors").exists()
+    assert b"101.5" in older.read_bytes()
+
+
+def test_damaged_archives_change_nothing(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "PIECE", 20_000)
+    files = pack(trained, tmp_path / "out").files
+    before = files[1].read_bytes()
+    for position in (10, len(before) // 2, len(before) - 1):
+        changed = bytearray(before)
+        changed[position] ^= 1
+        files[1].write_bytes(changed)
+        with pytest.raises(ArchiveError, match="damaged .*nothing of them was used"):
+            archive.unpack(tmp_path / "out", tmp_path / "back")
+    files[1].write_bytes(before)
+    files[2].write_bytes(files[2].read_bytes()[:-9])  # cut off in its checksum
+    with pytest.raises(ArchiveError, match="damaged"):
+        archive.unpack(tmp_path / "out", tmp_path / "back")
+    files[2].unlink()
+    with pytest.raises(ArchiveError, match=r"exactly qlstm-gpu\.1-of-3\.tgz, .*3-of-3\.tgz"):
+        archive.unpack(tmp_path / "out", tmp_path / "back")
+    with pytest.raises(ArchiveError, match="no archives"):
+        archive.unpack(tmp_path / "back", tmp_path / "back")
+    assert tree(tmp_path / "back") == {}
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "last"),
+    [("print('fine')", "done", "fine"), ("raise SystemExit(75)", "done", None),
+     ("print('so'); raise SystemExit(3)", "failed (exit status 3)", "so"),
+     ("import os; print('gone', flush=True); os.kill(os.getpid(), 9)", "failed (exit status -9)",
+      "gone")])
+def test_a_part_and_what_it_said(tmp_path, script, status, last):
+    log = tmp_path / "log"
+    python = [sys.executable, "-c", script]
+    assert command.attempt(python, 20, log, dict(os.environ)) == status
+    assert summary.said(log)[-1:] == ([last] if last else [])
+
+
+def test_a_part_that_hangs_ends_with_its_children(tmp_path, monkeypatch):
+    """Parent and child ignore that they are asked to end, and the child has the output open."""
+    monkeypatch.setattr(command, "GRACE", 0.3)
+    script = ("import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+              "child = os.fork(); print(os.getpid(), flush=True); time.sleep(60)")
+    started, log = time.monotonic(), tmp_path / "log"
+    status = command.attempt([sys.executable, "-c", script], 1.5, log, dict(os.environ))
+    assert status == "stopped at its limit of 2 s"
+    assert time.monotonic() - started < 15
+    for process in map(int, log.read_text().split()):
+        with pytest.raises(ProcessLookupError):
+            for _ in range(50):  # a child that was killed is there until somebody collects it
+                os.kill(process, 0)
+                time.sleep(0.1)
+
+
+def test_the_first_difference_comes_with_the_command_that_repeats_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("QLSTM_SEED", "7")
+    log = tmp_path / "log"
+    log.write_text("..F.F\n" + "E  much more\n" * 9
+                   + "FAILED tests/triton_equality.py::test_one[a-b] - AssertionError: c_n: 3e-2\n"
+                   "FAILED tests/triton_equality.py::test_two - Exception\n\n2 failed, 3 passed\n")
+    assert summary.said(log)[:2] == [
+        "FAILED tests/triton_equality.py::test_one[a-b] - AssertionError: c_n: 3e-2",
+        "again: QLSTM_SEED=7 python -m pytest -n 0 'tests/triton_equality.py::test_one[a-b]'"]
+    assert summary.said(log)[-1] == "2 failed, 3 passed"
+    assert summary.said(tmp_path / "none") == []
+
+
+def test_the_table_tells_all_in_forty_lines(trained, monkeypatch):
+    rows = [{"part": part, "shape": shape, "pass": "training step", "normalizer": normalizer,
+             "backend": backend, "ratio": 0.876}
+            for part in ("layer", "step") for shape in ("character", "words")
+            for normalizer in ("none", "layer") for backend in ("torch.nn.LSTM", "triton")]
+    write(trained / "bench" / "card.json", json.dumps(
+        {"environment": {"device": "NVIDIA X1"}, "rows": rows}).encode())
+    state = {"card": "NVIDIA X1", "before": [ROWS[1].run_id], "parts": {
+        "machine": {"status": "done", "seconds": 9.8, "said": ["NVIDIA X1", "driver", "copies"]},
+        "equality": {"status": "failed (exit status 1)", "seconds": 70,
+                     "said": ["FAILED test", "again: it", "E  x", "1 failed"]}}}
+    text = summary.table(state, ROWS, Packed([], [trained / "a" / "checkpoint.pt"]), 540)
+    assert [line.strip() for line in text.splitlines()] == [
+        "machine         10 s  done; copies", "NVIDIA X1", "driver",
+        "equality        70 s  failed (exit status 1); 1 failed", "FAILED test", "again: it",
+        "times as multiples of torch.nn.LSTM's",
+        "layer, character: none 0.88 triton; layer 0.88 triton",
+        "layer, words: none 0.88 triton; layer 0.88 triton",
+        "step, character: none 0.88 triton; layer 0.88 triton",
+        "step, words: none 0.88 triton; layer 0.88 triton", "rows trained here",
+        f"{ROWS[0].run_id}: done, test {'ppl'} 86", f"{ROWS[2].run_id}: 1 of "
+        f"{ROWS[2].epochs} epochs, validation ppl 101.5",
+        f"{ROWS[3].run_id}: 1 of {ROWS[3].epochs} epochs, validation diverged; failed, see its "
+        "error.txt",
+        "540 s in all; 0 archives, 0.0 MB; too large for them: 1 files, first a/checkpoint.pt",
+        "go on: the same command with --from their folder"]
+    monkeypatch.setattr(summary, "_rows", lambda *_: iter([f"row {n}" for n in range(99)]))
+    lines = summary.table(state, ROWS, Packed([], []), 540).splitlines()
+    assert len(lines) == summary.LINES
+    assert lines[-3] == "and 74 rows more"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--minutes", "0"], "--minutes must be above 0"),
+     (["--megabytes", "113"], "--megabytes must be above 0 and at most 112, got 113"),
+     (["--data", "/nowhere"], "--data /nowhere: there is no such folder"),
+     ([], "no NVIDIA GPU is visible here; --rehearse tries all of it on a CPU")])
+def test_what_cannot_be_is_one_line(tmp_path, capsys, monkeypatch, arguments, words):
+    monkeypatch.setattr(command, "_sees_gpu", lambda: False)
+    assert command.main(["--out", str(tmp_path / "out"), *arguments]) == 2
+    assert capsys.readouterr().err == f"error: {words}\n"
+
+
+def test_missing_archives_are_told_before_anything_is_done(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "_sees_gpu", lambda: True)
+    arguments = ["--out", str(tmp_path / "out"), "--from", str(tmp_path)]
+    assert command.main(arguments) == 2
+    assert "no archives qlstm-gpu.*.tgz in this folder" in capsys.readouterr().err
+
+
+def test_the_commands_of_the_parts_are_understood():
+    words = {part.name: part.command for part in command.PARTS}
+    for name in ("ratios", "side by side"):
+        options = bench.parse(words[name][4:])
+        assert set(options.shapes or []) <= set(bench.measure.SHAPES)
+        assert set(options.parts) <= set(bench.PARTS)
+        assert set(options.backends) <= set(bench.BACKENDS)
+    options = run.parse([*words["rows"][4:], "--minutes", "3.5"])
+    assert options.most_wanted
+    assert options.no_notebook
+    assert options.profile == "paper"
+
+
+def test_parts_that_are_done_on_such_a_card_are_not_repeated(root, capsys):
+    def calls(card, **state):
+        state = {"card": card, "parts": {"p": {"status": "done", "card": "A", **state}}}
+        part = command.Part("p", [sys.executable, "-c", "print('now')"], 20)
+        command._do(part, state, time.monotonic() + 30, dict(os.environ))
+        return capsys.readouterr().out
+
+    (root / "gpu").mkdir(parents=True)
+    assert "== p: done before" in calls("A")
+    assert "now" in calls("B")
+    assert "now" in calls("A", status="stopped at its limit of 3 s")
+    assert json.loads((root / "gpu" / command.STATE).read_text())["parts"]["p"]["said"] == ["now"]
+
+
+def test_no_time_is_told(root):
+    (root / "gpu").mkdir(parents=True)
+    state = {"card": "A", "parts": {}}
+    command._do(command.Part("p", ["false"], 20), state, time.monotonic() + 0.5, {})
+    assert state["parts"]["p"]["status"] == "no time left"
+
+
+def test_the_rehearsal(tmp_path):
+    """All parts on the CPU, with every fault survived and told."""
+    done = subprocess.run(
+        [sys.executable, "-m", "qlstm", "gpu", "--rehearse", "--out", str(tmp_path / "out")],
+        capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "NOT told" not in done.stdout
+    second = tmp_path / "out" / "second"
+    assert {path.name for path in second.iterdir()} == {
+        "qlstm-gpu.1-of-1.tgz", "summary.txt", "reports"}
+    found = [records.load_of(row.run_id, "smoke", second / "reports")
+             for row in most_wanted("smoke") if row.dataset == "python_help_words"]
+    assert found
+    assert all(record["epochs"] for record in found)
