@@ -113,6 +113,19 @@ def test_the_plan_says_runs_data_and_hours(tmp_path, monkeypatch):
     assert row == f"  {H100}: {every:,.1f} all, {left:,.1f} to go"
     (own,) = [line for line in lines if line.startswith("  abacus, 1 threads: ")]
     assert own.endswith("and 8 runs of sizes not measured there")
+    assert costs.plan(configs, "paper", configs[:1])[-1] == (
+        "most wanted: 1 runs, 1 have their record")
+    head, *following = costs.plan(configs, "paper", configs[:7])[len(lines):]
+    assert head == ("most wanted: 7 runs, 1 have their record; next, with their hours on the "
+                    "machines above in that order:")
+    machines = [line.strip().partition(": ")[0] for line in lines if line.endswith((
+        " to go", "not measured there")) and line.startswith("  ")]
+    assert [line.split()[0] for line in following] == [config.run_id for config in configs[1:6]]
+    for line, config in zip(following, configs[1:6], strict=True):
+        estimates = [costs.estimate([config], name, [done]) for name in machines]
+        assert line.split()[1:] == [
+            "-" if unknown else f"{hours:.1f}" for hours, unknown in estimates]
+    assert following[0].endswith(" -")
 
 
 def test_a_prefix_is_at_hand_where_its_whole_is(tmp_path, monkeypatch):

@@ -6,8 +6,9 @@ import pytest
 
 from qlstm import ConfigError, DataError, ExperimentConfig, data, grid
 from qlstm.data.storage import ROOT
+from qlstm.report.frames import published
 from qlstm.report.tables import label
-from qlstm.study.grid import ARTEFACTS, FROM_ALL, TABLE_ROWS
+from qlstm.study.grid import ARTEFACTS, FROM_ALL, TABLE_ROWS, most_wanted
 from qlstm.study.profiles import PAPER_DATASETS, VARIANTS
 from qlstm.study.tasks import PROFILES, TASKS
 from qlstm.study.training import learning_rate
@@ -181,6 +182,46 @@ def test_every_run_once_and_under_a_name_of_its_own(profile):
     assert [len(grid(profile, seeds=seeds)) for seeds in (2, 3)] == [2 * len(runs), 3 * len(runs)]
     for name in ARTEFACTS:
         assert grid(profile, only=[name]), name
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_most_wanted_runs_are_runs_of_the_grid(profile):
+    wanted = most_wanted(profile)
+    assert len({config.run_id for config in wanted}) == len(wanted)
+    assert set(wanted) <= set(grid(profile, seeds=3))
+    assert wanted[0] == grid(profile, only=["table_3"])[0]
+    assert {config.task for config in wanted} == set(TASKS)
+
+
+def test_the_most_wanted_come_in_order_and_those_that_the_authors_published_first():
+    printed = published().query("dataset == 'penn_word' and layers == 1")
+
+    def rows(configs):
+        return {(config.quantizer, config.normalizer) for config in configs}
+
+    wanted, parts = iter(most_wanted()), []
+    for size in (14, 4, 12, 13, 25, 25, 38, 18, 18):
+        parts.append([next(wanted) for _ in range(size)])
+    assert list(wanted) == []
+    assert [{(c.dataset, c.hidden_size, c.num_layers, c.seed) for c in part} for part in parts] == [
+        {("penn_word", 300, 1, 0)}, {("penn_word", 300, 1, 0)}, {("war_and_peace", 512, 1, 0)},
+        {("penn_word", 650, 1, 0)}, {("penn_word", 650, 1, 0)}, {("penn_word", 650, 2, 0)},
+        {("mnist", 100, 1, 0)}, {("penn_word", 300, 1, 1)}, {("penn_word", 300, 1, 2)}]
+    for part, hidden in ((parts[0], 300), (parts[3], 650)):
+        row = printed[printed["hidden"] == hidden]
+        assert rows(part) == set(zip(row["quantizer"], row["normalizer"], strict=True))
+    assert rows(parts[1]) == {("full_precision", normalizer) for normalizer in (
+        "weight", "layer", "batch_shared", "batch_separate")}
+    assert [config.run_id for config in parts[2]] == [
+        f"war_and_peace-{quantizer}-{normalizer}-seed0"
+        for quantizer in ("full_precision", "binary_connect", "ter_connect")
+        for normalizer in ("none", "weight", "layer", "batch_shared")]
+    assert {config.dataset for config in most_wanted(datasets=["mnist", "text8"])} == {"mnist"}
+    assert {config.epochs for config in most_wanted("smoke", epochs=7)} == {7}
+    with pytest.raises(ConfigError, match="did you mean 'paper'"):
+        most_wanted("papre")
+    with pytest.raises(DataError, match="did you mean 'mnist'"):
+        most_wanted(datasets=["minst"])
 
 
 def configs_of(panel, profile, dataset):

@@ -5,11 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+from made_up import made_up
 
 from qlstm import grid
 from qlstm.study import records
+from qlstm.study.grid import most_wanted
+from qlstm.workflow import run
 
 COMMAND = [sys.executable, "-m", "qlstm", "run", "--profile", "smoke", "--no-notebook"]
 RUN = "python_help-bwn-none-seed0"
@@ -32,12 +36,14 @@ def test_torch_numpy_and_safetensors_are_enough(tmp_path):
     (folder / "notebook.html").write_text("of an earlier record")
     # a module that is None cannot be imported
     block = f"import runpy, sys\nsys.modules.update(dict.fromkeys({ABSENT!r}))\n"
-    block += f"sys.argv = {[*COMMAND[2:], RUN]!r}\nrunpy.run_module('qlstm', run_name='__main__')"
+    block += f"sys.argv = {[*COMMAND[2:], RUN, '--backend', 'naive']!r}\n"
+    block += "runpy.run_module('qlstm', run_name='__main__')"
     result = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert f"{RUN}: epoch 2/2" in result.stdout
     record = records.load_of(RUN, "smoke")
     assert record["environment"]["made_by"] == "command"
+    assert record["environment"]["backend"] == "naive"
     assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
         "epochs.jsonl", "model.safetensors", "packed.safetensors", "record.json"]
     before = (folder / "record.json").read_bytes()
@@ -80,6 +86,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(tmp_path):
     result = call(RUN, other)
     assert result.returncode == 1
     assert f"error: {RUN}: {damaged}: no readable record" in result.stderr
+    assert f"failed: {RUN}: {damaged}: no readable record" in result.stdout
     assert "1 done, 1 failed, 0 not finished" in result.stdout
     assert damaged.read_text() == '{"schema": 3'
     assert "no readable record" in (damaged.parent / "error.txt").read_text()
@@ -103,6 +110,99 @@ def test_a_selection_that_cannot_be_run_is_one_clear_line(tmp_path, arguments, w
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert words in line
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """The commands of runs in the order of their start; none is trained, as no process is started.
+    There is no data set that needs a download."""
+    monkeypatch.setenv("QLSTM_DATA", str(tmp_path))
+    monkeypatch.setenv("QLSTM_MIRROR", str(tmp_path))
+    commands = []
+
+    class Process:
+        def __init__(self, command, env):
+            commands.append(command)
+            self.returncode = -9 if RUN in command else 0
+
+        def poll(self):
+            return self.returncode
+
+    monkeypatch.setattr(run, "subprocess", SimpleNamespace(Popen=Process))
+    monkeypatch.setattr(run, "stop_when_terminated", lambda: None)
+    return commands
+
+
+def test_a_process_that_is_killed_is_told_at_once_and_the_others_go_on(started, capsys):
+    other = "python_help-full_precision-none-seed1"
+    assert run.main([RUN, other, "--profile", "smoke", "--jobs", "1"]) == 1
+    assert [command[4] for command in started] == [RUN, other]
+    said = capsys.readouterr()
+    assert said.err == f"error: {RUN}: its process ended with status -9\n"
+    assert said.out.splitlines()[1:] == [f"failed: {RUN}: its process ended with status -9",
+                                         "1 done, 1 failed, 0 not finished"]
+
+
+PAPER = ["--most-wanted", "--profile", "paper"]
+
+
+def record_of(config, tmp_path):
+    directory = records.run_directory(config, tmp_path)
+    directory.mkdir(parents=True)
+    records.save(made_up(config), directory / "record.json")
+
+
+def test_the_most_wanted_are_trained_in_order_without_those_whose_data_cannot_be_had(
+        started, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "outdated", lambda *_: "")
+    datasets = ["war_and_peace", "digits", "mnist"]
+    wanted = most_wanted(datasets=datasets)
+    done = [next(config for config in wanted if config.dataset == name) for name in datasets]
+    for config in done:
+        record_of(config, tmp_path)
+    arguments = ["--datasets", ",".join(datasets), "--jobs", "99", "--backend", "naive"]
+    assert run.main([*PAPER, *arguments, "--no-notebook"]) == 0
+    there = [config.run_id for config in wanted if config.dataset == "digits"]
+    assert [command[4] for command in started] == there[1:]
+    assert {"--backend=naive", "--no-notebook", "--profile=paper"} <= set(started[0])
+    assert capsys.readouterr().out.splitlines() == [
+        "48 runs are left out, as their data sets cannot be had: war_and_peace, mnist "
+        "(make data says why)", "40 runs, 3 done before, 40 side by side",
+        "40 done, 0 failed, 0 not finished"]
+
+
+def test_without_any_data_the_most_wanted_are_an_error_unless_all_are_done(
+        started, capsys, tmp_path):
+    arguments = [*PAPER, "--datasets", "war_and_peace"]
+    assert run.main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: cannot get warpeace_input.txt")
+    assert said.out == ""
+    for config in most_wanted(datasets=["war_and_peace"]):
+        record_of(config, tmp_path)
+    assert run.main(arguments) == 0
+    assert "12 done, 0 failed, 0 not finished" in capsys.readouterr().out
+    assert started == []
+
+
+def test_what_is_most_wanted_cannot_be_chosen_otherwise(capsys):
+    for words in ([RUN], ["--only", "table_3"], ["--seeds", "1"]):
+        assert run.main(["--most-wanted", *words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == (
+            "error: --most-wanted names the runs itself: leave out run ids, --only, --seeds")
+
+
+def test_a_notebook_gets_the_backend_and_an_unknown_one_is_named(capsys, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        run.notebooks, "execute", lambda notebook, output, parameters: given.append(parameters))
+    run.main([RUN, "--profile", "smoke", "--backend", "naive"])
+    assert [parameters["backend"] for parameters in given] == ["naive"]
+    capsys.readouterr()
+    assert run.main([RUN, "--profile", "smoke", "--backend", "nave"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "did you mean 'naive'" in line
 
 
 def test_a_record_in_another_runs_folder_is_refused_by_name(tmp_path):

@@ -152,6 +152,16 @@ def test_what_a_selection_trains_and_shows(
         assert varied == {(gain, noise) for gain in (0.0, 0.1) for noise in (0.0, 0.1)}
 
 
+def test_the_plan_of_the_paper_says_what_is_most_wanted(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    words = ["plan", "--datasets", "war_and_peace", "--profile"]
+    said = ["most wanted: 12 runs, 0 have their record; next"]
+    for rest, shown in ((["paper"], said), (["paper", "--only", "figure_06"], []), (["quick"], [])):
+        assert workflow.reproduce(workflow.parse([*words, *rest])) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.partition(", with")[0] for line in lines if "most wanted" in line] == shown
+
+
 def test_a_data_set_is_used_where_it_fits():
     runs = workflow.grid("paper", datasets=["penn_word"])
     assert {(config.dataset, config.task, config.cell) for config in runs} == {

@@ -11,7 +11,7 @@ such a run from the machine, its own seconds count instead.
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files as package_files
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ EVALUATED_TEXTS, EVALUATED_IMAGES = 64, 250
 SPENT_AFTER = 50
 """Epochs after which the rate of words is below its least: 35 to 67 in seven rows of
 Table 3, 45 on average (:func:`qlstm.study.optimization.rate_is_spent`)."""
+NEXT = 5
+"""Of the most wanted runs, so many are named."""
 FORWARD_ALONE = 1 / 3
 """An evaluation's step beside a training step, which also goes backward."""
 
@@ -173,16 +175,18 @@ def at_hand(dataset: str) -> bool:
         files.at_hand(file) for file in data.CATALOGUE[dataset].files)
 
 
-def plan(configs: list[ExperimentConfig], profile: str) -> list[str]:
+def plan(configs: list[ExperimentConfig], profile: str,
+         wanted: Sequence[ExperimentConfig] = ()) -> list[str]:
     """Say what training would take before it is started.
 
     Args:
         configs: the configurations of the runs.
         profile: the profile whose records tell which of them are done.
+        wanted: the configurations of those to train first, in that order.
 
     Returns:
-        Lines for people: how many runs are done and to go, which data is at hand, and the hours on
-        each machine for all runs and for those to go.
+        Lines for people: how many runs are done and to go, which data is at hand, the hours on each
+        machine for all runs and for those to go, and which of the wanted ones are next.
     """
     found = records.load_all(profile)
     done = {r["run_id"] for r in found if not records.outdated(r, r["config"], None)}
@@ -195,12 +199,31 @@ def plan(configs: list[ExperimentConfig], profile: str) -> list[str]:
             size = sum(file.size for file in data.CATALOGUE[name].files) / 1e6
             state = f"not at hand, {size:.0f} MB: make data DATASETS={name}"
         lines.append(f"data: {name}, {runs} runs, {state}")
-    rows = []
+    rows, machines = [], []
     for name in dict.fromkeys([*(name for name, _ in step_times()), *map(machine, found)]):
         every, rest = estimate(configs, name, found), estimate(left, name, found)
         if every.unknown < len(configs):
+            machines.append(name)
             row = f"  {name}: {every.hours:,.1f} all, {rest.hours:,.1f} to go"
             if every.unknown:
                 row += f", and {every.unknown} runs of sizes not measured there"
             rows.append(row)
-    return [*lines, *(["hours of training, one run after the other:", *rows] if rows else [])]
+    if rows:
+        lines += ["hours of training, one run after the other:", *rows]
+    return lines + (_next(wanted, done, machines, found) if wanted else [])
+
+
+def _next(wanted: Sequence[ExperimentConfig], done: set[str], machines: list[str],
+          found: list[dict[str, Any]]) -> list[str]:
+    """How many of the wanted runs are done, and the next of them with their hours by machine."""
+    left = [config for config in wanted if config.run_id not in done]
+    lines = [f"most wanted: {len(wanted)} runs, {len(wanted) - len(left)} have their record"]
+    if left:
+        hours = ", with their hours on the machines above in that order" if machines else ""
+        lines[0] += f"; next{hours}:"
+    width = max((len(config.run_id) for config in left[:NEXT]), default=0)
+    for config in left[:NEXT]:
+        estimates = [estimate([config], name, found) for name in machines]
+        texts = ["-" if unknown else f"{hours:.1f}" for hours, unknown in estimates]
+        lines.append(f"  {config.run_id:{width}}" + "".join(f"{text:>7}" for text in texts))
+    return lines

@@ -1,6 +1,7 @@
 """The paper's grid as data: which runs each table and figure is made from."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,9 @@ DEEP_ROWS = [row for quantizer in ("full_precision", "binary_connect", "bwn", "t
 NORMALIZED_IN_FIGURES = ("none", "weight", "layer", "batch_shared")
 BINARY_ROWS = [PLAIN, *_rows_of("binary_connect", *NORMALIZED_IN_FIGURES)]
 TERNARY_ROWS = [PLAIN, *_rows_of("ter_connect", *NORMALIZED_IN_FIGURES)]
+PUBLISHED_ROWS = [PLAIN, *_rows_of("binary_connect"), *_rows_of("ter_connect"),
+                  ("sbn", "batch_separate"), ("stn", "batch_separate")]
+"""The rows of Table 3 that the authors published for both sizes."""
 UNNORMALIZED_ROWS = [(quantizer, "none") for quantizer in (
     "full_precision", "binary_connect", "bwn", "lab", "ter_connect", "twn", "lat")]
 
@@ -111,6 +115,19 @@ ARTEFACTS: dict[str, list[Panel]] = {
 """The paper's tables and figures, and what its reviewers asked for: the panels that each is made
 from."""
 
+_SMALL = Panel("penn_word", [*PUBLISHED_ROWS, ("alternating", "none"),
+                             *_rows_of("full_precision", *ALL_NORMALIZERS[1:])], "small")
+MOST_WANTED: list[tuple[Panel, int]] = [
+    (_SMALL, 0),
+    (Panel("war_and_peace", [
+        row for quantizer in ("full_precision", "binary_connect", "ter_connect")
+        for row in _rows_of(quantizer, *NORMALIZED_IN_FIGURES)]), 0),
+    (Panel("penn_word", [*PUBLISHED_ROWS, *TABLE_ROWS], "large"), 0),
+    *((panel, 0) for name in ("table_5", "table_4") for panel in ARTEFACTS[name]),
+    (_SMALL, 1), (_SMALL, 2)]
+"""What is to be trained first where time is short: panels, the most wanted first, and the seed of
+their runs."""
+
 FROM_ALL = ["theory", "reviewers"]
 """Reports made from whatever runs there are; they ask for none of their own."""
 
@@ -162,6 +179,13 @@ def _datasets(panel: Panel, profile: str, asked: list[str] | None) -> list[str]:
             if name == panel.dataset or profile != "paper" or name not in PAPER_DATASETS]
 
 
+def _check_names(profile: str, datasets: list[str] | None):
+    if profile not in PROFILES:
+        raise ConfigError(unknown("profile", profile, PROFILES))
+    for name in datasets or []:
+        data.title(name)
+
+
 def grid(profile: str = "quick", *, only: list[str] | None = None,
          datasets: list[str] | None = None, seeds: int = 1,
          epochs: int | None = None) -> list[ExperimentConfig]:
@@ -183,21 +207,43 @@ def grid(profile: str = "quick", *, only: list[str] | None = None,
         ConfigError: a profile, table or figure, or a number that cannot be.
         DataError: an unknown data set.
     """
-    if profile not in PROFILES:
-        raise ConfigError(unknown("profile", profile, PROFILES))
+    _check_names(profile, datasets)
     check_number("seeds", seeds, int, least=1)
     for name in only or []:
         if name not in ARTEFACTS and name not in FROM_ALL:
             raise ConfigError(unknown("table or figure", name, [*ARTEFACTS, *FROM_ALL]))
-    for name in datasets or []:
-        data.title(name)
-    runs = {}
-    for panel in [panel for name in only or ARTEFACTS for panel in ARTEFACTS.get(name, [])]:
-        settings = {"profile": profile, "epochs": epochs} | panel.overrides(profile)
-        for dataset in _datasets(panel, profile, datasets):
-            for quantizer, normalizer in _rows(panel, profile):
-                for seed in range(seeds):
-                    config = ExperimentConfig(dataset=dataset, quantizer=quantizer,
-                                              normalizer=normalizer, seed=seed, **settings)
-                    runs.setdefault(config.run_id, config)
-    return list(runs.values())
+    panels = [panel for name in only or ARTEFACTS for panel in ARTEFACTS.get(name, [])]
+    return list(dict.fromkeys(
+        config for panel in panels
+        for config in _runs(panel, profile, datasets, epochs, range(seeds))))
+
+
+def most_wanted(profile: str = "paper", *, datasets: list[str] | None = None,
+                epochs: int | None = None) -> list[ExperimentConfig]:
+    """The runs of :data:`MOST_WANTED`, each once, in the order in which they are wanted.
+
+    Args:
+        profile: as in :func:`grid`; the small ones have the rows that they run, on the embedded
+            data sets.
+        datasets: as in :func:`grid`.
+        epochs: as in :func:`grid`.
+
+    Raises:
+        ConfigError: an unknown profile, or a number of epochs that cannot be.
+        DataError: an unknown data set.
+    """
+    _check_names(profile, datasets)
+    return list(dict.fromkeys(
+        config for panel, seed in MOST_WANTED
+        for config in _runs(panel, profile, datasets, epochs, [seed])))
+
+
+def _runs(panel: Panel, profile: str, datasets: list[str] | None, epochs: int | None,
+          seeds: Iterable[int]) -> Iterator[ExperimentConfig]:
+    """The runs of a panel, row by row."""
+    settings = {"profile": profile, "epochs": epochs} | panel.overrides(profile)
+    for dataset in _datasets(panel, profile, datasets):
+        for quantizer, normalizer in _rows(panel, profile):
+            for seed in seeds:
+                yield ExperimentConfig(dataset=dataset, quantizer=quantizer,
+                                       normalizer=normalizer, seed=seed, **settings)

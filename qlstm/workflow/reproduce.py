@@ -27,7 +27,7 @@ from qlstm.data.storage import write_atomically
 from qlstm.errors import ConfigError, unknown
 from qlstm.study import costs, machine, records
 from qlstm.study.config import ExperimentConfig
-from qlstm.study.grid import ARTEFACTS, FROM_ALL, grid
+from qlstm.study.grid import ARTEFACTS, FROM_ALL, grid, most_wanted
 from qlstm.study.records import reports
 from qlstm.study.tasks import PROFILES
 from qlstm.workflow.command_line import names, stop_when_terminated
@@ -215,7 +215,9 @@ def reproduce(options: argparse.Namespace) -> int:
         raise ConfigError("this selection has no runs: the tables and figures asked for are not "
                           "made from these data sets")
     if options.command == "plan":
-        print("\n".join(costs.plan(configs, options.profile)))
+        wanted = [] if options.profile != "paper" or options.only else most_wanted(
+            options.profile, datasets=options.datasets, epochs=options.epochs)
+        print("\n".join(costs.plan(configs, options.profile, wanted)))
         return 0
     folder = reports() / options.profile
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,8 @@ without.
 
 The workflow calls it once a run. Several runs, or those of a table (``--only table_3 --seeds 3``),
 train side by side, a process each, for at most ``--minutes``; the same command goes on from there.
+``--most-wanted`` gives a machine that nobody watches what it is to train, in the order in which it
+is wanted (:data:`qlstm.study.grid.MOST_WANTED`), as far as the data sets can be had.
 With ``--no-notebook`` it needs nothing but torch, numpy, safetensors and filelock.
 
 Here ``options`` are what the words of the command line say; ``run_id`` is the name of a run,
@@ -43,13 +45,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         arguments: The words that follow ``python -m qlstm run``.
 
     Raises:
-        ConfigError: A number is too small.
+        ConfigError: A number is too small, a backend is unknown, or options exclude each other.
     """
     parser = argparse.ArgumentParser(
         prog="python -m qlstm run", description="Train runs of a profile's grid.")
     parser.add_argument("run_ids", nargs="*", metavar="run_id",
                         help="the names of runs; none: all that are selected")
     parser.add_argument("--profile", default="quick", choices=["smoke", "quick", "paper"])
+    parser.add_argument("--most-wanted", action="store_true",
+                        help="what is to be trained first, in that order")
     parser.add_argument("--no-notebook", action="store_true",
                         help="train in a plain process; make report makes the notebook")
     parser.add_argument("--render", action="store_true",
@@ -62,11 +66,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--datasets", type=names, help="data sets, or text files")
     parser.add_argument("--seeds", type=int, help="seeds 0 .. SEEDS-1")
     parser.add_argument("--epochs", type=int, help="instead of the profile's")
+    parser.add_argument("--backend", default="auto",
+                        help="of the recurrence: naive, cpu, ...; default: the fastest that can")
     options = parser.parse_args(arguments)
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"--jobs must be 1 or more, got {options.jobs}")
     if options.minutes is not None and not options.minutes > 0:
         raise ConfigError(f"--minutes must be above 0, got {options.minutes:g}")
+    if options.most_wanted and (options.run_ids or options.only or options.seeds is not None):
+        raise ConfigError("--most-wanted names the runs itself: leave out run ids, --only, --seeds")
+    if options.backend != "auto":
+        from qlstm.recurrence import check_backend  # needs torch, which takes seconds to load
+
+        check_backend(options.backend)
     return options
 
 
@@ -74,7 +86,8 @@ def select(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """The settings of the runs that are asked for, by their names.
 
     A run that is named is looked up in the profile's plan (of ``make reproduce``), else in its
-    grid. Without names all runs of the grid that the other ``options`` leave are taken.
+    grid. Without names all runs of the grid that the other ``options`` leave are taken, or with
+    ``--most-wanted`` those, in their order.
 
     Raises:
         ConfigError: A run is unknown.
@@ -86,8 +99,11 @@ def select(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         planned = {}
     if options.run_ids and all(run_id in planned for run_id in options.run_ids):
         return {run_id: planned[run_id] for run_id in options.run_ids}
-    from qlstm.study.grid import grid  # needs torch, which takes seconds to load
+    from qlstm.study.grid import grid, most_wanted  # need torch too
 
+    if options.most_wanted:
+        wanted = most_wanted(options.profile, datasets=options.datasets, epochs=options.epochs)
+        return {config.run_id: config.as_dict() for config in wanted}
     named = [int(seed) + 1 for run_id in options.run_ids
              for seed in re.findall(r"-seed(\d{1,4})\b", run_id)]
     configs = grid(options.profile, only=options.only, datasets=options.datasets,
@@ -113,9 +129,10 @@ def one(run_id: str, settings: dict[str, Any], options: argparse.Namespace) -> i
         (directory / "error.txt").unlink(missing_ok=True)
         with machine.one_gpu():
             if options.no_notebook:
-                plain(run_id, settings, directory)
+                plain(run_id, settings, directory, options.backend)
             else:
-                parameters = settings | {"directory": str(directory), "train": not options.render}
+                parameters = settings | {"directory": str(directory), "backend": options.backend,
+                                         "train": not options.render}
                 notebook = f"{TASKS[settings['task']].notebook}.ipynb"
                 notebooks.execute(
                     ROOT / "notebooks" / "run" / notebook, directory / "notebook.ipynb", parameters)
@@ -130,14 +147,15 @@ def one(run_id: str, settings: dict[str, Any], options: argparse.Namespace) -> i
     return 0
 
 
-def plain(run_id: str, settings: dict[str, Any], directory: Path):
-    """Train one run without a notebook; that of an earlier record in its folder is removed."""
+def plain(run_id: str, settings: dict[str, Any], directory: Path, backend: str = "auto"):
+    """Train one run without a notebook, its recurrence by the ``backend``; the notebook of an
+    earlier record in its folder is removed."""
     from qlstm.study.config import ExperimentConfig
     from qlstm.study.training import run
 
     record = directory / "record.json"
     before = record.read_bytes() if record.exists() else None
-    run(ExperimentConfig(**settings), directory,
+    run(ExperimentConfig(**settings), directory, backend=backend,
         report=lambda line: print(f"{run_id}: {line.removeprefix(f'{run_id}: ')}", flush=True))
     if record.read_bytes() != before:
         for kind in ("ipynb", "html"):
@@ -148,7 +166,7 @@ def several(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> int
     """Train runs side by side, a process each, and stop them when the time is over.
 
     A process may be killed at any moment: whatever it has finished stays, and the next call goes on
-    after it.
+    after it. If one fails, that is told at once and again at the end, and the others go on.
 
     Args:
         runs: The settings of the runs, by their names.
@@ -157,19 +175,14 @@ def several(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> int
     Returns:
         The exit status: 1 if a run failed, :data:`UNFINISHED` if one is left, else 0.
     """
-    from qlstm.data.catalogue import load_dataset
-
     over = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
-    jobs = min(options.jobs or machine.side_by_side(), len(runs))
     folder = reports() / options.profile / "runs"
-    texts = {name: load_dataset(name, task).sha256
-             for name, task in dict.fromkeys((s["dataset"], s["task"]) for s in runs.values())}
-    waiting = [run_id for run_id, settings in runs.items()
-               if not finished(run_id, settings, options.profile, texts[settings["dataset"]])]
-    done_before = len(runs) - len(waiting)
-    at_start = {run_id: epochs_done(folder / run_id) for run_id in runs}
-    print(f"{len(runs)} runs, {done_before} done before, {jobs} side by side", flush=True)
-    selection, working, status = _selection(options), {}, {}
+    done, waiting = _done_and_waiting(runs, options)
+    total = len(done) + len(waiting)
+    jobs = min(options.jobs or machine.side_by_side(), total)
+    at_start = {run_id: epochs_done(folder / run_id) for run_id in waiting}
+    print(f"{total} runs, {len(done)} done before, {jobs} side by side", flush=True)
+    selection, working, failures = _selection(options), {}, {}
     try:
         while (waiting or working) and time.monotonic() < over:
             while waiting and len(working) < jobs:
@@ -177,26 +190,67 @@ def several(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> int
                 command = [sys.executable, "-m", "qlstm", "run", run_id, *selection]
                 working[run_id] = subprocess.Popen(command, env=machine.threads(jobs) | os.environ)
             time.sleep(0.1)
-            status |= {run_id: child.returncode for run_id, child in working.items()
-                       if child.poll() is not None}
-            working = {run_id: child for run_id, child in working.items() if run_id not in status}
+            ended = {run_id: child.returncode for run_id, child in working.items()
+                     if child.poll() is not None}
+            failures |= {run_id: _cause(folder / run_id, status)
+                         for run_id, status in ended.items() if status}
+            working = {run_id: child for run_id, child in working.items() if run_id not in ended}
     finally:
         _stop(working.values())
+    for run_id, cause in failures.items():
+        print(f"failed: {run_id}: {cause}")
     for run_id in working:
         epochs = epochs_done(folder / run_id)
         slow = ("; none ended in this call, so the time limit may be too short"
                 if epochs == at_start[run_id] else "")
         print(f"not finished: {run_id}, {epochs} of {runs[run_id]['epochs']} epochs{slow}")
-    failed, left = sum(code != 0 for code in status.values()), len(working) + len(waiting)
-    print(f"{len(runs) - failed - left} done, {failed} failed, {left} not finished"
+    failed, left = len(failures), len(working) + len(waiting)
+    print(f"{total - failed - left} done, {failed} failed, {left} not finished"
           + ("; the same command goes on from here" if left else ""))
     return 1 if failed else UNFINISHED if left else 0
+
+
+def _done_and_waiting(runs: dict[str, dict[str, Any]],
+                      options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The runs that have a record, and those that are to be trained. A data set that cannot be had
+    is an error; but with ``--most-wanted`` its runs are left out, as long as others are there."""
+    from qlstm.data.catalogue import load_dataset
+
+    texts, missing = {}, {}
+    for name, task in dict.fromkeys((s["dataset"], s["task"]) for s in runs.values()):
+        try:
+            texts[name] = load_dataset(name, task).sha256
+        except DataError as error:
+            if not options.most_wanted:
+                raise
+            texts[name], missing[name] = None, error
+    done = [run_id for run_id, settings in runs.items()
+            if finished(run_id, settings, options.profile, texts[settings["dataset"]])]
+    left = [run_id for run_id in runs if run_id not in done]
+    waiting = [run_id for run_id in left if runs[run_id]["dataset"] not in missing]
+    if left and not waiting:
+        raise next(iter(missing.values()))
+    if left_out := len(left) - len(waiting):
+        print(f"{left_out} runs are left out, as their data sets cannot be had: "
+              f"{', '.join(missing)} (make data says why)", flush=True)
+    return done, waiting
+
+
+def _cause(directory: Path, status: int) -> str:
+    """Why the process of a run failed, in a line. One that ended without a word, killed say, is
+    told here."""
+    try:
+        return (directory / "error.txt").read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        cause = f"its process ended with status {status}"
+        print(f"error: {directory.name}: {cause}", file=sys.stderr)
+        return cause
 
 
 def _selection(options: argparse.Namespace) -> list[str]:
     """The words of the command line that the process of a run is given after its name."""
     given = {name: getattr(options, name)
-             for name in ("profile", "only", "datasets", "seeds", "epochs")}
+             for name in ("profile", "only", "datasets", "seeds", "epochs", "backend")}
     words = [f"--{name}={','.join(value) if isinstance(value, list) else value}"
              for name, value in given.items() if value]
     return words + (["--no-notebook"] if options.no_notebook else [])
@@ -213,14 +267,14 @@ def _stop(children: Collection[subprocess.Popen]):
             child.kill()
 
 
-def finished(run_id: str, settings: dict[str, Any], profile: str, text: str) -> bool:
+def finished(run_id: str, settings: dict[str, Any], profile: str, text: str | None) -> bool:
     """Whether a run has its record. One that is damaged or of another run is left to the run's own
     process, which says so.
 
     Args:
         run_id, settings: As in the module's legend.
         profile: The name of the profile that the run belongs to.
-        text: The sha256 of the run's data as it is now.
+        text: The sha256 of the run's data as it is now; None if it cannot be had.
     """
     try:
         return not records.outdated(records.load_of(run_id, profile), settings, text)
