@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -106,7 +107,7 @@ def test_damaged_archives_change_nothing(trained, tmp_path, monkeypatch):
         changed = bytearray(before)
         changed[position] ^= 1
         files[1].write_bytes(changed)
-        with pytest.raises(ArchiveError, match="damaged .*nothing of them was used"):
+        with pytest.raises(ArchiveError, match=r"damaged .*nothing of them was used"):
             archive.unpack(tmp_path / "out", tmp_path / "back")
     files[1].write_bytes(before)
     files[2].write_bytes(files[2].read_bytes()[:-9])  # cut off in its checksum
@@ -142,11 +143,14 @@ def test_a_part_that_hangs_ends_with_its_children(tmp_path, monkeypatch):
     status = command.attempt([sys.executable, "-c", script], 1.5, log, dict(os.environ))
     assert status == "stopped at its limit of 2 s"
     assert time.monotonic() - started < 15
-    for process in map(int, log.read_text().split()):
-        with pytest.raises(ProcessLookupError):
-            for _ in range(50):  # a child that was killed is there until somebody collects it
-                os.kill(process, 0)
-                time.sleep(0.1)
+    for process in log.read_text().split():
+        for _ in range(50):  # a child that was killed is a zombie until somebody collects it
+            state = Path(f"/proc/{process}/stat")
+            if not state.exists() or ") Z " in state.read_text():
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail(f"process {process} runs on")
 
 
 def test_the_first_difference_comes_with_the_command_that_repeats_it(tmp_path, monkeypatch):
@@ -258,6 +262,6 @@ def test_the_rehearsal(tmp_path):
     assert {path.name for path in second.iterdir()} == {
         "qlstm-gpu.1-of-1.tgz", "summary.txt", "reports"}
     found = [records.load_of(row.run_id, "smoke", second / "reports")
-             for row in most_wanted("smoke") if row.dataset == "python_help_words"]
-    assert found
+             for row in most_wanted("smoke", datasets=["digits"])]
+    assert len(found) == 3
     assert all(record["epochs"] for record in found)

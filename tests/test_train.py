@@ -21,8 +21,10 @@ from qlstm import ExperimentConfig, LanguageModel, QuantLSTM, RecordError, data
 from qlstm.data.storage import write_atomically
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS
-from qlstm.study import records, traces, training
+from qlstm.study import checkpoints, records, traces, training
+from qlstm.study.checkpoints import Checkpoint
 from qlstm.study.optimization import set_learning_rate
+from qlstm.study.progress import Progress
 from qlstm.study.run_data import RunData
 
 TINY = ExperimentConfig(
@@ -147,6 +149,25 @@ def test_a_torn_or_foreign_checkpoint_starts_the_run_anew(tmp_path, damage):
     record = qlstm.run(TINY, tmp_path, report=lines.append)
     assert "starting anew" in lines[0]
     assert comparable(record) == comparable(qlstm.run(TINY, report=quiet))
+
+
+@pytest.mark.parametrize("losses", [(2.0, 1.0), (1.0, 2.0)], ids=["the last", "the first"])
+def test_a_checkpoint_has_the_best_epochs_weights_once(tmp_path, losses):
+    prepared_run, progress = prepared(TINY), Progress([{"epoch": 0}])
+    model = prepared_run.model
+    checkpoint = Checkpoint(tmp_path, TINY, "text", model, prepared_run.optimizer)
+    for loss in losses:
+        torch.nn.init.constant_(model.decoder.bias, loss)
+        progress.add_epoch({"valid_loss": loss}, model)
+    checkpoint.save(progress)
+    saved = checkpoints.read(tmp_path / "checkpoint.pt", torch.device("cpu"))
+    assert (saved["best"] is None) == (losses == (2.0, 1.0))
+    with torch.no_grad():
+        model.decoder.bias.fill_(9.0)
+    best = checkpoint.resume(quiet).best
+    assert (model.decoder.bias == losses[-1]).all()
+    torch.nn.init.zeros_(model.decoder.bias)  # training goes on
+    assert (best["decoder.bias"] == 1.0).all()
 
 
 def test_a_lost_record_is_made_again_without_training(tmp_path, monkeypatch):

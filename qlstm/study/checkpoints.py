@@ -67,8 +67,10 @@ class Checkpoint:
         write(self.directory / "checkpoint.pt", {
             "identity": self.identity | {"backend": self.model.rnn.backend_used},
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "random_state": random_state, "best": progress.best, "epochs": progress.epochs,
-            "traces": progress.traces, "seconds": progress.seconds})
+            "random_state": random_state, "epochs": progress.epochs, "traces": progress.traces,
+            "seconds": progress.seconds,
+            # mostly the same as the model, so that a checkpoint has half the size
+            "best": None if progress.last_is_best else progress.best})
 
     def resume(self, report=print) -> Progress | None:
         """Load network, optimizer and random generators as they were saved, if they were.
@@ -99,7 +101,8 @@ class Checkpoint:
         torch.set_rng_state(saved["random_state"]["cpu"].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["random_state"]["cuda"].cpu(), self.device)
-        best = {name: value.cpu() for name, value in saved["best"].items()}
+        best = saved["model"] if saved["best"] is None else saved["best"]
+        best = {name: value.cpu() for name, value in best.items()}
         report(f"{self.run_id}: going on after epoch {len(saved['epochs']) - 1}")
         return Progress(saved["epochs"], best, saved["traces"], saved["seconds"])
 

@@ -42,6 +42,12 @@ class Progress:
         """The epoch of the lowest validation loss, the first of equals."""
         return 1 + self.valid_losses.index(min(self.valid_losses))
 
+    @property
+    def last_is_best(self) -> bool:
+        """Whether the last epoch is the best so far."""
+        trained = len(self.epochs) > 1 and not self.diverged
+        return trained and self.best_epoch == len(self.epochs) - 1
+
     def add_epoch(self, entry: dict[str, Any], model: nn.Module):
         """Add the next epoch to the history, and keep its weights if it is the best so far.
 
@@ -50,7 +56,7 @@ class Progress:
             model: The network after the epoch.
         """
         self.epochs.append({"epoch": len(self.epochs), **entry})
-        if len(self.epochs) > 1 and not self.diverged and self.best_epoch == len(self.epochs) - 1:
+        if self.last_is_best:
             self.best = {name: value.detach().cpu().clone()
                          for name, value in model.state_dict().items()}
 

@@ -34,6 +34,10 @@ from qlstm.workflow.command_line import names, stop_when_terminated
 
 UNFINISHED = 75
 """Exit status (EX_TEMPFAIL): what is left goes on with the same command."""
+NO_MEMORY = 71
+"""Exit status (EX_OSERR): the memory was too small for this run beside the others."""
+QLSTM = [sys.executable, "-m", "qlstm"]
+"""The command whose ``run`` is the process of a run."""
 GRACE = 10
 """Seconds between asking a process to end and killing it."""
 
@@ -121,7 +125,7 @@ def one(run_id: str, settings: dict[str, Any], options: argparse.Namespace) -> i
     """Train one run in this process, and return the exit status.
 
     If it fails, its cause is one line on stderr and in ``error.txt`` of its folder, and the status
-    is 1.
+    is 1, or :data:`NO_MEMORY`.
     """
     directory = reports() / options.profile / "runs" / run_id
     try:
@@ -143,7 +147,7 @@ def one(run_id: str, settings: dict[str, Any], options: argparse.Namespace) -> i
         print(f"error: {run_id}: {str(error).removeprefix(f'{run_id}: ')}", file=sys.stderr)
         with contextlib.suppress(OSError):  # the disk may be full
             (directory / "error.txt").write_text(f"{error}\n", encoding="utf-8")
-        return 1
+        return NO_MEMORY if isinstance(error, MemoryError) else 1
     return 0
 
 
@@ -165,8 +169,9 @@ def plain(run_id: str, settings: dict[str, Any], directory: Path, backend: str =
 def several(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> int:
     """Train runs side by side, a process each, and stop them when the time is over.
 
-    A process may be killed at any moment: whatever it has finished stays, and the next call goes on
-    after it. If one fails, that is told at once and again at the end, and the others go on.
+    A process may be killed at any moment: whatever it has finished stays. It is started once more,
+    and the next call goes on after it. One that has too little memory beside the others goes on
+    beside fewer. If one fails, that is told at once and again at the end, and the others go on.
 
     Args:
         runs: The settings of the runs, by their names.
@@ -182,19 +187,30 @@ def several(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> int
     jobs = min(options.jobs or machine.side_by_side(), total)
     at_start = {run_id: epochs_done(folder / run_id) for run_id in waiting}
     print(f"{total} runs, {len(done)} done before, {jobs} side by side", flush=True)
-    selection, working, failures = _selection(options), {}, {}
+    selection, working, failures, killed = _selection(options), {}, {}, []
     try:
         while (waiting or working) and time.monotonic() < over:
             while waiting and len(working) < jobs:
                 run_id = waiting.pop(0)
-                command = [sys.executable, "-m", "qlstm", "run", run_id, *selection]
+                command = [*QLSTM, "run", run_id, *selection]
                 working[run_id] = subprocess.Popen(command, env=machine.threads(jobs) | os.environ)
             time.sleep(0.1)
             ended = {run_id: child.returncode for run_id, child in working.items()
                      if child.poll() is not None}
-            failures |= {run_id: _cause(folder / run_id, status)
-                         for run_id, status in ended.items() if status}
             working = {run_id: child for run_id, child in working.items() if run_id not in ended}
+            for run_id, status in ended.items():
+                again = ""
+                if status == NO_MEMORY and jobs > 1:
+                    jobs -= 1
+                    again = f"had too little memory and goes on with {jobs} side by side"
+                elif status < 0 and run_id not in killed:
+                    killed.append(run_id)
+                    again = f"was killed (signal {-status}) and goes on after its last epoch"
+                if again:
+                    print(f"{run_id} {again}", flush=True)
+                    waiting.insert(0, run_id)
+                elif status:
+                    failures[run_id] = _cause(folder / run_id, status)
     finally:
         _stop(working.values())
     for run_id, cause in failures.items():

@@ -61,7 +61,8 @@ def pack(root: Path, out: Path, megabytes: float, rows: Sequence[ExperimentConfi
     for path in unfinished:
         path.unlink()
     writer = _Pieces(out)
-    with writer, tarfile.open(fileobj=writer, mode="w|gz", compresslevel=1) as tar:
+    with (writer, gzip.GzipFile(fileobj=writer, mode="wb", compresslevel=1) as stream,
+          tarfile.open(fileobj=stream, mode="w|") as tar):
         for path in _wanted(root, rows, before):
             start = writer.written
             if start + path.stat().st_size + 10_000 > room:  # what is packed may not shrink

@@ -111,11 +111,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], parts: list[Part] = PARTS, profile: str = "paper") -> int:
     """Do all parts that are left, and pack up what came of them.
 
     Args:
         arguments: The words that follow ``python -m qlstm gpu``.
+        parts: What is to be done; the rehearsal has others.
+        profile: The profile of the rows.
 
     Returns:
         The exit status: 0, 1 if a part failed, 2 if nothing could be done,
@@ -128,9 +130,9 @@ def main(arguments: list[str]) -> int:
             from qlstm.workflow.gpu import rehearsal
 
             return rehearsal.rehearse(options.out)
-        if not _sees_gpu():
+        if parts is PARTS and not _sees_gpu():
             raise ConfigError("no NVIDIA GPU is visible here; --rehearse tries all of it on a CPU")
-        return lend(options, PARTS, "paper", started)
+        return lend(options, parts, profile, started)
     except (ConfigError, archive.ArchiveError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
