@@ -230,16 +230,19 @@ def test_the_commands_of_the_parts_are_understood():
     assert options.profile == "paper"
 
 
-def test_parts_that_are_done_on_such_a_card_are_not_repeated(root, capsys):
+def test_parts_that_ended_on_such_a_card_with_this_code_are_not_repeated(root, capsys):
     def calls(card, **state):
-        state = {"card": card, "parts": {"p": {"status": "done", "card": "A", **state}}}
+        state = {"card": card, "parts": {"p": {
+            "status": "done", "card": "A", "code": command._code(), **state}}}
         part = command.Part("p", [sys.executable, "-c", "print('now')"], 20)
         command._do(part, state, time.monotonic() + 30, dict(os.environ))
         return capsys.readouterr().out
 
     (root / "gpu").mkdir(parents=True)
-    assert "== p: done before" in calls("A")
+    assert "== p: done, in an earlier call" in calls("A")
+    assert "== p: failed (exit status 1), in" in calls("A", status="failed (exit status 1)")
     assert "now" in calls("B")
+    assert "now" in calls("A", code="other")
     assert "now" in calls("A", status="stopped at its limit of 3 s")
     assert json.loads((root / "gpu" / command.STATE).read_text())["parts"]["p"]["said"] == ["now"]
 

@@ -50,14 +50,26 @@ def steps_per_second(config: ExperimentConfig, device: torch.device, threads: in
     return steps / seconds
 
 
+_ready: Barrier
+"""What the processes of a pool wait at; each is given it at its start."""
+
+
+def _start(ready: Barrier):
+    global _ready
+    _ready = ready
+
+
+def _measured(*given) -> float:
+    return steps_per_second(*given, _ready)
+
+
 def side_by_side(config: ExperimentConfig, device: torch.device) -> Iterator[tuple[int, float]]:
     """How many train at once, and the steps a second of all together; ends where memory does."""
     spawn = multiprocessing.get_context("spawn")
     for count in [n for n in COUNTS if device.type == "cuda" or n <= machine.cores()]:
-        with spawn.Manager() as manager, ProcessPoolExecutor(count, spawn) as pool:
-            threads = max(1, machine.cores() // count)
-            given = config, device, threads, SECONDS, manager.Barrier(count)
-            working = [pool.submit(steps_per_second, *given) for _ in range(count)]
+        with ProcessPoolExecutor(count, spawn, _start, (spawn.Barrier(count),)) as pool:
+            given = config, device, max(1, machine.cores() // count), SECONDS
+            working = [pool.submit(_measured, *given) for _ in range(count)]
             try:
                 rate = sum(future.result() for future in working)
             except RuntimeError as error:  # no memory for so many

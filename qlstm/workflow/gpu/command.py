@@ -14,15 +14,16 @@ its own with a time limit of its own; one that fails, hangs or is killed does no
 
 At the end, also when it is stopped, records, checkpoints and logs go into archives of a size that
 can be carried away, and a table says what came of it all. Called with ``--from`` the archives, on
-whatever machine, it goes on: parts that are done on such a card are not repeated, and rows go on
-after their last epoch. Their content has the layout of ``reports/``.
+whatever machine, it goes on: parts that came to their end on such a card with the same code are not
+repeated, and rows go on after their last epoch. Their content has the layout of ``reports/``.
 
 Here ``state`` is what :data:`STATE` keeps: the ``card``, the rows ``before`` that had a record at
-the start, and of the ``parts`` the status, the seconds and what they said.
+the start, and of the ``parts`` the status, the seconds, what they said, the card and the code.
 """
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -200,10 +201,10 @@ def _state(path: Path, rows: list[ExperimentConfig]) -> dict[str, Any]:
 def _do(part: Part, state: dict[str, Any], over: float, environment: dict[str, str]):
     """Do one part, if it is to be done, and write what came of it into the state."""
     folder, now = reports() / "gpu", time.monotonic()
-    left = over - now
-    done = state["parts"].get(part.name, {})
-    if part.once and done.get("status") == "done" and done["card"] == state["card"] is not None:
-        print(f"== {part.name}: done before", flush=True)
+    left, code, before = over - now, _code(), state["parts"].get(part.name, {})
+    ended = before.get("status", "").startswith(("done", "failed"))
+    if part.once and ended and (before["card"], before["code"]) == (state["card"], code):
+        print(f"== {part.name}: {before['status']}, in an earlier call", flush=True)
         return
     if left < 1:
         state["parts"].setdefault(part.name, {"status": "no time left", "seconds": 0, "said": []})
@@ -220,10 +221,19 @@ def _do(part: Part, state: dict[str, Any], over: float, environment: dict[str, s
         said = summary.said(log)
         if part.name == "machine" and said:
             state["card"] = said[0]
-        state["parts"][part.name] = {"status": status, "card": state["card"], "said": said,
-                                     "seconds": round(time.monotonic() - now, 1)}
+        state["parts"][part.name] = {"status": status, "card": state["card"], "code": code,
+                                     "said": said, "seconds": round(time.monotonic() - now, 1)}
         write_atomically(folder / STATE, json.dumps(state, indent=1).encode())
         print(f"== {part.name}: {status}", flush=True)
+
+
+def _code() -> str:
+    """What tells this code from another, also where nothing is committed."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in ("qlstm", "tests") for path in (ROOT / folder).rglob("*")
+                       if path.suffix in (".py", ".cpp")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def attempt(command: list[str], seconds: float, log: Path, environment: dict[str, str]) -> str:
@@ -251,7 +261,7 @@ def attempt(command: list[str], seconds: float, log: Path, environment: dict[str
     timer.daemon = True
     timer.start()
     try:
-        with log.open("w", encoding="utf-8") as file:
+        with process.stdout, log.open("w", encoding="utf-8") as file:
             for line in process.stdout:
                 file.write(line)
                 file.flush()

@@ -88,9 +88,10 @@ def rehearse(out: Path) -> int:
 def plant():
     """Tiny sizes, and the faults of a row; each strikes once."""
     from qlstm.study import checkpoints, training
-    from qlstm.workflow import measure, run, throughput
+    from qlstm.workflow import bench, measure, run, throughput
 
     run.QLSTM = OWN
+    bench.in_own_process = lambda function, *arguments: function(*arguments)
     measure.SHAPES, measure.WARM_UP = SHAPE, 0
     throughput.COUNTS, throughput.SECONDS = [2], 0.2
     train_epoch, save = training.train_epoch, checkpoints.Checkpoint.save
