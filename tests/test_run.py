@@ -185,7 +185,13 @@ def test_without_any_data_the_most_wanted_are_an_error_unless_all_are_done(
     assert started == []
 
 
-def test_what_is_most_wanted_cannot_be_chosen_otherwise(capsys):
+def test_what_is_chosen_otherwise_needs_all_its_data(started, capsys):
+    assert run.main(["--profile", "paper", "--datasets", "digits,war_and_peace"]) == 2
+    assert capsys.readouterr().err.startswith("error: cannot get warpeace_input.txt")
+    assert started == []
+
+
+def test_what_is_most_wanted_cannot_be_chosen_otherwise(started, capsys):
     for words in ([RUN], ["--only", "table_3"], ["--seeds", "1"]):
         assert run.main(["--most-wanted", *words]) == 2
         (line,) = capsys.readouterr().err.splitlines()

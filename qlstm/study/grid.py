@@ -179,13 +179,6 @@ def _datasets(panel: Panel, profile: str, asked: list[str] | None) -> list[str]:
             if name == panel.dataset or profile != "paper" or name not in PAPER_DATASETS]
 
 
-def _check_names(profile: str, datasets: list[str] | None):
-    if profile not in PROFILES:
-        raise ConfigError(unknown("profile", profile, PROFILES))
-    for name in datasets or []:
-        data.title(name)
-
-
 def grid(profile: str = "quick", *, only: list[str] | None = None,
          datasets: list[str] | None = None, seeds: int = 1,
          epochs: int | None = None) -> list[ExperimentConfig]:
@@ -207,15 +200,17 @@ def grid(profile: str = "quick", *, only: list[str] | None = None,
         ConfigError: a profile, table or figure, or a number that cannot be.
         DataError: an unknown data set.
     """
-    _check_names(profile, datasets)
+    if profile not in PROFILES:
+        raise ConfigError(unknown("profile", profile, PROFILES))
     check_number("seeds", seeds, int, least=1)
     for name in only or []:
         if name not in ARTEFACTS and name not in FROM_ALL:
             raise ConfigError(unknown("table or figure", name, [*ARTEFACTS, *FROM_ALL]))
+    for name in datasets or []:
+        data.title(name)
     panels = [panel for name in only or ARTEFACTS for panel in ARTEFACTS.get(name, [])]
-    return list(dict.fromkeys(
-        config for panel in panels
-        for config in _runs(panel, profile, datasets, epochs, range(seeds))))
+    return _each_once(config for panel in panels
+                      for config in _runs(panel, profile, datasets, epochs, range(seeds)))
 
 
 def most_wanted(profile: str = "paper", *, datasets: list[str] | None = None,
@@ -232,10 +227,12 @@ def most_wanted(profile: str = "paper", *, datasets: list[str] | None = None,
         ConfigError: an unknown profile, or a number of epochs that cannot be.
         DataError: an unknown data set.
     """
-    _check_names(profile, datasets)
-    return list(dict.fromkeys(
-        config for panel, seed in MOST_WANTED
-        for config in _runs(panel, profile, datasets, epochs, [seed])))
+    return _each_once(config for panel, seed in MOST_WANTED
+                      for config in _runs(panel, profile, datasets, epochs, [seed]))
+
+
+def _each_once(configs: Iterable[ExperimentConfig]) -> list[ExperimentConfig]:
+    return list({config.run_id: config for config in configs}.values())
 
 
 def _runs(panel: Panel, profile: str, datasets: list[str] | None, epochs: int | None,
