@@ -100,23 +100,23 @@ class _Pieces(io.RawIOBase):
         return True
 
     def write(self, data) -> int:
-        data = bytes(data)
-        for start in range(0, len(data), 1 << 16):
-            self._write(data[start : start + (1 << 16)])
+        left = memoryview(data)
+        while left:
+            if self.written == PIECE * len(self.paths):
+                self.close_file()
+                self.paths.append(self.out / f".qlstm-gpu.{len(self.paths) + 1}")
+                self.file = self.paths[-1].open("wb")
+            room = PIECE * len(self.paths) - self.written
+            self.written += self.file.write(left[:room])
+            left = left[room:]
         return len(data)
 
-    def _write(self, data: bytes):
-        if self.file is None or self.file.tell() + len(data) > PIECE:
-            if self.file is not None:
-                self.file.close()
-            self.paths.append(self.out / f".qlstm-gpu.{len(self.paths) + 1}")
-            self.file = self.paths[-1].open("wb")
-        self.file.write(data)
-        self.written += len(data)
-
-    def close(self):
+    def close_file(self):
         if self.file is not None:
             self.file.close()
+
+    def close(self):
+        self.close_file()
         super().close()
 
 
