@@ -248,6 +248,25 @@ def test_parts_that_ended_on_such_a_card_with_this_code_are_not_repeated(root, c
     assert json.loads((root / "gpu" / command.STATE).read_text())["parts"]["p"]["said"] == ["now"]
 
 
+@pytest.mark.parametrize("status", [0, 1])
+def test_the_multi_process_service_ends_with_the_command(tmp_path, monkeypatch, status):
+    """A script stands for NVIDIA's: it notes how it is called."""
+    control, notes = tmp_path / "nvidia-cuda-mps-control", tmp_path / "notes"
+    control.write_text(f'#!/bin/sh\necho "$1 $CUDA_MPS_PIPE_DIRECTORY" >> {notes}\n'
+                       f'[ "$1" = -d ] || cat >> {notes}\nexit {status}\n')
+    control.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with command.multi_process_service() as variables:
+        folder = notes.read_text().split()[1]
+        assert Path(folder).is_dir()
+        assert variables.get("CUDA_MPS_PIPE_DIRECTORY") == (None if status else folder)
+    assert notes.read_text().split("\n")[1:] == [f" {folder}", "quit", ""]
+    assert not Path(folder).exists()
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    with command.multi_process_service() as variables:
+        assert variables == {}
+
+
 def test_no_time_is_told(root):
     (root / "gpu").mkdir(parents=True)
     state = {"card": "A", "parts": {}}

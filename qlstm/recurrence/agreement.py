@@ -32,6 +32,7 @@ class Layer(NamedTuple):
 
 
 @functools.cache
+@torch.inference_mode(False)
 def disagreement(name: str, device: torch.device, layer: Layer) -> str | None:
     """Why a backend is not to be trusted with a layer: it is tried on :data:`T` steps of one.
 

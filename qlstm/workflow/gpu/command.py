@@ -34,11 +34,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qlstm.data.storage import ROOT, write_atomically
 from qlstm.errors import ConfigError
+from qlstm.study import machine
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.grid import most_wanted
 from qlstm.study.records import reports, run_directory
@@ -63,6 +65,8 @@ class Part(NamedTuple):
 
 
 QLSTM = [sys.executable, "-m", "qlstm"]
+SIDE_BY_SIDE = ["-n", str(min(8, machine.cores()))] if find_spec("xdist") else []
+"""Words for pytest: most of the time goes by while kernels are compiled."""
 FEW_SHAPES = ("every_combination or all_kernels or normalized_cell or evaluation or in_a_graph "
               "or (paper and bwn and not text8)")
 PARTS = [
@@ -70,7 +74,7 @@ PARTS = [
          60),
     Part("equality", [sys.executable, "-m", "pytest", "tests/triton_equality.py", "-k", FEW_SHAPES,
                       "-o", "addopts=", "-o", "filterwarnings=default", "-q", "-rfE", "--tb=short",
-                      "-p", "no:cacheprovider"], 120),
+                      "-p", "no:cacheprovider", *SIDE_BY_SIDE], 120),
     Part("tiles", [sys.executable, "-m", "qlstm.recurrence.triton_tuning"], 90),
     Part("ratios", [*QLSTM, "bench", "--parts", "step;layer", "--repeats", "20", "--shapes",
                     "word, d = 300;character;sequential MNIST", "--normalizers",

@@ -28,19 +28,20 @@ def card():
     """Print what machine it is: the card, versions, and how fast it copies and multiplies."""
     import torch
 
+    from qlstm.study.environment import describe_environment
     from qlstm.workflow.measure import peaks
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(describe_environment(device, "several")["device"])
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     if device.type == "cuda":
         import triton
 
         free, total = torch.cuda.mem_get_info()
-        print(torch.cuda.get_device_name())
         versions = f"driver {_driver()}, {versions}, triton {triton.__version__}"
         print(f"{versions}; {free / 1e9:.0f} of {total / 1e9:.0f} GB free, {os.cpu_count()} cores")
     else:
-        print(f"no GPU\n{versions}")
+        print(f"no GPU; {versions}")
     found = peaks(device, 5)
     print(f"copies {found['gb_per_s']:,.0f} GB/s, multiplies {found['gflop_per_s']:,.0f} GFLOP/s "
           "in float32")
@@ -58,7 +59,8 @@ def said(log: Path) -> list[str]:
     the last lines."""
     if not log.exists():
         return []
-    lines = [line.rstrip() for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.rstrip() for line in log.read_text(encoding="utf-8").splitlines()
+             if line.strip() and not line.startswith("written: ")]
     kept = lines[-SAID:]
     failure = next((line for line in lines if re.match(r"(FAILED|ERROR|error:|failed:) ?", line)),
                    None)
