@@ -63,8 +63,11 @@ class Blocks:
         self.row_units = _power(d, 16, 1 << 30)
         self.row_grid = (ceil_div(samples, self.row_samples),)
         self.row_warps = 16 if self.persistent else _power(self.row_units // 64, 4, 16)
+        # after the loop: so many samples of all steps at once
+        self.sum_rows = max(1, 2048 // self.row_units)
         # W_h' times the gradients of products: cut along the sum so that the programs fill a GPU
         self.product_samples, self.product_units = _power(samples, 16, 128), _power(d, 16, 64)
+        self.product_warps = 4 if self.product_samples < 128 else 8
         tiles = ceil_div(d, self.product_units), ceil_div(samples, self.product_samples)
         self.product_length = (
             ceil_div(ceil_div(4 * d, min(16, max(1, PROGRAMS // (tiles[0] * tiles[1])))), 64) * 64)
