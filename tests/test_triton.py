@@ -54,12 +54,12 @@ class Recorder:
 def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False, multiprocessors=0):
     """All launches of a forward and a backward pass, on a GPU of so many multiprocessors; nothing
     is computed."""
-    forward, backward, caller = (pytest.importorskip(f"qlstm.recurrence.triton_{name}")
-                                 for name in ("forward", "backward", "launches"))
+    modules = [pytest.importorskip(f"qlstm.recurrence.triton_{name}")
+               for name in ("forward", "backward")]
     recorded = []
     with monkeypatch.context() as patch:
-        patch.setattr(caller, "_multiprocessors", lambda x: multiprocessors)
-        for module in (forward, backward):
+        patch.setattr(tiling, "multiprocessors", lambda device: multiprocessors)
+        for module in modules:
             for name in set(KERNELS) & set(dir(module)):
                 patch.setattr(module, name, Recorder(getattr(module, name), recorded))
         norms = [make_normalizer(normalizer, (4, d), d, T) for _ in range(2)]

@@ -17,6 +17,7 @@ from qlstm.normalizers import NORMALIZERS, BatchNorm
 from qlstm.quantizers import QUANTIZERS
 from qlstm.recurrence import triton as backend
 from qlstm.recurrence import triton_tiling as tiling
+from qlstm.recurrence import triton_tuning
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -148,6 +149,15 @@ def test_every_combination_equals_naive(quantizer, normalizer):
 @pytest.mark.usefixtures("kernels")
 def test_so_do_all_kernels(quantizer, normalizer):
     check(4, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=3)
+
+
+@pytest.mark.parametrize("normalizer", ["none", "layer", "batch_separate"])
+@pytest.mark.parametrize("tiles", tiling.CANDIDATES[1:])
+@pytest.mark.usefixtures("kernels")
+def test_so_do_all_tiles(tiles, normalizer, monkeypatch):
+    """With two tiles of samples and several of units, unless normalization takes all samples."""
+    monkeypatch.setattr(triton_tuning, "chosen", lambda *shape: tiles)
+    check(2, 33, 3, 20, quantizer="bwn", normalizer=normalizer, max_steps=3)
 
 
 @pytest.mark.parametrize("quantizer", ["sbn", "stn"])

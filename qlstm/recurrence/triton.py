@@ -83,9 +83,11 @@ def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
 
 
 def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor],
-               norms, *, coded: bool = False, trace: list | None = None):
+               norms, *, coded: bool = False, trace: list | None = None,
+               tiles: tiling.Tiles | None = None):
     """As :func:`qlstm.recurrence.naive.recurrence`, in float32; differentiable once, without
-    ``trace``."""
+    ``trace``. ``tiles``: of the kernels; None: those of
+    :func:`qlstm.recurrence.triton_tuning.chosen`."""
     if trace is not None:
         raise ConfigError("backend 'triton' keeps no trace; take backend='naive'")
     x, d = input_products(x, w_x), w_h.shape[1]
@@ -114,7 +116,7 @@ def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
     keep = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (x, w_h, offset, *state, *gains))
     output, c = _Recurrence.apply(x, w_h, offset, *state, *gains, statistics, statistics_c,
-                                  Setting(kind, kind_c, coded, keep))
+                                  Setting(kind, kind_c, coded, keep, tiles))
     if kind == "batch":
         norm_x.update(statistics[:, 0], statistics[:, 1], samples)
         norm_h.update(statistics[:, 2], statistics[:, 3], samples)

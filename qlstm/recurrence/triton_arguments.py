@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from qlstm.recurrence.triton_tiling import Tiles
+
 
 class Setting(NamedTuple):
     """What decides, with the sizes, which kernels run; a kind is one of
@@ -22,6 +24,7 @@ class Setting(NamedTuple):
     kind_c: str  # and of the cell state
     coded: bool  # as in qlstm.recurrence.naive.recurrence
     keep: bool  # for a backward pass
+    tiles: Tiles | None = None  # None: those chosen for the shape
 
 
 class Given(NamedTuple):

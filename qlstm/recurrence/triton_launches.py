@@ -8,7 +8,7 @@ Arguments are explained in :mod:`~qlstm.recurrence.triton_arguments`. ``given``,
 import torch
 from torch import Tensor
 
-from qlstm.recurrence import triton_backward, triton_forward
+from qlstm.recurrence import triton_backward, triton_forward, triton_tuning
 from qlstm.recurrence import triton_tiling as tiling
 from qlstm.recurrence.triton_arguments import Given, Gradients, Kept, Planes, Setting, Sizes
 from qlstm.recurrence.triton_tiling import ceil_div
@@ -23,7 +23,7 @@ class Forward:
         """``w_h``: (4d, d); ``statistics``, ``statistics_c``: of :class:`Kept`, to be filled."""
         self.setting, x = setting, given.x
         self.steps, samples, d = *x.shape[:2], w_h.shape[1]
-        self.blocks = blocks = _blocks(samples, d, setting, x)
+        self.blocks = blocks = _blocks(samples, d, setting, x.device)
         planes, magnitude = _weight_planes(w_h, setting.coded)
         self.given, self.w = given._replace(magnitude=magnitude), _planes(planes)
         h = planes.new_zeros(2, 3, blocks.samples * blocks.forward_grid[1], planes.shape[-1])
@@ -53,7 +53,7 @@ class Forward:
         triton_forward.forward_columns[blocks.forward_grid](
             self.given, self.w, self.h, self.kept, self.arrived, self.sizes, t, count,
             tiling.KINDS[setting.kind], tiling.KINDS[setting.kind_c], len(self.w.first),
-            blocks.samples, blocks.forward_units, BK=64,
+            blocks.samples, blocks.forward_units, blocks.piece,
             num_warps=blocks.warps, launch_cooperative_grid=count > 1)
 
     def rows(self, t: int, count: int):
@@ -76,7 +76,7 @@ class Backward:
         self.given, self.w, self.kept, self.setting = given, _planes(w), kept, setting
         self.steps, samples, d = kept.output.shape
         self.sizes = Sizes(self.steps, samples, d)
-        self.blocks = blocks = _blocks(samples, d, setting, kept.saved)
+        self.blocks = blocks = _blocks(samples, d, setting, kept.saved.device)
         # without normalization the gradients of x, of the pre-activations and of the recurrent
         # product are the same
         grad_x = torch.empty_like(kept.saved)
@@ -130,7 +130,7 @@ class Backward:
         blocks = self.blocks
         triton_backward.backward_product[blocks.product_grid](
             self.given, self.w, self.grad, self.sizes, slot, blocks.product_length,
-            len(self.w.first), blocks.product_samples, blocks.product_units, BQ=64,
+            len(self.w.first), blocks.product_samples, blocks.product_units, blocks.piece,
             num_warps=blocks.product_warps)
 
     def columns(self, t: int, count: int):
@@ -138,9 +138,10 @@ class Backward:
         blocks, setting = self.blocks, self.setting
         arrived = torch.zeros(1, dtype=torch.int32, device=self.kept.saved.device)
         triton_backward.backward_columns[blocks.backward_grid](
-            self.given, self.w, self.g, self.kept, self.grad, arrived, self.sizes, t,
-            count, tiling.KINDS[setting.kind], tiling.KINDS[setting.kind_c],
-            len(self.w.first) if blocks.fused else 0, blocks.samples, blocks.backward_units, BQ=64,
+            self.given, self.w, self.g, self.kept, self.grad, arrived, self.sizes, t, count,
+            tiling.KINDS[setting.kind], tiling.KINDS[setting.kind_c],
+            len(self.w.first) if blocks.fused else 0, blocks.samples, blocks.backward_units,
+            blocks.piece,
             num_warps=blocks.warps, launch_cooperative_grid=count > 1)
         self.grad = self.grad._replace(c=self.grad.c_before, c_before=self.grad.c)
 
@@ -191,14 +192,12 @@ class Backward:
         return offset, gain_x, gain_h, gain_c, shift_c
 
 
-def _blocks(samples, d, setting, tensor):
-    return tiling.Blocks(samples, d, setting.kind, setting.coded, _multiprocessors(tensor))
-
-
-def _multiprocessors(x: Tensor) -> int:
-    """How many programs run at once for sure; 0 in the interpreter."""
-    return (torch.cuda.get_device_properties(x.device).multi_processor_count
-            if x.is_cuda and tiling.TOGETHER else 0)
+def _blocks(samples, d, setting, device):
+    tiles = setting.tiles
+    if tiles is None:
+        tiles = triton_tuning.chosen(device, samples, d, setting.kind, setting.coded)
+    return tiling.Blocks(
+        samples, d, setting.kind, setting.coded, tiling.multiprocessors(device), tiles)
 
 
 def _planes(first: Tensor) -> Planes:
