@@ -77,7 +77,7 @@ def tune(T: int, N: int, d: int, kind: str, coded: bool, device: torch.device | 
                 return Tiles()
             continue
         expected = results if expected is None else expected
-        difference = max(map(_difference, results, expected))
+        difference = torch.tensor(list(map(_difference, results, expected))).max().item()
         if not difference <= AGREEMENT:
             del seconds[tiles]
             report(f"{name}: {_words(tiles)} left out: results differ by {difference:.1e}")
