@@ -158,13 +158,13 @@ def test_kernels_take_few_arguments():
 
 
 @pytest.mark.parametrize("normalizer", ["none", "layer", "batch_separate"])
+@pytest.mark.parametrize("tiles", tiling.CANDIDATES)
 @pytest.mark.parametrize(
-    ("N", "d", "T"),
-    [(1, 1, 1), (20, 300, 35), (20, 650, 7), (64, 512, 9), (128, 2000, 3), (100, 100, 8)])
-def test_blocks_cover_all(N, d, T, normalizer):
+    ("N", "d"), [(1, 1), (20, 300), (20, 650), (64, 512), (128, 2000), (100, 100)])
+def test_blocks_cover_all(N, d, tiles, normalizer):
     """No sample, unit or row of a sum is left out or summed twice."""
     blocks = tiling.Blocks(
-        N, d, {"batch_separate": "batch"}.get(normalizer, normalizer), coded=True)
+        N, d, {"batch_separate": "batch"}.get(normalizer, normalizer), coded=True, tiles=tiles)
     assert (blocks.forward_grid[0] * blocks.forward_units >= d
             > (blocks.forward_grid[0] - 1) * blocks.forward_units)
     assert blocks.backward_grid[0] * blocks.backward_units >= d
@@ -173,7 +173,7 @@ def test_blocks_cover_all(N, d, T, normalizer):
     assert blocks.row_units >= d
     if normalizer == "batch_separate":
         assert blocks.forward_grid[1] == 1
-    assert blocks.product_length % 64 == 0
+    assert blocks.product_length % blocks.product_piece == 0
     assert (
         blocks.splits * blocks.product_length >= 4 * d > (blocks.splits - 1) * blocks.product_length
     )

@@ -23,6 +23,9 @@ layer; codes; d <= 128    0       0        a program has all units of 8 samples,
 layer                     2       2        a product; then whole rows, over which statistics go
 ========================= ======= ======== =======================================================
 
+How many samples and units a program has is in :mod:`~qlstm.recurrence.triton_tiling`, and can be
+chosen by time on the GPU that is there (:mod:`~qlstm.recurrence.triton_tuning`).
+
 What a product reads, h or gradients, lies in memory as three bfloat16 numbers, split once by who
 wrote it. Kept for the backward pass: the states, and the pre-activations, or with layer and batch
 normalization the products and their statistics; the rest is computed again. After the loop the

@@ -130,7 +130,8 @@ class Backward:
         blocks = self.blocks
         triton_backward.backward_product[blocks.product_grid](
             self.given, self.w, self.grad, self.sizes, slot, blocks.product_length,
-            len(self.w.first), blocks.product_samples, blocks.product_units, blocks.piece,
+            len(self.w.first), blocks.product_samples, blocks.product_units,
+            blocks.product_piece,
             num_warps=blocks.product_warps)
 
     def columns(self, t: int, count: int):

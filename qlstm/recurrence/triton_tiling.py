@@ -54,7 +54,7 @@ class Tiles(NamedTuple):
     samples: int = 32  # of a tile, at most; batch normalization has all samples in one
     units: int = 0  # of a tile; 0: as few as let all programs run at once, but 4 at least
     warps: int = 4  # of a program; with 128 samples or more it has 8
-    piece: int = 64  # of the sum that a product is, at a time; 64 or 128
+    piece: int = 64  # of the sum over units, or over gates and units; 64 or 128
 
 
 CANDIDATES = [Tiles(), Tiles(samples=16, units=16), Tiles(units=8), Tiles(piece=128),
@@ -106,9 +106,11 @@ class Blocks:
         self.sum_rows = max(1, 2048 // self.row_units)
         # W_h' times the gradients of products: cut along the sum so that the programs fill a GPU
         self.product_samples, self.product_units = _power(samples, 16, 128), _power(d, 16, 64)
+        self.product_piece = 64  # 128 spill
         self.product_warps = 4 if self.product_samples < 128 else 8
         grid = ceil_div(d, self.product_units), ceil_div(samples, self.product_samples)
         parts = min(16, max(1, PROGRAMS // (grid[0] * grid[1])))
-        self.product_length = ceil_div(ceil_div(4 * d, parts), self.piece) * self.piece
+        self.product_length = (
+            ceil_div(ceil_div(4 * d, parts), self.product_piece) * self.product_piece)
         self.splits = ceil_div(4 * d, self.product_length)
         self.product_grid = *grid, self.splits
