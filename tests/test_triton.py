@@ -51,13 +51,14 @@ class Recorder:
         return lambda *args, **kwargs: self.launches.append((self.kernel, args, kwargs))
 
 
-def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False):
-    """All launches of a forward and a backward pass, by kernel (not two with the same blocks);
-    nothing is computed."""
+def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False, multiprocessors=0):
+    """All launches of a forward and a backward pass, on a GPU of so many multiprocessors; nothing
+    is computed."""
     modules = [pytest.importorskip(f"qlstm.recurrence.triton_{name}")
                for name in ("forward", "backward")]
     recorded = []
     with monkeypatch.context() as patch:
+        patch.setattr(tiling, "multiprocessors", lambda device: multiprocessors)
         for module in modules:
             for name in set(KERNELS) & set(dir(module)):
                 patch.setattr(module, name, Recorder(getattr(module, name), recorded))
@@ -69,6 +70,11 @@ def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False):
         output, _ = backend.recurrence(
             x, w_x, w_h.requires_grad_(), bias, state, norms, coded=coded)
         output.sum().backward()
+    return recorded
+
+
+def of_each_kernel(recorded):
+    """One launch of each kernel: all have the same blocks."""
     return {
         kernel.fn.__name__: (kernel, args, kwargs) for kernel, args, kwargs in recorded}.values()
 
@@ -97,20 +103,22 @@ def compiled(kernel, args, kwargs, capability, monkeypatch, tmp_path):
 @needs_triton
 @pytest.mark.skipif(sys.platform != "linux", reason="ptxas comes with triton for Linux")
 @pytest.mark.parametrize(
-    ("N", "d", "normalizer", "capability", "spills", "kernels"),
+    ("N", "d", "normalizer", "capability", "multiprocessors", "spills", "kernels"),
     [
-        (64, 512, "batch_shared", 90, 8, "forward_columns backward_columns backward_product"),
-        (64, 512, "layer", 90, 0,
+        (64, 512, "batch_shared", 90, 132, 8, "forward_columns backward_columns backward_product"),
+        (64, 512, "layer", 90, 132, 0,
          "forward_columns forward_rows backward_rows backward_product layer_gradients"),
-        (100, 100, "layer", 80, 400, "forward_rows backward_rows layer_gradients"),
-        (20, 300, "none", 80, 0, "forward_columns backward_columns"),
+        (100, 100, "layer", 80, 108, 400, "forward_rows backward_rows layer_gradients"),
+        (20, 300, "none", 80, 108, 0, "forward_columns backward_columns"),
+        (20, 300, "none", 80, 0, 0, "forward_columns backward_columns"),
     ],
 )
 def test_kernels_compile_for_gpus(
-        N, d, normalizer, capability, spills, kernels, monkeypatch, tmp_path):
+        N, d, normalizer, capability, multiprocessors, spills, kernels, monkeypatch, tmp_path):
     for name, value in (FUSION | {"TRITON_CACHE_DIR": str(tmp_path)}).items():
         monkeypatch.setenv(name, value)
-    found = launches(monkeypatch, N, d, normalizer, coded=True)
+    found = of_each_kernel(launches(
+        monkeypatch, N, d, normalizer, coded=True, multiprocessors=multiprocessors))
     assert {kernel.fn.__name__ for kernel, _, _ in found} == set(kernels.split())
     for kernel, args, kwargs in found:
         name = kernel.fn.__name__
@@ -126,14 +134,37 @@ def test_kernels_compile_for_gpus(
         assert (products is not None) == takes_product, name
 
 
+@needs_triton
+@pytest.mark.skipif(sys.platform != "linux", reason="ptxas comes with triton for Linux")
+def test_a_kernel_is_compiled_once_for_all_steps(monkeypatch, tmp_path):
+    """Triton compiles anew for a number that is 1 or a multiple of 16, if it is told nothing."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    for normalizer in ("none", "layer"):
+        versions = {}
+        for kernel, args, kwargs in launches(monkeypatch, 4, 16, normalizer, coded=False, T=18):
+            result, _, _ = compiled(kernel, args, kwargs, 80, monkeypatch, tmp_path)
+            versions.setdefault(kernel.fn.__name__, set()).add(id(result))
+        assert [name for name, found in versions.items() if len(found) > 1] == []
+
+
+def test_kernels_take_few_arguments():
+    modules = [pytest.importorskip(f"qlstm.recurrence.triton_{name}")
+               for name in ("forward", "backward")]
+    kernels = [getattr(module, name) for module in modules for name in KERNELS
+               if hasattr(module, name)]
+    assert len(kernels) == len(KERNELS)
+    for kernel in kernels:
+        assert len(kernel.arg_names) <= 15, kernel.fn.__name__
+
+
 @pytest.mark.parametrize("normalizer", ["none", "layer", "batch_separate"])
+@pytest.mark.parametrize("tiles", tiling.CANDIDATES)
 @pytest.mark.parametrize(
-    ("N", "d", "T"),
-    [(1, 1, 1), (20, 300, 35), (20, 650, 7), (64, 512, 9), (128, 2000, 3), (100, 100, 8)])
-def test_blocks_cover_all(N, d, T, normalizer):
+    ("N", "d"), [(1, 1), (20, 300), (20, 650), (64, 512), (128, 2000), (100, 100)])
+def test_blocks_cover_all(N, d, tiles, normalizer):
     """No sample, unit or row of a sum is left out or summed twice."""
     blocks = tiling.Blocks(
-        N, d, {"batch_separate": "batch"}.get(normalizer, normalizer), coded=True)
+        N, d, {"batch_separate": "batch"}.get(normalizer, normalizer), coded=True, tiles=tiles)
     assert (blocks.forward_grid[0] * blocks.forward_units >= d
             > (blocks.forward_grid[0] - 1) * blocks.forward_units)
     assert blocks.backward_grid[0] * blocks.backward_units >= d
@@ -142,7 +173,7 @@ def test_blocks_cover_all(N, d, T, normalizer):
     assert blocks.row_units >= d
     if normalizer == "batch_separate":
         assert blocks.forward_grid[1] == 1
-    assert blocks.product_length % 64 == 0
+    assert blocks.product_length % blocks.product_piece == 0
     assert (
         blocks.splits * blocks.product_length >= 4 * d > (blocks.splits - 1) * blocks.product_length
     )

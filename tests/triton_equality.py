@@ -18,6 +18,7 @@ from qlstm.normalizers import NORMALIZERS, BatchNorm
 from qlstm.quantizers import QUANTIZERS
 from qlstm.recurrence import triton as backend
 from qlstm.recurrence import triton_tiling as tiling
+from qlstm.recurrence import triton_tuning
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -152,6 +153,17 @@ def test_every_combination_equals_naive(quantizer, normalizer):
 @pytest.mark.usefixtures("kernels")
 def test_so_do_all_kernels(quantizer, normalizer):
     check(4, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=3)
+
+
+@pytest.mark.parametrize(("normalizer", "fused"), [
+    ("none", True), ("none", False), ("layer", False), ("batch_separate", True)])
+@pytest.mark.parametrize("tiles", tiling.CANDIDATES[1:])
+def test_so_do_all_tiles(tiles, normalizer, fused, monkeypatch):
+    """With several tiles of units, and of samples where there are 16 in one."""
+    monkeypatch.setattr(tiling, "PERSISTENT_UNITS", 0)
+    monkeypatch.setattr(tiling, "FUSED_GRADIENTS", 1 << 30 if fused else 0)
+    monkeypatch.setattr(triton_tuning, "chosen", lambda *shape: tiles)
+    check(2, 17, 3, 20, quantizer="bwn", normalizer=normalizer, max_steps=3)
 
 
 @pytest.mark.parametrize("quantizer", ["sbn", "stn"])

@@ -15,7 +15,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from qlstm.errors import ConfigError
 from qlstm.normalizers import BatchNorm, Identity, LayerNorm, WeightNorm
+from qlstm.recurrence import cache
 from qlstm.recurrence.linear import has_onednn, input_products, multiply
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
@@ -198,13 +198,11 @@ def library() -> ctypes.CDLL | str:
     described = "\n".join(
         [SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, platform.platform(), processor()])
     name = f"recurrence-{hashlib.sha256(described.encode()).hexdigest()[:16]}.so"
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qlstm" / name
+    cached = cache.folder() / name
     try:
         if not cached.exists():
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
-                _compile(compiler, Path(folder) / name)
-                os.replace(Path(folder) / name, cached)
+            with cache.replacing(cached) as path:
+                _compile(compiler, path)
         return ctypes.CDLL(str(cached))
     except subprocess.CalledProcessError as error:
         said = (error.stderr.strip().splitlines() or ["no message"])[0]

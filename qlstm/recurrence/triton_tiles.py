@@ -3,6 +3,8 @@
 The layout of a tile is explained in :mod:`~qlstm.recurrence.triton_forward`.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 from triton import knobs
@@ -13,6 +15,47 @@ NONE, LAYER, BATCH, FIXED = (
 )  # FIXED: batch norm with given statistics
 EPS = tl.constexpr(1e-5)
 TERMS = tl.constexpr(3)
+
+
+class Tile(NamedTuple):
+    """Where a program works: BJ units of BN samples, and the four gates of each unit."""
+
+    n: tl.tensor  # (BN), samples
+    unit: tl.tensor  # (BJ)
+    column: tl.tensor  # (4 BJ), of a matrix with a column for each gate and unit
+    inside: tl.tensor  # (4 BJ), whether the column's unit exists: the others are padding
+    inside_c: tl.tensor  # (BJ), whether the unit exists
+    valid: tl.tensor  # (BN, 4 BJ), whether sample and unit exist
+    valid_c: tl.tensor  # (BN, BJ)
+    at: tl.tensor  # (BN, 4 BJ), positions in a matrix (N, 4, d)
+    at_c: tl.tensor  # (BN, BJ), in one (N, d)
+
+
+@triton.jit
+def _tile(first_unit, first_n, N, d, BN: tl.constexpr, BJ: tl.constexpr):
+    """The tile that begins with unit ``first_unit`` and sample ``first_n``."""
+    unit = first_unit + tl.arange(0, BJ)
+    stacked = tl.arange(0, 4 * BJ)
+    j = first_unit + stacked // 4
+    column = stacked % 4 * d + j
+    n = first_n + tl.arange(0, BN)
+    valid = (n < N)[:, None] & (j < d)[None, :]
+    valid_c = (n < N)[:, None] & (unit < d)[None, :]
+    at = n[:, None] * (4 * d) + column[None, :]
+    at_c = n[:, None] * d + unit[None, :]
+    return Tile(n, unit, column, j < d, unit < d, valid, valid_c, at, at_c)
+
+
+@triton.jit
+def _of_columns(vector, tile):
+    """A number for each column, (1, 4 BJ)."""
+    return tl.load(vector + tile.column, mask=tile.inside, other=0.0)[None, :]
+
+
+@triton.jit
+def _of_units(vector, tile):
+    """A number for each unit, (1, BJ)."""
+    return tl.load(vector + tile.unit, mask=tile.inside_c, other=0.0)[None, :]
 
 
 @triton.jit
