@@ -55,23 +55,19 @@ def test_torch_numpy_and_safetensors_are_enough(tmp_path):
 
 def test_what_is_stopped_is_not_finished_and_goes_on(tmp_path):
     arguments = ["--only", "figure_05", "--epochs", "3000", "--jobs", "2", "--seeds", "2"]
-    process = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if ": epoch 2/3000" in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate()
-    assert process.returncode == 75, error
     total = len(grid("smoke", only=["figure_05"], seeds=2))
-    assert lines[0] == f"{total} runs, 0 done before, 2 side by side\n"
-    limited = call(*arguments, "--minutes", "0.2")
+    for moment in (": epoch 2/3000", ": going on after epoch"):
+        with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == f"{total} runs, 0 done before, 2 side by side\n"
+            assert any(moment in line for line in process.stdout)
+            process.send_signal(signal.SIGTERM)
+            _, error = process.communicate()
+        assert process.returncode == 75, error
+    limited = call(*arguments, "--minutes", "0.02")
     assert limited.returncode == 75, limited.stderr
     assert (f"0 done, 0 failed, {total} not finished; the same command goes on from here"
             in limited.stdout)
-    assert "going on after epoch" in limited.stdout
     stopped = [line for line in limited.stdout.splitlines() if line.startswith("not finished: ")]
     assert len(stopped) == 2
     assert all(" of 3000 epochs" in line for line in stopped)
@@ -118,12 +114,17 @@ def started(monkeypatch, tmp_path):
     There is no data set that needs a download."""
     monkeypatch.setenv("QLSTM_DATA", str(tmp_path))
     monkeypatch.setenv("QLSTM_MIRROR", str(tmp_path))
-    commands = []
+    class Commands(list):
+        statuses = {RUN: [-9]}  # noqa: RUF012 - those of a run's processes, one after the other
+
+    commands = Commands()
 
     class Process:
         def __init__(self, command, env):
+            before = sum(command[4] == other[4] for other in commands)
             commands.append(command)
-            self.returncode = -9 if RUN in command else 0
+            statuses = commands.statuses.get(command[4], [0])
+            self.returncode = statuses[min(before, len(statuses) - 1)]
 
         def poll(self):
             return self.returncode
@@ -133,14 +134,37 @@ def started(monkeypatch, tmp_path):
     return commands
 
 
-def test_a_process_that_is_killed_is_told_at_once_and_the_others_go_on(started, capsys):
-    other = "python_help-full_precision-none-seed1"
-    assert run.main([RUN, other, "--profile", "smoke", "--jobs", "1"]) == 1
-    assert [command[4] for command in started] == [RUN, other]
+OTHER = "python_help-full_precision-none-seed1"
+
+
+def test_a_process_that_is_killed_goes_on_once_and_then_is_told(started, capsys):
+    assert run.main([RUN, OTHER, "--profile", "smoke", "--jobs", "1"]) == 1
+    assert [command[4] for command in started] == [RUN, RUN, OTHER]
     said = capsys.readouterr()
     assert said.err == f"error: {RUN}: its process ended with status -9\n"
-    assert said.out.splitlines()[1:] == [f"failed: {RUN}: its process ended with status -9",
-                                         "1 done, 1 failed, 0 not finished"]
+    assert said.out.splitlines()[1:] == [
+        f"{RUN} was killed (signal 9) and goes on after its last epoch",
+        f"failed: {RUN}: its process ended with status -9", "1 done, 1 failed, 0 not finished"]
+
+
+def test_what_has_too_little_memory_goes_on_beside_fewer(started, capsys, monkeypatch):
+    monkeypatch.setattr(started, "statuses", {RUN: [run.NO_MEMORY, 0]})
+    assert run.main([RUN, OTHER, "--profile", "smoke", "--jobs", "2"]) == 0
+    assert [command[4] for command in started] == [RUN, OTHER, RUN]
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"{RUN} had too little memory and goes on with 1 side by side",
+        "2 done, 0 failed, 0 not finished"]
+    started.statuses = {RUN: [run.NO_MEMORY]}  # alone it is a failure
+    assert run.main([RUN, "--minutes", "9", "--profile", "smoke"]) == 1
+
+
+def test_too_little_memory_is_an_exit_status(tmp_path, monkeypatch, capsys):
+    def too_little(*_):
+        raise MemoryError(f"{RUN}: CUDA out of memory")
+
+    monkeypatch.setattr(run, "plain", too_little)
+    assert run.main([RUN, "--profile", "smoke", "--no-notebook"]) == run.NO_MEMORY
+    assert capsys.readouterr().err == f"error: {RUN}: CUDA out of memory\n"
 
 
 PAPER = ["--most-wanted", "--profile", "paper"]

@@ -4,7 +4,8 @@ from qlstm.recurrence import triton
 
 
 def pytest_configure(config):
-    """Put a hundredth more into the gradient of $W_h$, with layer normalization."""
+    """Put a hundredth more into the gradient of $W_h$, with layer normalization; ``config`` is
+    pytest's."""
     right = triton.recurrence
 
     def wrong(x, w_x, w_h, bias, state, norms, **rest):
