@@ -166,6 +166,22 @@ def test_so_do_all_tiles(tiles, normalizer, fused, monkeypatch):
     check(2, 17, 3, 20, quantizer="bwn", normalizer=normalizer, max_steps=3)
 
 
+@pytest.mark.parametrize("kind", triton_tuning.NORMALIZERS)
+def test_tuning(kind, monkeypatch, tmp_path):
+    """No candidate is left out, and one is stored; without a GPU nothing is timed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if not GPU:
+        monkeypatch.setattr(triton_tuning, "_seconds", lambda step, device: 1.0)
+    said, coded = [], kind != "layer"
+    T, N, d = (20, 40, 200) if GPU else (2, 3, 12)
+    found = triton_tuning.tune(T, N, d, kind, coded, DEVICE, said.append)
+    assert len(said) > 2
+    assert [line for line in said if "left out" in line] == []
+    assert triton_tuning.chosen(torch.device(DEVICE), N, d, kind, coded) == found
+    triton_tuning.chosen.cache_clear()
+    triton_tuning._stored.cache_clear()
+
+
 @pytest.mark.parametrize("quantizer", ["sbn", "stn"])
 @pytest.mark.parametrize("training", [True, False])
 def test_normalized_cell_state(quantizer, training):

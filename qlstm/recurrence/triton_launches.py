@@ -91,7 +91,7 @@ class Backward:
             grad_c_n.clone(memory_format=torch.contiguous_format), new(samples, d),
             new(self._programs_of_sums(), 3, 4 * d), new(blocks.backward_grid[1], 2, d),
             self.slots, splits)
-        self.grad_w = kept.saved.new_zeros(4 * d, d)
+        self.grad_w, self.arrived = new(4 * d, d).zero_(), new(1, dtype=torch.int32)
         self.g = None
         if blocks.fused:
             self.g = _planes(w.new_zeros(2, 3, blocks.samples * blocks.backward_grid[1],
@@ -130,16 +130,16 @@ class Backward:
         blocks = self.blocks
         triton_backward.backward_product[blocks.product_grid](
             self.given, self.w, self.grad, self.sizes, slot, blocks.product_length,
-            len(self.w.first), blocks.product_samples, blocks.product_units,
-            blocks.product_piece,
+            len(self.w.first), blocks.product_samples, blocks.product_units, blocks.product_piece,
             num_warps=blocks.product_warps)
 
     def columns(self, t: int, count: int):
         """A few units of all or some samples a program, back from step ``t``."""
         blocks, setting = self.blocks, self.setting
-        arrived = torch.zeros(1, dtype=torch.int32, device=self.kept.saved.device)
+        if count > 1:
+            self.arrived.zero_()
         triton_backward.backward_columns[blocks.backward_grid](
-            self.given, self.w, self.g, self.kept, self.grad, arrived, self.sizes, t, count,
+            self.given, self.w, self.g, self.kept, self.grad, self.arrived, self.sizes, t, count,
             tiling.KINDS[setting.kind], tiling.KINDS[setting.kind_c],
             len(self.w.first) if blocks.fused else 0, blocks.samples, blocks.backward_units,
             blocks.piece,
