@@ -145,14 +145,14 @@ def check(T, N, n, d, num_layers=1, **settings):
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("quantizer", QUANTIZED)
 def test_every_combination_equals_naive(quantizer, normalizer):
-    check(4, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=3)
+    check(3, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=2)
 
 
 @pytest.mark.parametrize("normalizer", ["none", "layer", "batch_separate"])
 @pytest.mark.parametrize("quantizer", ["full_precision", "ter_connect"])
 @pytest.mark.usefixtures("kernels")
 def test_so_do_all_kernels(quantizer, normalizer):
-    check(4, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=3)
+    check(3, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=2)
 
 
 @pytest.mark.parametrize(("normalizer", "fused"), [
@@ -199,7 +199,7 @@ def test_running_statistics_in_evaluation(quantizer, normalizer):
 @pytest.mark.parametrize(
     ("T", "N", "d"), [(1, 2, 3), (2, 3, 7), (63, 5, 100), (2, 70, 33), (2, 3, 150)])
 def test_odd_sizes(T, N, d, normalizer):
-    if not GPU and (T, normalizer) == (63, "batch_shared"):
+    if not GPU and T == 63 and normalizer != "layer":
         T = 5  # a kernel a step takes the interpreter long
     check(
         T, N, 3, d, quantizer="twn", normalizer=normalizer
@@ -292,14 +292,14 @@ def test_a_trained_run_stays_close(normalizer):
     """The weights after steps of Adam; a hundred on a GPU. Latent weights far from thresholds of
     the quantizer."""
     weights = []
-    ours, naive, _ = layers(5, 20, quantizer="binary_connect", normalizer=normalizer, max_steps=4)
+    ours, naive, _ = layers(5, 20, quantizer="binary_connect", normalizer=normalizer, max_steps=2)
     for lstm in (ours, naive):
         for buffer in [name for name in lstm._buffers if name.startswith("frozen")]:
             delattr(lstm, buffer)  # quantized anew at each step
         optimizer = torch.optim.Adam(lstm.parameters(), lr=1e-3)
         generator = torch.Generator().manual_seed(3)
-        for _ in range(100 if GPU else 4):
-            x = torch.randn(4, 6, 5, generator=generator).to(DEVICE)
+        for _ in range(100 if GPU else 2):
+            x = torch.randn(3, 6, 5, generator=generator).to(DEVICE)
             loss = (lstm(x)[0] - x.sum(-1, keepdim=True).tanh()).square().mean()
             optimizer.zero_grad()
             loss.backward()
