@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from made_up import made_up
 
 from qlstm.study import records
 from qlstm.study.grid import most_wanted
@@ -35,8 +36,9 @@ def trained(root):
     """A finished row, one that was finished before, an unfinished and a failed one; state and
     logs."""
     finished, before, unfinished, failed = (run_directory(row, root) for row in ROWS)
-    for folder in (finished, before):
-        write(folder / "record.json", b'{"test_metric": 86.0}')
+    for row, folder in zip(ROWS, (finished, before), strict=False):
+        folder.mkdir(parents=True)
+        records.save(made_up(row, 86.0), folder / "record.json")
         write(folder / "packed.safetensors", os.urandom(5000))
     write(unfinished / "checkpoint.pt", os.urandom(30_000))
     write(unfinished / "epochs.jsonl", b'{}\n{"valid_metric": 101.5}\n')
@@ -194,9 +196,10 @@ def test_the_table_tells_all_in_forty_lines(trained, monkeypatch):
         "540 s in all; 0 archives, 0.0 MB; too large for them: 1 files, first a/checkpoint.pt",
         "go on: the same command with --from their folder"]
     monkeypatch.setattr(summary, "_rows", lambda *_: iter([f"row {n}" for n in range(99)]))
+    write(trained / "bench" / "card.json", b"{")  # what is damaged is left out
     lines = summary.table(state, ROWS, Packed([], []), 540).splitlines()
     assert len(lines) == summary.LINES
-    assert lines[-3] == "and 74 rows more"
+    assert lines[-3] == "and 69 rows more"
 
 
 @pytest.mark.parametrize(
@@ -265,6 +268,37 @@ def test_the_multi_process_service_ends_with_the_command(tmp_path, monkeypatch, 
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
     with command.multi_process_service() as variables:
         assert variables == {}
+
+
+def test_what_is_finished_before_is_not_packed_and_what_an_earlier_call_finished_is(
+        trained, tmp_path, capsys, monkeypatch):
+    """Also where the calls are on two machines, of which each has records of its own."""
+    def call(name, *more):
+        arguments = ["--out", str(tmp_path / name), *more]
+        assert command.main(arguments, [], "smoke") == 0
+        unpacked = tmp_path / f"{name} unpacked"
+        archive.unpack(tmp_path / name, unpacked)
+        return {path.parent.name for path in unpacked.rglob("record.json")}
+
+    finished = run_directory(ROWS[0], trained)
+    record = (finished / "record.json").read_bytes()
+    (finished / "record.json").unlink()
+    assert call("first") == set()
+    (finished / "record.json").write_bytes(record)
+    assert call("again") == {ROWS[0].run_id}
+    other = tmp_path / "other"
+    monkeypatch.setenv("QLSTM_REPORTS", str(other))
+    (other / "smoke" / "runs" / ROWS[3].run_id).mkdir(parents=True)
+    records.save(made_up(ROWS[3]), other / "smoke" / "runs" / ROWS[3].run_id / "record.json")
+    assert call("elsewhere", "--from", str(tmp_path / "again")) == {ROWS[0].run_id}
+    (other / "gpu" / command.STATE).write_text("[]")  # what was finished before is forgotten
+    assert call("damaged") == {ROWS[0].run_id, ROWS[3].run_id}
+
+
+def test_a_folder_that_cannot_be_written_is_told_first(trained, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command.main(["--out", str(tmp_path / "file")], [], "smoke") == 2
+    assert "file" in capsys.readouterr().err
 
 
 def test_no_time_is_told(root):

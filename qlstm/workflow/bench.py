@@ -35,8 +35,9 @@ from qlstm.workflow.throughput import side_by_side
 PARTS = ["layer", "step", "scaling", "side by side"]
 """What is timed, in this order: a layer's passes and a training step at each shape; the layer at
 other sizes; training steps of several processes at once."""
-GPU_ONLY = ["Text8"]
-"""Shapes that take a minute a step and 10 GB on two cores."""
+GPU_ONLY = ["Text8", "cudnn"]
+"""A shape that takes a minute a step and 10 GB on two cores, and a backend that ``auto`` takes on
+no CPU."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -49,11 +50,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--parts", type=titles, default=PARTS, help='separated by ";": ' + "; ".join(PARTS))
     parser.add_argument(
         "--shapes", type=titles, help='separated by ";": ' + "; ".join(measure.SHAPES))
-    for name, default in (("normalizers", list(NORMALIZERS)), ("backends", BACKENDS),
+    on_gpu = torch.cuda.is_available()
+    backends = [name for name in BACKENDS if on_gpu or name not in GPU_ONLY]
+    for name, default in (("normalizers", list(NORMALIZERS)), ("backends", backends),
                           ("quantizers", ["binary_connect"])):
         parser.add_argument(f"--{name}", type=titles, default=default,
                             help='separated by ";"; default: ' + "; ".join(default))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
     return parser.parse_args(arguments)
 
 

@@ -41,7 +41,6 @@ from typing import Any, NamedTuple
 from qlstm.data.storage import ROOT, write_atomically
 from qlstm.errors import ConfigError
 from qlstm.study import machine
-from qlstm.study.config import ExperimentConfig
 from qlstm.study.grid import most_wanted
 from qlstm.study.records import reports, run_directory
 from qlstm.workflow.command_line import stop_when_terminated
@@ -68,7 +67,7 @@ QLSTM = [sys.executable, "-m", "qlstm"]
 SIDE_BY_SIDE = ["-n", str(min(8, machine.cores()))] if find_spec("xdist") else []
 """Words for pytest: most of the time goes by while kernels are compiled."""
 FEW_SHAPES = ("every_combination or all_kernels or normalized_cell or evaluation or in_a_graph "
-              "or (paper and bwn and not text8)")
+              "or tuning or (paper and bwn and not text8)")
 PARTS = [
     Part("machine", [sys.executable, "-c", "from qlstm.workflow.gpu.summary import card; card()"],
          60),
@@ -142,6 +141,9 @@ def main(arguments: list[str], parts: list[Part] = PARTS, profile: str = "paper"
     except (ConfigError, archive.ArchiveError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped before anything was done", file=sys.stderr)
+        return UNFINISHED
 
 
 def _sees_gpu() -> bool:
@@ -167,10 +169,17 @@ def lend(options: argparse.Namespace, parts: list[Part], profile: str, started: 
     folder = reports() / "gpu"
     folder.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=options.out):
+        pass  # writable, or there would be no archives in the end
+    rows = most_wanted(profile)
+    first = not (folder / STATE).exists()
+    here = {row.run_id for row in rows if (run_directory(row) / "record.json").exists()}
     if options.archives is not None:
         print(archive.unpack(options.archives, reports()), flush=True)
-    rows = most_wanted(profile)
-    state = _state(folder / STATE, rows)
+    state = _state(folder / STATE)
+    if first:
+        state["before"] = sorted({*state["before"], *here})
+        _write(state)
     over, stopped = started + 60 * options.minutes - RESERVE, False
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200",
                                 "QLSTM_REPORTS": str(reports().resolve()),
@@ -194,13 +203,16 @@ def lend(options: argparse.Namespace, parts: list[Part], profile: str, started: 
     return int(any(entry["status"].startswith("failed") for entry in state["parts"].values()))
 
 
-def _state(path: Path, rows: list[ExperimentConfig]) -> dict[str, Any]:
-    """What an earlier call has left, or the state of a first one."""
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_bytes())
-    return {"card": None, "parts": {},
-            "before": [row.run_id for row in rows
-                       if (run_directory(row) / "record.json").exists()]}
+def _state(path: Path) -> dict[str, Any]:
+    """What an earlier call has left, or an empty state."""
+    empty = {"card": None, "parts": {}, "before": []}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return empty | json.loads(path.read_bytes())
+    return empty
+
+
+def _write(state: dict[str, Any]):
+    write_atomically(reports() / "gpu" / STATE, json.dumps(state, indent=1).encode())
 
 
 def _do(part: Part, state: dict[str, Any], over: float, environment: dict[str, str]):
@@ -228,7 +240,7 @@ def _do(part: Part, state: dict[str, Any], over: float, environment: dict[str, s
             state["card"] = said[0]
         state["parts"][part.name] = {"status": status, "card": state["card"], "code": code,
                                      "said": said, "seconds": round(time.monotonic() - now, 1)}
-        write_atomically(folder / STATE, json.dumps(state, indent=1).encode())
+        _write(state)
         print(f"== {part.name}: {status}", flush=True)
 
 

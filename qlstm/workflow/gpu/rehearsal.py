@@ -16,6 +16,7 @@ sizes and faults in it; the rehearsal starts it as its processes.
 
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -124,6 +125,4 @@ if __name__ in ("__main__", "__mp_main__"):  # __mp_main__ in processes that it 
 if __name__ == "__main__":
     if sys.argv[1] == "gpu":
         sys.exit(command.main(sys.argv[2:], PARTS, "smoke"))
-    from qlstm.__main__ import main
-
-    sys.exit(main(sys.argv[1:]))
+    runpy.run_module("qlstm", run_name="__main__")

@@ -3,6 +3,7 @@
 ``log``: the file of what a part has printed.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -101,9 +102,12 @@ def table(state: dict[str, Any], rows: Sequence[ExperimentConfig], archives: Pac
 
 def _ratios(card: str | None) -> Iterator[str]:
     """Times as multiples of ``torch.nn.LSTM``'s on this card: a line for each shape."""
-    rows = [row for _, record in records.benchmarks() if record["environment"]["device"] == card
-            for row in record["rows"] if row["part"] in ("step", "layer")
-            and row["pass"] != "forward" and row["backend"] != "torch.nn.LSTM"]
+    rows: list[dict[str, Any]] = []
+    with contextlib.suppress(records.RecordError):
+        rows = [row for _, record in records.benchmarks()
+                if record["environment"]["device"] == card
+                for row in record["rows"] if row["part"] in ("step", "layer")
+                and row["pass"] != "forward" and row["backend"] != "torch.nn.LSTM"]
     lines: dict[tuple[str, str], dict[str, list[str]]] = {}
     for row in rows:
         cells = lines.setdefault((row["part"], row["shape"]), {})
@@ -121,18 +125,19 @@ def _rows(rows: Sequence[ExperimentConfig], before: set[str]) -> Iterator[str]:
         folder, metric = run_directory(row), TASKS[row.task].metric.name
         if row.run_id in before or not folder.exists():
             continue
-        if (folder / "record.json").exists():
-            record = json.loads((folder / "record.json").read_bytes())
-            value, what = record["test_metric"], "done, test"
-        elif (folder / "epochs.jsonl").exists():
-            epochs = (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
-            value = json.loads(epochs[-1]).get("valid_metric")
-            what = f"{len(epochs) - 1} of {row.epochs} epochs, validation"
-        else:
-            continue
-        result = "diverged" if value is None else f"{metric} {value:.4g}"
         failure = "; failed, see its error.txt" if (folder / "error.txt").exists() else ""
-        yield f"  {row.run_id}: {what} {result}{failure}"
+        try:
+            if (folder / "record.json").exists():
+                value, what = records.load(folder / "record.json")["test_metric"], "done, test"
+            else:
+                epochs = (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
+                value = json.loads(epochs[-1]).get("valid_metric")
+                what = f"{len(epochs) - 1} of {row.epochs} epochs, validation"
+        except (OSError, ValueError, LookupError):
+            yield f"  {row.run_id}: no epoch so far{failure}"
+        else:
+            result = "diverged" if value is None else f"{metric} {value:.4g}"
+            yield f"  {row.run_id}: {what} {result}{failure}"
 
 
 def _packed(archives: Packed, seconds: float) -> list[str]:
