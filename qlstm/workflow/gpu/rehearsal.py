@@ -94,7 +94,7 @@ def plant():
     run.QLSTM = OWN
     bench.in_own_process = lambda function, *arguments: function(*arguments)
     measure.SHAPES, measure.WARM_UP = SHAPE, 0
-    throughput.COUNTS, throughput.SECONDS = [2], 0.2
+    throughput.COUNTS, throughput.SECONDS = [1], 0.2
     train_epoch, save = training.train_epoch, checkpoints.Checkpoint.save
 
     def too_little_memory(model, *rest):
