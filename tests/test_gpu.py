@@ -14,7 +14,7 @@ from qlstm.study import records
 from qlstm.study.grid import most_wanted
 from qlstm.study.records import run_directory
 from qlstm.workflow import bench, run
-from qlstm.workflow.gpu import archive, command, summary
+from qlstm.workflow.gpu import archive, command, processes, summary
 from qlstm.workflow.gpu.archive import ArchiveError, Packed
 
 ROWS = most_wanted("smoke")[:4]
@@ -95,11 +95,16 @@ def test_a_run_that_is_finished_here_stays(trained, tmp_path):
     write(own, b'{"test_metric": 85.0}')
     older = run_directory(ROWS[2], tmp_path / "back") / "epochs.jsonl"
     write(older, b"{}\n")
-    assert "3 runs; 1 have a record here and stay" in archive.unpack(
+    assert "3 runs; 1 are as far here and stay" in archive.unpack(
         tmp_path / "out", tmp_path / "back")
     assert own.read_bytes() == b'{"test_metric": 85.0}'
     assert not (own.parent / "packed.safetensors").exists()
     assert b"101.5" in older.read_bytes()
+    older.write_bytes(b"{}\n" * 9)  # went on here since
+    write(tmp_path / "back" / "gpu" / archive.STATE, json.dumps({"time": time.time()}).encode())
+    archive.unpack(tmp_path / "out", tmp_path / "back")
+    assert older.read_bytes() == b"{}\n" * 9
+    assert set(json.loads((tmp_path / "back" / "gpu" / archive.STATE).read_text())) == {"time"}
 
 
 def test_damaged_archives_change_nothing(trained, tmp_path, monkeypatch):
@@ -133,17 +138,17 @@ def test_damaged_archives_change_nothing(trained, tmp_path, monkeypatch):
 def test_a_part_and_what_it_said(tmp_path, script, status, last):
     log = tmp_path / "log"
     python = [sys.executable, "-c", script]
-    assert command.attempt(python, 20, log, dict(os.environ)) == status
+    assert processes.attempt(python, 20, log, dict(os.environ)) == status
     assert summary.said(log)[-1:] == ([last] if last else [])
 
 
 def test_a_part_that_hangs_ends_with_its_children(tmp_path, monkeypatch):
     """Parent and child ignore that they are asked to end, and the child has the output open."""
-    monkeypatch.setattr(command, "GRACE", 0.3)
+    monkeypatch.setattr(processes, "GRACE", 0.3)
     script = ("import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
               "child = os.fork(); print(os.getpid(), flush=True); time.sleep(60)")
     started, log = time.monotonic(), tmp_path / "log"
-    status = command.attempt([sys.executable, "-c", script], 1.5, log, dict(os.environ))
+    status = processes.attempt([sys.executable, "-c", script], 1.5, log, dict(os.environ))
     assert status == "stopped at its limit of 2 s"
     assert time.monotonic() - started < 15
     for process in log.read_text().split():
@@ -235,11 +240,11 @@ def test_the_commands_of_the_parts_are_understood():
 
 
 def test_parts_that_ended_on_such_a_card_with_this_code_are_not_repeated(root, capsys):
-    def calls(card, **state):
+    def calls(card, again=False, **state):
         state = {"card": card, "parts": {"p": {
             "status": "done", "card": "A", "code": command._code(), **state}}}
         part = command.Part("p", [sys.executable, "-c", "print('now')"], 20)
-        command._do(part, state, time.monotonic() + 30, dict(os.environ))
+        command._do(part, state, time.monotonic() + 30, dict(os.environ), again=again)
         return capsys.readouterr().out
 
     (root / "gpu").mkdir(parents=True)
@@ -247,27 +252,75 @@ def test_parts_that_ended_on_such_a_card_with_this_code_are_not_repeated(root, c
     assert "== p: failed (exit status 1), in" in calls("A", status="failed (exit status 1)")
     assert "now" in calls("B")
     assert "now" in calls("A", code="other")
+    assert "now" in calls("A", again=True)
     assert "now" in calls("A", status="stopped at its limit of 3 s")
-    assert json.loads((root / "gpu" / command.STATE).read_text())["parts"]["p"]["said"] == ["now"]
+    assert json.loads((root / "gpu" / archive.STATE).read_text())["parts"]["p"]["said"] == ["now"]
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_the_multi_process_service_ends_with_the_command(tmp_path, monkeypatch, status):
-    """A script stands for NVIDIA's: it notes how it is called."""
+@pytest.mark.parametrize(("status", "usable"), [(0, True), (1, True), (0, False)])
+def test_the_multi_process_service_ends_with_the_part(tmp_path, monkeypatch, status, usable):
+    """A script stands for NVIDIA's: it notes how it is called, and leaves a process behind."""
+    monkeypatch.setattr(processes, "USES_GPU", ["true" if usable else "false"])
     control, notes = tmp_path / "nvidia-cuda-mps-control", tmp_path / "notes"
     control.write_text(f'#!/bin/sh\necho "$1 $CUDA_MPS_PIPE_DIRECTORY" >> {notes}\n'
-                       f'[ "$1" = -d ] || cat >> {notes}\nexit {status}\n')
+                       f'[ "$1" = -d ] || cat >> {notes}\nsleep 9 &\nexit {status}\n')
     control.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with command.multi_process_service() as variables:
+    with processes.multi_process_service(False) as variables:
+        assert variables == {}
+        assert not notes.exists()
+    started = time.monotonic()
+    with processes.multi_process_service() as variables:
         folder = notes.read_text().split()[1]
         assert Path(folder).is_dir()
-        assert variables.get("CUDA_MPS_PIPE_DIRECTORY") == (None if status else folder)
+        works = status == 0 and usable
+        assert variables.get("CUDA_MPS_PIPE_DIRECTORY") == (folder if works else None)
+    assert time.monotonic() - started < 5
     assert notes.read_text().split("\n")[1:] == [f" {folder}", "quit", ""]
     assert not Path(folder).exists()
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    with command.multi_process_service() as variables:
+    with processes.multi_process_service() as variables:
         assert variables == {}
+
+
+def test_another_card_is_noticed(tmp_path, monkeypatch):
+    """And a warning before or after its name does not matter."""
+    def call(card):
+        said = f"print('a warning'); print('card: {card}'); print('free: 9 GB'); print(1); print(2)"
+        parts = [command.Part("machine", [sys.executable, "-c", said], 20, once=False),
+                 command.Part("p", [sys.executable, "-c", ""], 20)]
+        assert command.main(["--out", str(tmp_path / card)], parts, "smoke") == 0
+        return json.loads((tmp_path / "reports" / "gpu" / archive.STATE).read_text())
+
+    times = []
+    for card in ("X1", "X1", "X2"):
+        state = call(card)
+        assert state["card"] == state["parts"]["p"]["card"] == card
+        times.append(state["parts"]["p"]["seconds"])
+    assert command.PARTS[0].once is False
+    assert times[0] == times[1]
+
+
+def test_a_disk_that_is_full_meanwhile_costs_one_part(root, tmp_path, monkeypatch, capsys):
+    write(run_directory(ROWS[0], root) / "epochs.jsonl", b'{}\n{"valid_metric": 9.0}\n')
+    attempt = command.attempt
+
+    def full(words, seconds, log, environment):
+        if log.name == "first.log":
+            raise OSError(28, "No space left on device")
+        return attempt(words, seconds, log, environment)
+
+    monkeypatch.setattr(command, "attempt", full)
+    parts = [command.Part(name, [sys.executable, "-c", "print(7)"], 20)
+             for name in ("first", "second")]
+    assert command.main(["--out", str(tmp_path / "out")], parts, "smoke") == 1
+    table = (tmp_path / "out" / "summary.txt").read_text()
+    assert "failed ([Errno 28] No space left on device)" in table
+    assert "done; 7" in table
+    assert ROWS[0].run_id in table
+    monkeypatch.setattr(archive, "pack", lambda *_: full([], 0, root / "first.log", {}))
+    assert command.main(["--out", str(tmp_path / "out")], parts, "smoke") == 1
+    assert "error: no archives" in capsys.readouterr().out
 
 
 def test_what_is_finished_before_is_not_packed_and_what_an_earlier_call_finished_is(
@@ -291,7 +344,7 @@ def test_what_is_finished_before_is_not_packed_and_what_an_earlier_call_finished
     (other / "smoke" / "runs" / ROWS[3].run_id).mkdir(parents=True)
     records.save(made_up(ROWS[3]), other / "smoke" / "runs" / ROWS[3].run_id / "record.json")
     assert call("elsewhere", "--from", str(tmp_path / "again")) == {ROWS[0].run_id}
-    (other / "gpu" / command.STATE).write_text("[]")  # what was finished before is forgotten
+    (other / "gpu" / archive.STATE).write_text("[]")  # what was finished before is forgotten
     assert call("damaged") == {ROWS[0].run_id, ROWS[3].run_id}
 
 

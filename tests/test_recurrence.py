@@ -225,7 +225,7 @@ def test_cudnn_has_the_precision_of_products_in_both_passes(monkeypatch):
 
     monkeypatch.setattr(torch._VF, "lstm", lstm)
     for allowed in (False, True):
-        products = SimpleNamespace(allow_tf32=allowed)
+        products = SimpleNamespace(allow_tf32=allowed, fp32_precision="none")
         monkeypatch.setattr(backends.cuda, "matmul", products)
         _, fast, x, state = pair("bwn", "none", SHAPES["short"], backend="cudnn")
         before = backends.cudnn.allow_tf32
@@ -233,6 +233,25 @@ def test_cudnn_has_the_precision_of_products_in_both_passes(monkeypatch):
         assert seen == [allowed, allowed]
         assert backends.cudnn.allow_tf32 == before
         seen.clear()
+
+
+@pytest.mark.parametrize(("products", "expected"), [("tf32", "tf32"), ("ieee", "ieee"),
+                                                    ("none", "ieee")])
+def test_cudnn_heeds_the_newer_settings_of_precision(monkeypatch, products, expected):
+    """Torch raises where the older ones are read after these were set."""
+    class Newer:
+        rnn = SimpleNamespace(fp32_precision="none")
+
+        @property
+        def allow_tf32(self):
+            raise RuntimeError("PyTorch is checking whether allow_tf32 is enabled")
+
+    monkeypatch.setattr(torch.backends, "cudnn", Newer())
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(
+        allow_tf32=False, fp32_precision=products))
+    with cudnn._precision_of_products():
+        assert Newer.rnn.fp32_precision == expected
+    assert Newer.rnn.fp32_precision == "none"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +288,8 @@ def as_on_a_gpu(monkeypatch):
 @pytest.mark.parametrize(("normalizer", "backend"), [
     ("none", "cudnn"), ("weight", "cudnn"), ("layer", "cpu"), ("batch_shared", "cpu")])
 def test_auto_takes_cudnn_for_plain_lstms_and_kernels_for_the_others(
-        as_on_a_gpu, normalizer, backend):
+        as_on_a_gpu, monkeypatch, normalizer, backend):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("GPUs too"))
     before = torch.get_rng_state()
     layer = QuantLSTM(3, 4, quantizer="bwn", normalizer=normalizer)
     torch.set_rng_state(before)
@@ -277,6 +297,8 @@ def test_auto_takes_cudnn_for_plain_lstms_and_kernels_for_the_others(
         layer(torch.zeros(2, 2, 3))
     assert layer.backend_used == backend
     assert torch.equal(torch.get_rng_state(), before)
+    layer.eval()(torch.zeros(2, 1, 3))  # a single sample has no statistics of its own
+    assert layer.backend_used == backend
 
 
 WRONG = {
@@ -321,12 +343,29 @@ def test_kernels_that_do_not_compile_are_left_out(as_on_a_gpu, monkeypatch):
     assert layer.backend_used == "naive"
 
 
+def test_too_little_memory_for_the_trial_is_no_fault_of_the_kernels(as_on_a_gpu, monkeypatch):
+    def fails(*arguments, **rest):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    right = cpu.recurrence
+    layer = QuantLSTM(3, 4, normalizer="layer")
+    monkeypatch.setattr(cpu, "obstacle", lambda *arguments: None)
+    monkeypatch.setattr(cpu, "recurrence", fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        layer(torch.zeros(2, 2, 3))
+    monkeypatch.setattr(cpu, "recurrence", right)
+    if not isinstance(cpu.library(), str):
+        layer(torch.zeros(2, 2, 3))
+        assert layer.backend_used == "cpu"
+
+
 @pytest.mark.parametrize("norm", ["none", "layer", "batch_shared"])
 @pytest.mark.parametrize("coded", [True, False])
 def test_naive_agrees_with_itself_in_float32(norm, coded):
-    """At the paper's widest layers too, so that rounding is not taken for a fault."""
+    """With as many units as the paper's characters have, so that rounding is not taken for a
+    fault."""
     norms = [type(QuantLSTM(1, 1, normalizer=norm).norm_hh_l0)] * 2
-    layer = agreement.Layer((*norms, Identity), 64, 512, coded)
+    layer = agreement.Layer((*norms, Identity), True, 64, 512, coded)
     assert agreement.disagreement.__wrapped__("naive", torch.device("cpu"), layer) is None
 
 

@@ -160,6 +160,8 @@ def test_what_has_too_little_memory_goes_on_beside_fewer(started, capsys, monkey
     assert capsys.readouterr().out.splitlines()[1:] == [
         f"{RUN} had too little memory and goes on with 1 side by side",
         "2 done, 0 failed, 0 not finished"]
+    started.statuses = {RUN: [run.NO_MEMORY, 0], OTHER: [run.NO_MEMORY, 0]}  # both at once
+    assert run.main([RUN, OTHER, "--profile", "smoke", "--jobs", "2"]) == 0
     started.statuses = {RUN: [run.NO_MEMORY]}  # alone it is a failure
     assert run.main([RUN, "--minutes", "9", "--profile", "smoke"]) == 1
 

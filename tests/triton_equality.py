@@ -54,11 +54,11 @@ def kernels(request, monkeypatch):
         tiling, "FUSED_GRADIENTS", 1 << 30 if request.param == "a kernel a step" else 0)
 
 
-def layers(n, d, num_layers=1, training=True, **settings):
-    """The same random layer thrice: triton, naive, naive in float64; ``training``: of batch
+def layers(n, d, num_layers=1, training=True, backend="triton", **settings):
+    """The same random layer thrice: ``backend``, naive, naive in float64; ``training``: of batch
     normalization."""
     made = []
-    for name, dtype in (("triton", torch.float32), ("naive", torch.float32),
+    for name, dtype in ((backend, torch.float32), ("naive", torch.float32),
                         ("naive", torch.float64)):
         lstm = QuantLSTM(n, d, num_layers, backend=name, **settings)
         if made:
@@ -140,7 +140,7 @@ def check(T, N, n, d, num_layers=1, **settings):
     lstms = layers(n, d, num_layers, **settings)
     assert_as_exact_as_naive(
         *(everything(lstm, random_data(T, N, n, d, num_layers)) for lstm in lstms))
-    assert lstms[0].backend_used == "triton"
+    assert lstms[0].backend_used == settings.get("backend", "triton")
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
@@ -342,11 +342,24 @@ def test_shapes_of_the_paper(shape, normalizer, quantizer):
 
 
 @on_gpu
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("quantizer", ["bwn", "full_precision"])
+@pytest.mark.parametrize("normalizer", ["none", "weight"])
+@pytest.mark.parametrize("shape", PAPER)
+def test_cudnn_at_shapes_of_the_paper(shape, normalizer, quantizer):
+    """On the CPU ``test_recurrence.py`` makes the same call."""
+    T, N, d = PAPER[shape]
+    check(T, N, 16, d, quantizer=quantizer, normalizer=normalizer, backend="cudnn")
+
+
+@on_gpu
+@pytest.mark.parametrize(("normalizer", "backend"), [
+    *((normalizer, "triton") for normalizer in NORMALIZERS), ("none", "cudnn"),
+    ("weight", "cudnn")])
 @pytest.mark.parametrize("d", [100, 512])
-def test_a_step_in_a_graph(normalizer, d):
+def test_a_step_in_a_graph(normalizer, backend, d):
     """Forward and backward captured and replayed give what they give one by one."""
-    lstm = layers(16, d, quantizer="binary_connect", normalizer=normalizer, max_steps=20)[0]
+    lstm = layers(16, d, quantizer="binary_connect", normalizer=normalizer, max_steps=20,
+                  backend=backend)[0]
     x, h, c = random_data(20, 32, 16, d)
 
     def step():

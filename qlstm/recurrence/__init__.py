@@ -22,7 +22,7 @@ from qlstm.recurrence.agreement import Layer, disagreement
 BACKENDS = ["naive", "cpu", "cudnn", "triton"]
 """The implementations by name."""
 _FASTEST_FIRST = {"cpu": ["cpu"], "cuda": ["cudnn", "triton"]}
-_ON_TRIAL = ["triton"]  # compiled anew for each kind of GPU, so it is tried before it is trusted
+_ON_TRIAL = ["cudnn", "triton"]  # others on each kind of GPU, so tried there before trusted
 
 
 def check_backend(name: str):
@@ -51,7 +51,8 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False) -> ModuleTy
         module = import_module(f"qlstm.recurrence.{candidate}")
         reason = module.obstacle(x, w_h, norms)
         if reason is None and name == "auto" and candidate in _ON_TRIAL:
-            layer = Layer(tuple(type(norm) for norm in norms), x.shape[1], w_h.shape[1], coded)
+            layer = Layer(tuple(type(norm) for norm in norms), norms[0].training, x.shape[1],
+                          w_h.shape[1], coded)
             reason = disagreement(candidate, w_h.device, layer)
             if reason is not None:
                 warnings.warn(f"backend {candidate!r} is not used: {reason}; naive takes its place",

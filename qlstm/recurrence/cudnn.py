@@ -49,12 +49,19 @@ def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
 
 @contextlib.contextmanager
 def _precision_of_products():
-    cudnn = torch.backends.cudnn
-    before, cudnn.allow_tf32 = cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    products = torch.backends.cuda.matmul
+    try:
+        setting, name, value = torch.backends.cudnn, "allow_tf32", products.allow_tf32
+        before = setting.allow_tf32
+    except RuntimeError:  # the newer settings are in use, and the older ones must not be read
+        setting, name = torch.backends.cudnn.rnn, "fp32_precision"
+        before = setting.fp32_precision
+        value = "tf32" if products.fp32_precision == "tf32" else "ieee"
+    setattr(setting, name, value)
     try:
         yield
     finally:
-        cudnn.allow_tf32 = before
+        setattr(setting, name, before)
 
 
 def _lstm(x, w_x, w_h, bias, h_0, c_0):

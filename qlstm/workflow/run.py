@@ -188,20 +188,23 @@ def several(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> int
     at_start = {run_id: epochs_done(folder / run_id) for run_id in waiting}
     print(f"{total} runs, {len(done)} done before, {jobs} side by side", flush=True)
     selection, working, failures, killed = _selection(options), {}, {}, []
+    beside: dict[str, int] = {}  # how many trained at once with a run, itself included
     try:
         while (waiting or working) and time.monotonic() < over:
             while waiting and len(working) < jobs:
                 run_id = waiting.pop(0)
                 command = [*QLSTM, "run", run_id, *selection]
                 working[run_id] = subprocess.Popen(command, env=machine.threads(jobs) | os.environ)
+                beside[run_id] = 0
+            beside |= {run_id: max(beside[run_id], len(working)) for run_id in working}
             time.sleep(0.1)
             ended = {run_id: child.returncode for run_id, child in working.items()
                      if child.poll() is not None}
             working = {run_id: child for run_id, child in working.items() if run_id not in ended}
             for run_id, status in ended.items():
                 again = ""
-                if status == NO_MEMORY and jobs > 1:
-                    jobs -= 1
+                if status == NO_MEMORY and beside[run_id] > 1:
+                    jobs = max(1, min(jobs, beside[run_id]) - 1)
                     again = f"had too little memory and goes on with {jobs} side by side"
                 elif status < 0 and run_id not in killed:
                     killed.append(run_id)

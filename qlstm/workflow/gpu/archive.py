@@ -10,10 +10,12 @@ is another way to unpack them.
 
 import gzip
 import io
+import json
 import re
 import shutil
 import tarfile
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import NamedTuple
 
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.records import run_directory
+from qlstm.workflow.run import epochs_done
 
 PIECE = 16_000_000
 """Bytes of a file at most."""
@@ -29,6 +32,9 @@ PIECES = 7
 LARGEST = PIECE * PIECES / 1e6
 """Megabytes of all of them."""
 NAME = "qlstm-gpu.{}-of-{}.tgz"
+STATE = "state.json"
+"""In the folder ``gpu``, beside a log of each part: what a call has done
+(:mod:`~qlstm.workflow.gpu.command`)."""
 
 
 class ArchiveError(ValueError):
@@ -78,16 +84,14 @@ def pack(root: Path, out: Path, megabytes: float, rows: Sequence[ExperimentConfi
 
 def _wanted(root: Path, rows: Sequence[ExperimentConfig], before: set[str]) -> Iterator[Path]:
     """The files for the archive, the most wanted first."""
-    yield from sorted(path for path in (root / "gpu").rglob("*") if path.is_file())
+    yield from sorted(path for path in (root / "gpu").rglob("*")
+                      if path.is_file() and not re.search(r"qlstm-gpu\.\d", path.name))
     yield from sorted((root / "bench").glob("*.json"))
     folders = [run_directory(row, root) for row in rows if row.run_id not in before]
     for names in (["record.json", "epochs.jsonl", "error.txt"], ["checkpoint.pt"],
                   ["packed.safetensors"], ["model.safetensors"]):
-        for folder in folders:
-            finished = (folder / "record.json").exists()
-            if names == ["checkpoint.pt"] and finished:
-                continue
-            yield from (folder / name for name in names if (folder / name).exists())
+        yield from (folder / name for folder in folders for name in names
+                    if (folder / name).exists())
 
 
 class _Pieces(io.RawIOBase):
@@ -126,7 +130,7 @@ def _pieces(folder: Path) -> list[Path]:
 
 
 def unpack(folder: Path, root: Path) -> str:
-    """Put what archives contain into ``root``; runs that have a record there stay as they are.
+    """Put what archives contain into ``root``; what is further on there stays as it is.
 
     Args:
         folder: Where the archives lie.
@@ -151,12 +155,28 @@ def unpack(folder: Path, root: Path) -> str:
             raise ArchiveError(f"{folder}: the archives are damaged ({error}); nothing of them "
                                "was used") from error
         runs = sorted(found.glob("*/runs/*"))
-        kept = [run for run in runs if (root / run.relative_to(found) / "record.json").exists()]
+        kept = [run for run in runs if _further_on(root / run.relative_to(found), run)]
         for run in kept:
             shutil.rmtree(run)
+        if (root / "gpu").exists() and _age(root / "gpu") <= _age(found / "gpu"):
+            shutil.rmtree(found / "gpu", ignore_errors=True)
         shutil.copytree(found, root, dirs_exist_ok=True)
-    stay = f"; {len(kept)} have a record here and stay as they are" if kept else ""
+    stay = f"; {len(kept)} are as far here and stay as they are" if kept else ""
     return f"from {folder}: {len(runs)} runs{stay}"
+
+
+def _further_on(here: Path, there: Path) -> bool:
+    """Whether a run is done here, or at least as far as the other one."""
+    return (here / "record.json").exists() or (
+        not (there / "record.json").exists() and 0 < epochs_done(here) >= epochs_done(there))
+
+
+def _age(gpu: Path) -> float:
+    """Seconds since the state in this folder was written, by the clock of its machine."""
+    try:
+        return time.time() - json.loads((gpu / STATE).read_bytes())["time"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return float("inf")
 
 
 def _joined(folder: Path) -> bytes:

@@ -2,12 +2,12 @@
 for minutes, on a bare machine.
 
 It needs torch, triton, numpy, safetensors and filelock, for one part pytest and hypothesis too, and
-neither a network nor Jupyter. Five :data:`parts <PARTS>` follow one another, each in processes of
+neither a network nor Jupyter. Its :data:`parts <PARTS>` follow one another, each in processes of
 its own with a time limit of its own; one that fails, hangs or is killed does not touch the others:
 
     machine       the card, its driver, versions, free memory, how fast it copies and multiplies
     equality      the Triton kernels against the naive recurrence, at small and the paper's shapes
-    tiles         the fastest tiles of the kernels for the paper's shapes, which later runs take
+    tiles         the fastest tiles of the kernels for the paper's shapes, which the rows take
     ratios        a layer and a whole training step beside cuDNN's ``torch.nn.LSTM``
     side by side  how many runs at once train the most
     rows          the paper's rows, the most wanted first, until the time is over
@@ -26,14 +26,10 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,36 +37,39 @@ from typing import Any, NamedTuple
 from qlstm.data.storage import ROOT, write_atomically
 from qlstm.errors import ConfigError
 from qlstm.study import machine
+from qlstm.study.config import ExperimentConfig
 from qlstm.study.grid import most_wanted
-from qlstm.study.records import reports, run_directory
+from qlstm.study.records import reports
 from qlstm.workflow.command_line import stop_when_terminated
 from qlstm.workflow.gpu import archive, summary
-from qlstm.workflow.run import GRACE, UNFINISHED
+from qlstm.workflow.gpu.archive import STATE
+from qlstm.workflow.gpu.processes import attempt, multi_process_service
+from qlstm.workflow.run import GRACE, UNFINISHED, finished
 
-STATE = "state.json"
-"""In the folder ``gpu`` of the reports, beside a log of each part."""
-RESERVE = 25
+RESERVE = 30
 """Seconds of the time that are left for stopping the rows, the archives and the table."""
 
 
 class Part(NamedTuple):
     """``name``; ``command``: its words; ``seconds``: its limit, None for all that are left;
-    ``once``: whether it is done once for a kind of card."""
+    ``once``: whether it is done once for a kind of card; ``shared``: whether several processes
+    use the GPU at once."""
 
     name: str
     command: list[str]
     seconds: float | None
     once: bool = True
+    shared: bool = False
 
 
 QLSTM = [sys.executable, "-m", "qlstm"]
 SIDE_BY_SIDE = ["-n", str(min(8, machine.cores()))] if find_spec("xdist") else []
 """Words for pytest: most of the time goes by while kernels are compiled."""
 FEW_SHAPES = ("every_combination or all_kernels or normalized_cell or evaluation or in_a_graph "
-              "or tuning or (paper and bwn and not text8)")
+              "or tuning or cudnn or (paper and bwn and not text8)")
 PARTS = [
     Part("machine", [sys.executable, "-c", "from qlstm.workflow.gpu.summary import card; card()"],
-         60),
+         60, once=False),
     Part("equality", [sys.executable, "-m", "pytest", "tests/triton_equality.py", "-k", FEW_SHAPES,
                       "-o", "addopts=", "-o", "filterwarnings=default", "-q", "-rfE", "--tb=short",
                       "-p", "no:cacheprovider", *SIDE_BY_SIDE], 120),
@@ -80,9 +79,9 @@ PARTS = [
                     "word, d = 300;character;sequential MNIST", "--normalizers",
                     "none;layer;batch_shared", "--backends", "cudnn;triton"], 120),
     Part("side by side", [*QLSTM, "bench", "--parts", "side by side", "--shapes", "word, d = 300"],
-         75),
+         75, shared=True),
     Part("rows", [*QLSTM, "run", "--most-wanted", "--profile", "paper", "--no-notebook"], None,
-         once=False)]
+         once=False, shared=True)]
 """What is done, in this order."""
 
 
@@ -101,8 +100,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help="where the archives and the table go")
     parser.add_argument("--from", dest="archives", type=Path, metavar="ARCHIVES",
                         help="go on from the archives in this folder")
+    parser.add_argument("--jobs", type=int, help="rows side by side; default: as many as pay")
+    parser.add_argument("--again", action="store_true",
+                        help="repeat parts that came to their end in an earlier call too")
     parser.add_argument("--megabytes", type=float, default=60, help="the archives' size at most, "
-                        "in files of 16 MB, 7 at most; default: 60")
+                        "in files of 16 MB, 7 at most; default: 60. A checkpoint of words has 27, "
+                        "or 54 after an epoch that was not the best")
     parser.add_argument("--rehearse", action="store_true", help="do all of it in a minute on the "
                         "CPU, at tiny sizes and with faults planted")
     options = parser.parse_args(arguments)
@@ -173,7 +176,8 @@ def lend(options: argparse.Namespace, parts: list[Part], profile: str, started: 
         pass  # writable, or there would be no archives in the end
     rows = most_wanted(profile)
     first = not (folder / STATE).exists()
-    here = {row.run_id for row in rows if (run_directory(row) / "record.json").exists()}
+    here = {row.run_id for row in rows
+            if finished(row.run_id, row.as_dict(), profile, text=None)}
     if options.archives is not None:
         print(archive.unpack(options.archives, reports()), flush=True)
     state = _state(folder / STATE)
@@ -187,20 +191,35 @@ def lend(options: argparse.Namespace, parts: list[Part], profile: str, started: 
     if options.data is not None:
         environment["QLSTM_MIRROR"] = str(options.data.resolve())
     try:
-        with multi_process_service() as variables:
-            for part in parts:
-                _do(part, state, over, environment | variables)
+        for part in parts:
+            if part.seconds is None:  # for all that is left: who knows how it ends
+                _pack(options, rows, state, started)
+                part = part._replace(command=[*part.command, *(
+                    ["--jobs", str(options.jobs)] if options.jobs else [])])
+            _do(part, state, over, environment, again=options.again)
     except KeyboardInterrupt:
         stopped = True
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not spoil the archives
-    archives = archive.pack(reports(), options.out, options.megabytes, rows,
-                                set(state["before"]))
-    table = summary.table(state, rows, archives, time.monotonic() - started)
-    write_atomically(options.out / "summary.txt", (table + "\n").encode())
-    print("\n" + table, flush=True)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a second one must not spoil the archives
+        signal.signal(number, signal.SIG_IGN)
+    print("\n" + _pack(options, rows, state, started), flush=True)
     if stopped:
         return UNFINISHED
-    return int(any(entry["status"].startswith("failed") for entry in state["parts"].values()))
+    return int(any(entry["status"] not in ("done", "no time left")
+                   for entry in state["parts"].values()))
+
+
+def _pack(options: argparse.Namespace, rows: list[ExperimentConfig], state: dict[str, Any],
+          started: float) -> str:
+    """Write the archives and the table, which is returned, whatever becomes of them."""
+    packed, failure = archive.Packed([], []), ""
+    try:
+        packed = archive.pack(reports(), options.out, options.megabytes, rows, state["before"])
+    except OSError as error:
+        failure = f"\nerror: no archives: {error}"
+    table = summary.table(state, rows, packed, time.monotonic() - started) + failure
+    with contextlib.suppress(OSError):
+        write_atomically(options.out / "summary.txt", (table + "\n").encode())
+    return table
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -212,15 +231,18 @@ def _state(path: Path) -> dict[str, Any]:
 
 
 def _write(state: dict[str, Any]):
-    write_atomically(reports() / "gpu" / STATE, json.dumps(state, indent=1).encode())
+    content = json.dumps(state | {"time": time.time()}, indent=1)
+    write_atomically(reports() / "gpu" / STATE, content.encode())
 
 
-def _do(part: Part, state: dict[str, Any], over: float, environment: dict[str, str]):
+def _do(part: Part, state: dict[str, Any], over: float, environment: dict[str, str], *,
+        again: bool = False):
     """Do one part, if it is to be done, and write what came of it into the state."""
     folder, now = reports() / "gpu", time.monotonic()
     left, code, before = over - now, _code(), state["parts"].get(part.name, {})
     ended = before.get("status", "").startswith(("done", "failed"))
-    if part.once and ended and (before["card"], before["code"]) == (state["card"], code):
+    same = ended and (before["card"], before["code"]) == (state["card"], code)
+    if part.once and same and not again:
         print(f"== {part.name}: {before['status']}, in an earlier call", flush=True)
         return
     if left < 1:
@@ -228,19 +250,23 @@ def _do(part: Part, state: dict[str, Any], over: float, environment: dict[str, s
         return
     seconds, command = min(part.seconds or left, left), part.command
     if part.seconds is None:
-        command, seconds = [*command, "--minutes", f"{left / 60:.3f}"], left + 2 * GRACE
+        command, seconds = [*command, "--minutes", f"{left / 60:.3f}"], left + GRACE
     print(f"== {part.name}, {seconds:.0f} s at most", flush=True)
     log = folder / f"{part.name.replace(' ', '_')}.log"
     status = "stopped"
     try:
-        status = attempt(command, seconds, log, environment)
+        with multi_process_service(part.shared) as variables:
+            status = attempt(command, seconds, log, environment | variables)
+    except OSError as error:  # a full disk, say
+        status = f"failed ({error})"
     finally:
-        said = summary.said(log)
-        if part.name == "machine" and said:
-            state["card"] = said[0]
-        state["parts"][part.name] = {"status": status, "card": state["card"], "code": code,
-                                     "said": said, "seconds": round(time.monotonic() - now, 1)}
-        _write(state)
+        if part.name == "machine":
+            state["card"] = summary.card_of(log)
+        state["parts"][part.name] = {
+            "status": status, "card": state["card"], "code": code, "said": summary.said(log),
+            "seconds": round(time.monotonic() - now, 1)}
+        with contextlib.suppress(OSError):
+            _write(state)
         print(f"== {part.name}: {status}", flush=True)
 
 
@@ -251,71 +277,3 @@ def _code() -> str:
                        if path.suffix in (".py", ".cpp")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def attempt(command: list[str], seconds: float, log: Path, environment: dict[str, str]) -> str:
-    """Run a command with its children, which end with it, and show what it prints.
-
-    Args:
-        command: Its words.
-        seconds: After so many it is stopped: asked to end, and killed if it does not.
-        log: The file for what it prints.
-        environment: Its variables.
-
-    Returns:
-        "done", "failed (exit status 1)", or "stopped at its limit of 60 s".
-    """
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, errors="replace",
-                               start_new_session=True)
-    overdue = threading.Event()
-
-    def stop():
-        overdue.set()
-        _end(process)
-
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        with process.stdout, log.open("w", encoding="utf-8") as file:
-            for line in process.stdout:
-                file.write(line)
-                file.flush()
-                print(line, end="", flush=True)
-        process.wait()
-    finally:
-        timer.cancel()
-        _end(process)
-    if process.returncode in (0, UNFINISHED):
-        return "done"
-    return (f"stopped at its limit of {seconds:.0f} s" if overdue.is_set()
-            else f"failed (exit status {process.returncode})")
-
-
-def _end(process: subprocess.Popen):
-    """Ask a process and its children to end, then kill what is left of them."""
-    for number, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-
-
-@contextlib.contextmanager
-def multi_process_service() -> Iterator[dict[str, str]]:
-    """NVIDIA's MPS, where it is installed: processes then use the GPU at the same time and not in
-    turn. Yields the variables that tell them of it."""
-    control = shutil.which("nvidia-cuda-mps-control")
-    if control is None:
-        yield {}
-        return
-    with tempfile.TemporaryDirectory(prefix="qlstm-mps-") as folder:
-        variables = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        started = subprocess.run([control, "-d"], env=os.environ | variables, capture_output=True)
-        try:
-            yield variables if started.returncode == 0 else {}
-        finally:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run([control], input=b"quit\n", env=os.environ | variables,
-                               capture_output=True, timeout=GRACE)

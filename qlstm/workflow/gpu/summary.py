@@ -33,7 +33,7 @@ def card():
     from qlstm.workflow.measure import peaks
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(describe_environment(device, "several")["device"])
+    print(f"card: {describe_environment(device, 'several')['device']}")
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     if device.type == "cuda":
         import triton
@@ -53,6 +53,15 @@ def _driver() -> str:
         return "unknown"
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     return subprocess.run(query, capture_output=True, text=True).stdout.partition("\n")[0]
+
+
+def card_of(log: Path) -> str | None:
+    """The card that :func:`card` has found, by the ``log`` of its part."""
+    try:
+        found = re.search(r"^card: (.*)", log.read_text(encoding="utf-8"), re.M)
+    except OSError:
+        return None
+    return found and found[1]
 
 
 def said(log: Path) -> list[str]:
