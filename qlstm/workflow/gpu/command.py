@@ -106,8 +106,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--megabytes", type=float, default=60, help="the archives' size at most, "
                         "in files of 16 MB, 7 at most; default: 60. A checkpoint of words has 27, "
                         "or 54 after an epoch that was not the best")
-    parser.add_argument("--rehearse", action="store_true", help="do all of it in a minute on the "
-                        "CPU, at tiny sizes and with faults planted")
+    parser.add_argument("--rehearse", action="store_true", help="do all of it on the CPU in a "
+                        "minute or two, at tiny sizes and with faults planted")
     options = parser.parse_args(arguments)
     if not options.minutes > 0:
         raise ConfigError(f"--minutes must be above 0, got {options.minutes:g}")

@@ -1,4 +1,4 @@
-"""``python -m qlstm gpu --rehearse``: all of it on a CPU in a minute, before a GPU is lent.
+"""``python -m qlstm gpu --rehearse``: all of it on a CPU in a minute or two, before a GPU is lent.
 
 The same parts at tiny sizes, the kernels in Triton's interpreter, and these faults planted, each of
 which has to be survived and told:
