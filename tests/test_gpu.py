@@ -211,6 +211,7 @@ def test_the_table_tells_all_in_forty_lines(trained, monkeypatch):
     ("arguments", "words"),
     [(["--minutes", "0"], "--minutes must be above 0, got 0"),
      (["--megabytes", "113"], "--megabytes must be above 0 and at most 112, got 113"),
+     (["--jobs", "0"], "--jobs must be 1 or more, got 0"),
      (["--data", "/nowhere"], "--data /nowhere: there is no such folder"),
      ([], "no NVIDIA GPU is visible here; --rehearse tries all of it on a CPU")])
 def test_what_cannot_be_is_one_line(tmp_path, capsys, monkeypatch, arguments, words):

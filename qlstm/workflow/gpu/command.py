@@ -66,7 +66,7 @@ QLSTM = [sys.executable, "-m", "qlstm"]
 SIDE_BY_SIDE = ["-n", str(min(8, machine.cores()))] if find_spec("xdist") else []
 """Words for pytest: most of the time goes by while kernels are compiled."""
 FEW_SHAPES = ("every_combination or all_kernels or normalized_cell or evaluation or in_a_graph "
-              "or tuning or cudnn or (paper and bwn and not text8)")
+              "or tuning or ((cudnn or paper) and bwn and not text8)")
 PARTS = [
     Part("machine", [sys.executable, "-c", "from qlstm.workflow.gpu.summary import card; card()"],
          60, once=False),
@@ -111,6 +111,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.minutes > 0:
         raise ConfigError(f"--minutes must be above 0, got {options.minutes:g}")
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"--jobs must be 1 or more, got {options.jobs}")
     if not 0 < options.megabytes <= archive.LARGEST:
         raise ConfigError(f"--megabytes must be above 0 and at most {archive.LARGEST:g}, "
                           f"got {options.megabytes:g}")
