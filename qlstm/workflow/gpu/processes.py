@@ -85,9 +85,6 @@ def multi_process_service(wanted: bool = True) -> Iterator[dict[str, str]]:
             _quiet([control], variables, b"quit\n")
 
 
-USES_GPU = [sys.executable, "-c", "import torch; torch.ones(1, device='cuda').sum().item()"]
-
-
 def _quiet(command: list[str], variables: dict[str, str], words: bytes = b"") -> bool:
     """Whether a command succeeds; a daemon that it leaves keeps nothing of ours open."""
     try:
