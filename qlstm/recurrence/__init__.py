@@ -22,7 +22,7 @@ from qlstm.recurrence.agreement import Layer, disagreement
 BACKENDS = ["naive", "cpu", "cudnn", "triton"]
 """The implementations by name."""
 _FASTEST_FIRST = {"cpu": ["cpu"], "cuda": ["cudnn", "triton"]}
-_ON_TRIAL = ["cudnn", "triton"]  # others on each kind of GPU, so tried there before trusted
+_ON_TRIAL = _FASTEST_FIRST["cuda"]  # another on each kind of GPU, so tried before it is trusted
 
 
 def check_backend(name: str):

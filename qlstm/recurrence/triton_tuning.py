@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from qlstm.errors import first_line
 from qlstm.normalizers import make_normalizer
 from qlstm.recurrence import cache
 from qlstm.recurrence import triton as backend
@@ -74,8 +75,7 @@ def tune(T: int, N: int, d: int, kind: str, coded: bool, device: torch.device | 
         try:
             seconds[tiles], results = measure(T, N, d, kind, coded, device, tiles)
         except Exception as error:  # compiler and driver raise anything
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            report(f"{name}: {_words(tiles)} left out: {said}")
+            report(f"{name}: {_words(tiles)} left out: {first_line(error)}")
             if expected is None:  # the default: there is nothing to compare with
                 return Tiles()
             continue

@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class Packed(NamedTuple):
 
 
 def pack(root: Path, out: Path, megabytes: float, rows: Sequence[ExperimentConfig],
-         before: set[str]) -> Packed:
+         before: Collection[str]) -> Packed:
     """Write the archives, in place of earlier ones.
 
     Records, histories and logs come first, then the checkpoints of what is not finished, in the
@@ -63,15 +63,13 @@ def pack(root: Path, out: Path, megabytes: float, rows: Sequence[ExperimentConfi
         before: The names of those that were finished at the start, and stay where they are.
     """
     room, left_out = 1e6 * megabytes - 100_000, []
-    unfinished = [path for path in out.iterdir() if re.fullmatch(r"\.qlstm-gpu\.\d+", path.name)]
-    for path in unfinished:
+    for path in out.glob(".qlstm-gpu.*"):  # of a call that was killed meanwhile
         path.unlink()
     writer = _Pieces(out)
     with (writer, gzip.GzipFile(fileobj=writer, mode="wb", compresslevel=1) as stream,
           tarfile.open(fileobj=stream, mode="w|") as tar):
         for path in _wanted(root, rows, before):
-            start = writer.written
-            if start + path.stat().st_size + 10_000 > room:  # what is packed may not shrink
+            if writer.written + path.stat().st_size + 10_000 > room:  # if it does not shrink
                 left_out.append(path)
                 continue
             tar.add(path, path.relative_to(root))
@@ -82,7 +80,8 @@ def pack(root: Path, out: Path, megabytes: float, rows: Sequence[ExperimentConfi
     return Packed(files, left_out)
 
 
-def _wanted(root: Path, rows: Sequence[ExperimentConfig], before: set[str]) -> Iterator[Path]:
+def _wanted(root: Path, rows: Sequence[ExperimentConfig],
+            before: Collection[str]) -> Iterator[Path]:
     """The files for the archive, the most wanted first."""
     yield from sorted(path for path in (root / "gpu").rglob("*")
                       if path.is_file() and not re.search(r"qlstm-gpu\.\d", path.name))

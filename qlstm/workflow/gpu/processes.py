@@ -79,7 +79,8 @@ def multi_process_service(wanted: bool = True) -> Iterator[dict[str, str]]:
         variables = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
         try:
             works = _quiet([control, "-d"], variables) and _quiet(USES_GPU, variables)
-            print("" if works else "== MPS does not work here; processes take turns", flush=True)
+            print("== MPS: processes use the GPU at once" if works
+                  else "== MPS does not work here; processes take turns", flush=True)
             yield variables if works else {}
         finally:
             _quiet([control], variables, b"quit\n")

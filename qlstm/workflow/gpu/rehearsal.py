@@ -33,7 +33,8 @@ SHAPE = {"words": dict(dataset="python_help_words", hidden_size=8, steps=5, batc
 PARTS = [
     MACHINE,
     Part("equality", [*EQUALITY.command, "-p", "qlstm.workflow.gpu.planted", "-k",
-                      "every_combination and ter_connect-layer", "-n", "0"], 90),
+                      "every_combination and ter_connect-layer",
+                      *(["-n", "0"] if command.SIDE_BY_SIDE else [])], 90),
     Part("hangs", [sys.executable, "-c", "import time; print('waiting'); time.sleep(600)"], 3),
     Part("ratios", [*OWN, "bench", "--repeats", "1", "--normalizers", "none;layer", "--shapes",
                     "words", "--parts", "step;side by side", "--backends", "cudnn;cpu"], 90),

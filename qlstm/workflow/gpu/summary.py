@@ -79,7 +79,7 @@ def said(log: Path) -> list[str]:
     if test := failure and re.match(r"FAILED (\S+)", failure):
         seed = os.environ.get("QLSTM_SEED", "0")
         kept.insert(kept.index(failure) + 1,
-                    f"again: QLSTM_SEED={seed} python -m pytest -n 0 '{test[1]}'")
+                    f"again: QLSTM_SEED={seed} python -m pytest -o addopts= '{test[1]}'")
     return kept
 
 
