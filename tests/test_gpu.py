@@ -169,7 +169,8 @@ def test_the_first_difference_comes_with_the_command_that_repeats_it(tmp_path, m
                    "FAILED tests/triton_equality.py::test_two - Exception\n\n2 failed, 3 passed\n")
     assert summary.said(log)[:2] == [
         "FAILED tests/triton_equality.py::test_one[a-b] - AssertionError: c_n: 3e-2",
-        "again: QLSTM_SEED=7 python -m pytest -o addopts= 'tests/triton_equality.py::test_one[a-b]'"]
+        "again: QLSTM_SEED=7 python -m pytest -o addopts= "
+        "'tests/triton_equality.py::test_one[a-b]'"]
     assert summary.said(log)[-1] == "2 failed, 3 passed"
     assert summary.said(tmp_path / "none") == []
 
