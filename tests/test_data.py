@@ -939,3 +939,14 @@ def test_folders(monkeypatch, tmp_path):
     monkeypatch.setenv("QLSTM_DATA", str(tmp_path))
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
     assert storage.raw_data() == records.reports() == tmp_path
+
+
+def test_an_image_is_made_smaller_by_means_of_square_blocks():
+    pixels = torch.arange(2 * 36, dtype=torch.uint8).view(2, 36)
+    small, labels = data.smaller((pixels, torch.tensor([4, 7])), 9)
+    by_hand = [[round(float(np.mean([image[row + i][column + j] for i in (0, 1) for j in (0, 1)])))
+                for row in (0, 2, 4) for column in (0, 2, 4)]
+               for image in pixels.view(2, 6, 6).tolist()]
+    assert (small.tolist(), small.dtype, labels.tolist()) == (by_hand, torch.uint8, [4, 7])
+    assert torch.equal(data.smaller((pixels, labels), 36)[0], pixels)
+    assert data.smaller_sizes(12) == [12]  # no square

@@ -16,7 +16,7 @@ _HOME = {
     **dict.fromkeys(
         ["count_predicted", "image_minibatches", "minibatches", "pixel_permutation",
          "shuffled_sequences"], "batches"),
-    "TextDataset": "text", "ImageDataset": "images",
+    "TextDataset": "text", **dict.fromkeys(["ImageDataset", "smaller", "smaller_sizes"], "images"),
     **dict.fromkeys(["DataError", "File"], "files"),
 }
 UNITS = {"char_lm": "character", "word_lm": "word", "sequential_image": "image"}

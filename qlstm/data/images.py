@@ -68,6 +68,44 @@ def image_dataset(name: str, parts: list[Part], levels: int, reduced: bool,
     return ImageDataset(name, *parts, CLASSES, levels, digest.hexdigest(), reduced, source)
 
 
+def smaller_sizes(pixels: int) -> list[int]:
+    """The numbers of pixels that square images can be read with: their own, and those of each
+    smaller image whose pixels are the means of square blocks.
+
+    Args:
+        pixels: of an image as it is.
+
+    Example:
+        >>> smaller_sizes(64), smaller_sizes(784)
+        ([64, 16, 4, 1], [784, 196, 49, 16, 4, 1])
+    """
+    side = math.isqrt(pixels)
+    if side * side != pixels:
+        return [pixels]
+    return [(side // block) ** 2 for block in range(1, side + 1) if side % block == 0]
+
+
+def smaller(part: Part, steps: int) -> Part:
+    """Square images with fewer pixels, each the rounded mean of a square block.
+
+    Args:
+        part: pixels (n, T) and labels (n,).
+        steps: the pixels that an image shall have, one of :func:`smaller_sizes`.
+
+    Returns:
+        Pixels (n, ``steps``), uint8, and the labels.
+
+    Example:
+        >>> image = torch.tensor([[0, 4, 8, 8, 0, 4, 8, 8, 1, 1, 0, 0, 1, 1, 0, 2]])
+        >>> smaller((image.to(torch.uint8), torch.tensor([3])), steps=4)[0].tolist()
+        [[2, 8, 1, 0]]
+    """
+    pixels, labels = part
+    side, new = math.isqrt(pixels.shape[1]), math.isqrt(steps)
+    blocks = pixels.view(-1, new, side // new, new, side // new).float()
+    return blocks.mean((2, 4)).round().to(torch.uint8).view(-1, steps), labels
+
+
 def read_mnist(contents: list[bytes], valid: int = 10_000) -> list[Part]:
     """Read the parts of MNIST.
 

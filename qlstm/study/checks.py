@@ -124,6 +124,7 @@ def _check_of_the_task(config):
         raise ConfigError(
             "biases and carry_state are settings of texts, not of task 'sequential_image'")
     pixels = data.steps_of(config.dataset)
-    if pixels is not None and config.steps != pixels:
-        raise ConfigError(
-            f"steps of {config.dataset} are its {pixels} pixels, got {config.steps}")
+    if pixels is not None and config.steps not in (sizes := data.smaller_sizes(pixels)):
+        raise ConfigError(f"steps of {config.dataset} are its {pixels} pixels, or those of the "
+                          f"image made smaller ({', '.join(map(str, sizes[1:]))}), got "
+                          f"{config.steps}")

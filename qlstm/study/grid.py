@@ -140,19 +140,19 @@ REDUCED_ROWS: dict[str, dict[str, list[Row]]] = {
         "large": [PLAIN, ("ter_connect", "none")],
         "deep": [PLAIN, ("binary_connect", "layer")],
         "sequential_image": [PLAIN, *_rows_of("binary_connect", "none", "batch_shared")],
+        "statistics": [("binary_connect", "batch_shared")],
         "gru": _rows_of("binary_connect", "none", "layer"),
     },
     "quick": {
-        "char_lm": [*_CORE, ("full_precision", "weight"),
-                    *_rows_of("binary_connect", "weight", "batch_separate"),
-                    *_rows_of("ter_connect", *NORMALIZED_IN_FIGURES),
-                    ("bwn", "none"), ("lab", "none")],
-        "small": [*_CORE, ("binary_connect", "weight"), *_rows_of("ter_connect", "none", "layer"),
-                  ("bwn", "none")],
-        "large": [*_CORE, *_rows_of("ter_connect", "none", "layer")],
-        "deep": _CORE,
-        "sequential_image": [*_CORE, ("bwn", "none"), ("twn", "none"),
-                             ("binary_connect", "batch_separate")],
+        "char_lm": [*_rows_of("full_precision", "none", "layer"), *_rows_of("binary_connect"),
+                    *_rows_of("ter_connect", "none", "weight", "layer"), ("bwn", "none")],
+        "small": [*_rows_of("full_precision", "none", "layer"),
+                  *_rows_of("binary_connect", *NORMALIZED_IN_FIGURES),
+                  *_rows_of("ter_connect", "none", "layer")],
+        "large": [],
+        "deep": [],
+        "sequential_image": [PLAIN, *_rows_of("binary_connect")],
+        "statistics": [],
         "gru": [PLAIN, *_rows_of("binary_connect", "none", "layer")],
     },
 }
@@ -165,8 +165,9 @@ def _rows(panel: Panel, profile: str) -> list[Row]:
     if profile not in REDUCED_ROWS:
         return panel.rows
     reduced = REDUCED_ROWS[profile]
-    kept = (reduced.get(panel.variant) or reduced.get(panel.settings.get("cell"))
-            or reduced[panel.task])
+    kinds = ("statistics" if panel in STATISTICS_EXPERIMENT else panel.variant,
+             panel.settings.get("cell"), panel.task)
+    kept = next(reduced[kind] for kind in kinds if kind in reduced)
     return [row for row in panel.rows if row in kept]
 
 
@@ -211,6 +212,21 @@ def grid(profile: str = "quick", *, only: list[str] | None = None,
     panels = [panel for name in only or ARTEFACTS for panel in ARTEFACTS.get(name, [])]
     return _each_once(config for panel in panels
                       for config in _runs(panel, profile, datasets, epochs, range(seeds)))
+
+
+def no_runs(profile: str, only: list[str] | None) -> str:
+    """Why a selection has no runs, as an error message.
+
+    Args:
+        profile: as in :func:`grid`.
+        only: the tables and figures that were asked for.
+    """
+    others = [name for name in only or [] if name in ARTEFACTS and not grid(profile, only=[name])]
+    if others:
+        return (f"profile {profile} has no runs for {', '.join(others)}; PROFILE=smoke and "
+                "PROFILE=paper have")
+    return ("this selection has no runs: the tables and figures asked for are not made from these "
+            "data sets")
 
 
 def most_wanted(profile: str = "paper", *, datasets: list[str] | None = None,

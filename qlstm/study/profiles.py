@@ -20,6 +20,10 @@ PAPER_DATASETS = {
 }
 """The paper's data sets, and where their settings differ from those of the profile ``paper``."""
 
+QUICK_DATASETS = {"mnist": dict(steps=196, max_train=2_400, epochs=6)}
+"""Where the settings of larger data sets differ from those of the profile ``quick``: MNIST is read
+at half its width and height, as 784 steps learn nothing in minutes."""
+
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "small": {"smoke": {}, "quick": {}, "paper": {}},
     "large": {"smoke": dict(hidden_size=32), "quick": dict(hidden_size=128),
@@ -69,6 +73,8 @@ def defaults(profile: str, task: str, dataset: str | None, normalizer: str = "no
         settings |= PAPER_DATASETS.get(settings["dataset"], {})
     if task == "sequential_image":
         settings["steps"] = data.steps_of(settings["dataset"])
+        if profile == "quick":
+            settings |= QUICK_DATASETS.get(settings["dataset"], {})
         settings["initial_gain"] = 0.1 if normalizer in ("layer", "batch_separate") else 0.0
         # the paper's release starts gains at 0.1, but forgets those of batch (shared)
         noisy = normalizer in ("layer", "batch_shared", "batch_separate")

@@ -37,6 +37,9 @@ class RunData:
                   "test": config.max_train // 8}
         self.splits = {
             name: _first(getattr(self.dataset, name), most) for name, most in limits.items()}
+        if config.task == "sequential_image" and config.steps != self.dataset.steps:
+            self.splits = {
+                name: data.smaller(part, config.steps) for name, part in self.splits.items()}
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -93,14 +93,14 @@ TASKS = {task.name: task for task in [
          settings=dict(learning_rate=0.002, lr_decay=0.98, clip_norm=5.0),
          profiles=dict(
              smoke=dict(hidden_size=32, steps=25, batch_size=16, epochs=2, max_train=16_000),
-             quick=dict(hidden_size=128, steps=100, batch_size=64, epochs=4, max_train=240_000),
+             quick=dict(hidden_size=128, steps=50, batch_size=16, epochs=4, max_train=160_000),
              paper=dict(hidden_size=512, steps=100, batch_size=64, epochs=200, max_train=0))),
     Task(name="word_lm", metric=METRICS["ppl"], notebook="word_language_model",
          stand_in="python_help_words",
          settings=dict(learning_rate=20.0, lr_decay=0.25, clip_norm=0.25, dropout=0.5),
          profiles=dict(
              smoke=dict(hidden_size=16, steps=20, batch_size=10, epochs=2, max_train=4_000),
-             quick=dict(hidden_size=48, steps=35, batch_size=20, epochs=4, max_train=40_000),
+             quick=dict(hidden_size=300, steps=35, batch_size=20, epochs=3, max_train=40_000),
              paper=dict(hidden_size=300, steps=35, batch_size=20, epochs=120, max_train=0,
                         min_learning_rate=0.001)),
          own=("dropout",)),
@@ -109,7 +109,7 @@ TASKS = {task.name: task for task in [
          settings=dict(learning_rate=0.002, lr_decay=0.5, clip_norm=1.0),
          profiles=dict(
              smoke=dict(hidden_size=16, batch_size=50, epochs=1, max_train=200),
-             quick=dict(hidden_size=64, batch_size=20, epochs=6, max_train=0),
+             quick=dict(hidden_size=64, batch_size=20, epochs=12, max_train=0),
              paper=dict(hidden_size=100, batch_size=100, epochs=200, max_train=0)),
          own=("initial_gain", "state_noise", "permuted")),
 ]}
