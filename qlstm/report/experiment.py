@@ -20,6 +20,7 @@ from qlstm.report.names import label, model_name
 from qlstm.study import records
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.networks import build_model, load_model
+from qlstm.study.tasks import TASKS
 
 BEGINNING = {"char_lm": 300, "word_lm": 60}
 """Symbols of a text that are shown."""
@@ -86,6 +87,7 @@ def result(record: dict[str, Any], directory: Path) -> pd.DataFrame:
         The test metric, the sizes (KB, as the paper counts it and as the file of packed weights)
         and the seconds of each.
     """
+    test = f"test {TASKS[record['config']['task']].metric.title}"
     found = {model_name(*_kind(record)): record}
     if _kind(record) != ("full_precision", "none"):
         found["full precision"] = _full_precision(record, directory)
@@ -93,8 +95,8 @@ def result(record: dict[str, Any], directory: Path) -> pd.DataFrame:
              "best epoch": run["best_epoch"], "size (KB)": run["size_kb"],
              "packed (KB)": (run["packed_bytes"] or np.nan) / 1024, "seconds": run["seconds"]}
             for name, run in found.items() if run]
-    digits = {f"test {record['metric']}": 3, "size (KB)": 1, "packed (KB)": 1, "seconds": 0}
-    return pd.DataFrame(rows).set_index("network").round(digits)
+    return pd.DataFrame(rows).set_index("network").round(
+        {test: 3, "size (KB)": 1, "packed (KB)": 1, "seconds": 0})
 
 
 def _kind(record: dict[str, Any]) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """Choose among the runs that exist, and see how those compare: for ``notebooks/explore``.
 
 Nothing here averages over runs: a line is a run, and a panel has the runs of one setting alone
-(:func:`qlstm.report.names.label`). Colours stand for the normalization and marks for the quantizer,
-the same in every panel.
+(:func:`qlstm.report.names.label`). Colours stand for the normalization and strokes for the
+quantizer, the same in every panel.
 
 ``records``: as :func:`load` returns them, or some of them.
 """
@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from qlstm import data
 from qlstm.data.files import DataError
 from qlstm.errors import ConfigError, unknown
 from qlstm.report.experiment import BY_HAND
-from qlstm.report.figures import DRAWN, MOMENTS, PALETTE, finished, style
+from qlstm.report.figures import DRAWN, MOMENTS, PALETTE, style
 from qlstm.report.frames import by_epoch, frame
 from qlstm.report.names import NORMALIZER_WORDS, QUANTIZER_TITLES, label
 from qlstm.study import records as files
@@ -37,7 +40,9 @@ FIELDS = ("task", "dataset", "hidden_size", "quantizer", "normalizer", "cell", "
 """What runs are chosen by."""
 NETWORKS = 4
 """Networks that :func:`show_texts` lets write, at most."""
-MARKS = "oXsDPv^<>p*"
+STROKES = ["", (4, 1.5), (1, 1), (5, 1, 1, 1), (8, 2), (3, 1, 1, 1, 1, 1), (2, 2), (7, 1, 2, 1),
+           (1, 3), (6, 3)]
+"""Of the quantizers' lines, in the order of their titles."""
 
 
 def load(profile: str) -> list[dict[str, Any]]:
@@ -112,23 +117,29 @@ def table(records: list[dict[str, Any]]) -> pd.DataFrame:
 def _lines(frame_of_runs: pd.DataFrame) -> pd.DataFrame:
     """With the names that panels and legends show; ``run`` tells runs apart."""
     return frame_of_runs.assign(
-        setting=frame_of_runs["label"].map(lambda name: textwrap.fill(name, 46)),
+        setting=frame_of_runs["label"].map(_in_lines),
         normalization=frame_of_runs["normalizer"].map(lambda n: NORMALIZER_WORDS.get(n, n)),
         quantizer=frame_of_runs["quantizer"].map(lambda q: QUANTIZER_TITLES.get(q, q)),
         run=[config.run_id for config in frame_of_runs["config"]])
 
 
+def _in_lines(name: str) -> str:
+    """The name of a setting, its scale on lines of its own."""
+    return "\n".join(textwrap.fill(part, 50) for part in
+                     name.replace(" (reduced", "\n(reduced").split("\n"))
+
+
 def _look(lines: pd.DataFrame) -> dict[str, Any]:
-    """Colours and marks, which do not depend on what is chosen; one's own come last."""
+    """Colours and strokes, which do not depend on what is chosen; one's own come last."""
     normalizers = dict.fromkeys([*NORMALIZER_WORDS.values(), *lines["normalization"]])
     quantizers = dict.fromkeys([*QUANTIZER_TITLES.values(), *lines["quantizer"]])
-    present = [set(lines["normalization"]), set(lines["quantizer"])]
+    present = set(lines["normalization"]), set(lines["quantizer"])
     return dict(
         hue="normalization", hue_order=[name for name in normalizers if name in present[0]],
         palette={name: PALETTE[k % len(PALETTE)] for k, name in enumerate(normalizers)},
         style="quantizer", style_order=[name for name in quantizers if name in present[1]],
-        markers={name: MARKS[k % len(MARKS)] for k, name in enumerate(quantizers)},
-        dashes=False, units="run", estimator=None, kind="line")
+        dashes={name: STROKES[k % len(STROKES)] for k, name in enumerate(quantizers)},
+        units="run", estimator=None, kind="line", legend=False)
 
 
 def learning_curves(records: list[dict[str, Any]]) -> Figure:
@@ -144,10 +155,12 @@ def learning_curves(records: list[dict[str, Any]]) -> Figure:
         subset=["valid_metric"])
     units = {name: TASKS[config.task].metric.title
              for name, config in zip(lines["setting"], lines["config"], strict=True)}
+    look = _look(lines)
     with style():
         facets = sns.relplot(
             lines, x="epoch", y="valid_metric", col="setting", col_wrap=min(2, len(units)),
-            height=2.8, aspect=1.5, facet_kws=dict(sharex=False, sharey=False), **_look(lines))
+            height=2.8, aspect=1.5, marker="o", markersize=4,
+            facet_kws=dict(sharex=False, sharey=False), **look)
         facets.set_titles("{col_name}", fontsize="small")
         for name, axes in facets.axes_dict.items():
             axes.set(xlabel="epoch", ylabel=f"validation {units[name]}")
@@ -155,7 +168,7 @@ def learning_curves(records: list[dict[str, Any]]) -> Figure:
             shown = lines["valid_metric"][lines["setting"] == name]
             if 0 < shown.min() < shown.max() / 20:
                 axes.set_yscale("log")
-        return _finished(facets)
+        return _finished(facets, look)
 
 
 def gradient_curves(records: list[dict[str, Any]]) -> Figure:
@@ -181,18 +194,32 @@ def gradient_curves(records: list[dict[str, Any]]) -> Figure:
                      if moment != "epoch 1" and norm > 0]
     lines = _lines(pd.DataFrame(rows))
     lines["norm"] = lines["norm"].clip(*DRAWN)
+    look = _look(lines)
     with style():
         facets = sns.relplot(
             lines, x="step", y="norm", row="setting", col="moment", height=2.3, aspect=1.8,
-            markevery=0.2, markersize=5, facet_kws=dict(sharex=False, sharey="row"), **_look(lines))
+            facet_kws=dict(sharex=False, sharey="row"), **look)
         facets.set_titles("{row_name}\n{col_name}", fontsize="small")
         facets.set(yscale="log").set_axis_labels("time step t", "‖∂ξ$_T$/∂h$_t$‖")
-        return _finished(facets)
+        return _finished(facets, look)
 
 
-def _finished(facets: sns.FacetGrid) -> Figure:
-    """With room of half an inch for the legend below the panels."""
-    return finished(facets, top=1, bottom=0.7 / facets.figure.get_figheight())
+def _finished(facets: sns.FacetGrid, look: dict[str, Any]) -> Figure:
+    """The figure, with a legend above the panels: a line for colours, one for strokes."""
+    figure, height = facets.figure, facets.figure.get_figheight()
+    for k, (what, handles) in enumerate({
+        "normalization": {name: dict(color=look["palette"][name]) for name in look["hue_order"]},
+        "quantizer": {name: dict(color="0.3", dashes=look["dashes"][name] or (1, 0))
+                      for name in look["style_order"]}}.items()):
+        top = 1 - 0.22 * k / height
+        figure.text(0.01, top - 0.06 / height, f"{what}:", va="top", fontsize="small")
+        figure.add_artist(Legend(
+            figure, [Line2D([], [], **drawn) for drawn in handles.values()], list(handles),
+            loc="upper left", bbox_to_anchor=(1.1 / figure.get_figwidth(), top), borderpad=0,
+            bbox_transform=figure.transFigure, ncols=5, frameon=False, fontsize="small"))
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.5 / height))
+    plt.close(figure)
+    return figure
 
 
 def show_texts(records: list[dict[str, Any]]):
@@ -273,6 +300,9 @@ class Chooser:
         self._show()
 
     def _show(self):
+        if not self.found:
+            print("no runs yet: make reproduce makes some")
+            return
         print(f"{len(self.records)} of {len(self.found)} runs")
         if not self.records:
             return
