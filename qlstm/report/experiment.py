@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from qlstm import data
 from qlstm.quantizers import find_quantizer
-from qlstm.report import figures
 from qlstm.report.figures import PALETTE, style
 from qlstm.report.names import label, model_name
 from qlstm.study import records
@@ -52,7 +52,7 @@ def show_data(config: ExperimentConfig):
     if config.max_train:
         print(f"this run trains on the first {config.max_train:,}")
     if config.task == "sequential_image":
-        display(figures.images(dataset))
+        display(_images(dataset))
     else:
         print("\n" + dataset.decode(dataset.train[: BEGINNING[config.task]]))
 
@@ -91,7 +91,7 @@ def result(record: dict[str, Any], directory: Path) -> pd.DataFrame:
     found = {model_name(*_kind(record)): record}
     if _kind(record) != ("full_precision", "none"):
         found["full precision"] = _full_precision(record, directory)
-    rows = [{"network": name, f"test {run['metric']}": run["test_metric"],
+    rows = [{"network": name, test: run["test_metric"],
              "best epoch": run["best_epoch"], "size (KB)": run["size_kb"],
              "packed (KB)": (run["packed_bytes"] or np.nan) / 1024, "seconds": run["seconds"]}
             for name, run in found.items() if run]
@@ -161,19 +161,17 @@ def reading(model: nn.Module, dataset: data.ImageDataset, count: int = 3, *,
     model(inputs)
     hook.remove()
     answers = torch.softmax(model.decoder(states[0]), -1)  # (T, N, classes)
-    side = round(dataset.steps**0.5)
+    steps = range(1, dataset.steps + 1)
     with style():
         figure, axes = plt.subplots(count, 3, figsize=(8, 1.5 * count), layout="constrained",
                                     width_ratios=[1, 3, 3], squeeze=False, sharex="col")
         for n, (image, pixels, chances) in enumerate(axes):
             digit, last = int(labels[n]), int(answers[-1, n].argmax())
-            image.imshow(part[0][n].view(side, side), cmap="gray_r")
-            image.set_axis_off()
-            image.set_title(f"a {digit}", fontsize="medium")
-            pixels.plot(range(1, dataset.steps + 1), inputs[:, n, 0], color="0.3", linewidth=0.8)
+            _draw(image, part[0][n], f"a {digit}")
+            pixels.plot(steps, inputs[:, n, 0].numpy(), color="0.3", linewidth=0.8)
             pixels.set_ylabel("pixel")
             for k in dict.fromkeys([digit, last]):
-                chances.plot(range(1, dataset.steps + 1), answers[:, n, k],
+                chances.plot(steps, answers[:, n, k].numpy(),
                              color=PALETTE[2 if k == digit else 3], label=f"{k}")
             chances.set(ylim=(-0.05, 1.05), ylabel="probability")
             chances.set_title(f"answer: {last}, {'right' if last == digit else 'wrong'}",
@@ -184,3 +182,19 @@ def reading(model: nn.Module, dataset: data.ImageDataset, count: int = 3, *,
     plt.close(figure)
     return figure
 
+
+
+def _images(dataset: data.ImageDataset, count: int = 8) -> Figure:
+    """The first images of the test part, as their pixels are ordered."""
+    figure, axes = plt.subplots(1, count, figsize=(count * 0.9, 1.2))
+    for axis, image, digit in zip(axes, *(part[:count] for part in dataset.test), strict=True):
+        _draw(axis, image, f"{digit}")
+    plt.close(figure)
+    return figure
+
+
+def _draw(axis: Axes, pixels: Tensor, title: str):
+    """An image of pixels (T,)."""
+    axis.imshow(pixels.numpy().reshape(round(len(pixels) ** 0.5), -1), cmap="gray_r")
+    axis.set_title(title, fontsize="small")
+    axis.set_axis_off()

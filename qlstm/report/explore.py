@@ -145,7 +145,7 @@ def _look(lines: pd.DataFrame) -> dict[str, Any]:
 def learning_curves(records: list[dict[str, Any]]) -> Figure:
     """Draw the validation metric by epoch: a panel a setting, a line a run.
 
-    A line that ends early belongs to a run that diverged.
+    A line that ends early belongs to a run that diverged; in its first epoch, and it has none.
 
     Args:
         records: As in the module's legend; one or more that finished an epoch.
@@ -165,6 +165,9 @@ def learning_curves(records: list[dict[str, Any]]) -> Figure:
         for name, axes in facets.axes_dict.items():
             axes.set(xlabel="epoch", ylabel=f"validation {units[name]}")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            for line in axes.get_lines():
+                if len(line.get_xdata()) > 12:  # marks would hide the strokes
+                    line.set_marker("")
             shown = lines["valid_metric"][lines["setting"] == name]
             if 0 < shown.min() < shown.max() / 20:
                 axes.set_yscale("log")

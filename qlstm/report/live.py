@@ -11,6 +11,7 @@ import io
 import time
 from typing import Any
 
+from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -34,6 +35,11 @@ def sentence(config: ExperimentConfig, epochs: list[dict[str, Any]],
     Args:
         config: The settings of the run.
         epochs, underway: As in the module's legend.
+
+    Example:
+        >>> sentence(ExperimentConfig(epochs=4), [{"epoch": 0}], {
+        ...     "epoch": 1, "share": 0.4, "updates": 15, "train_loss": 3.2})
+        'epoch 1 of 4, 40 %: 15 updates, loss so far 3.200'
     """
     metric, last = TASKS[config.task].metric, epochs[-1] if epochs else {}
     if last.get("diverged"):
@@ -99,19 +105,18 @@ def curve(config: ExperimentConfig, epochs: list[dict[str, Any]],
 class Curve:
     """A picture of a run, redrawn in one output of a notebook's cell while the run is trained.
 
-    Where it is executed without a browser the last picture stays. It takes at most
-    :data:`SHARE` of the time.
+    Where it is executed without a browser the last picture stays. Pictures take at most
+    :data:`SHARE` of the time; outside of a notebook there are none. :func:`qlstm.run` takes it as
+    its ``watch``.
 
     Args:
         config: The settings of the run.
-
-    Example:
-        >>> qlstm.run(config, watch=Curve(config))  # doctest: +SKIP
     """
 
     def __init__(self, config: ExperimentConfig):
-        self.config, self.due = config, 0.0
-        self.handle = display(_bundle(config, [], {}), raw=True, display_id=True)
+        self.config, self.due, self.handle = config, 0.0, None
+        if get_ipython() is not None:
+            self.handle = display(_bundle(config, [], {}), raw=True, display_id=True)
 
     def __call__(self, epochs: list[dict[str, Any]], underway: dict[str, Any]):
         """Show how far the run has come, unless a picture has just been drawn.
@@ -129,7 +134,7 @@ class Curve:
             epochs, underway: As in the module's legend.
         """
         started = time.monotonic()
-        if self.handle is not None:  # None outside of a notebook
+        if self.handle is not None:
             self.handle.update(_bundle(self.config, epochs, underway or {}), raw=True)
         ended = time.monotonic()
         self.due = ended + max(EVERY, (ended - started) / SHARE)
