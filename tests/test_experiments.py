@@ -370,13 +370,8 @@ def parameters_of(path):
     return cell.source
 
 
-@pytest.mark.parametrize(
-    ("notebook", "task"),
-    [("char_language_model", "char_lm"), ("word_language_model", "word_lm"),
-     ("sequential_mnist", "sequential_image")],
-)
-def test_the_run_notebooks_parameters_are_the_configurations_fields(notebook, task):
-    source = parameters_of(ROOT / "notebooks" / "run" / f"{notebook}.ipynb")
+def test_the_run_notebooks_parameters_are_the_configurations_fields():
+    source = parameters_of(ROOT / "notebooks" / "run" / "experiment.ipynb")
     namespace = {}
     exec(source, {}, namespace)
     others = ["directory", "device", "backend", "train"]
@@ -384,7 +379,7 @@ def test_the_run_notebooks_parameters_are_the_configurations_fields(notebook, ta
         list(namespace) == [field.name for field in dataclasses.fields(ExperimentConfig)] + others)
     assert all("#" in line for line in source.splitlines())
     config = ExperimentConfig.from_parameters(namespace, *others)
-    assert config == ExperimentConfig(task=task, quantizer="binary_connect", normalizer="layer")
+    assert config == ExperimentConfig(quantizer="binary_connect", normalizer="layer")
 
 
 def test_a_parameter_that_papermill_would_let_pass_is_an_error():

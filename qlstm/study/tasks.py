@@ -66,7 +66,6 @@ class Task:
     Attributes:
         name: what configurations and records call the task.
         metric: what its networks are compared by.
-        notebook: name of the notebook in ``notebooks/run`` that a run of it is made in.
         stand_in: the embedded data set, which needs no download: the one of the small profiles.
         settings: settings of the paper's appendix A that do not depend on the profile.
         profiles: sizes and lengths by profile.
@@ -75,7 +74,6 @@ class Task:
 
     name: str
     metric: Metric
-    notebook: str
     stand_in: str
     settings: dict[str, Any]
     profiles: dict[str, dict[str, Any]]
@@ -88,15 +86,13 @@ class Task:
 
 
 TASKS = {task.name: task for task in [
-    Task(name="char_lm", metric=METRICS["bpc"], notebook="char_language_model",
-         stand_in="python_help",
+    Task(name="char_lm", metric=METRICS["bpc"], stand_in="python_help",
          settings=dict(learning_rate=0.002, lr_decay=0.98, clip_norm=5.0),
          profiles=dict(
              smoke=dict(hidden_size=32, steps=25, batch_size=16, epochs=2, max_train=16_000),
              quick=dict(hidden_size=128, steps=50, batch_size=16, epochs=4, max_train=160_000),
              paper=dict(hidden_size=512, steps=100, batch_size=64, epochs=200, max_train=0))),
-    Task(name="word_lm", metric=METRICS["ppl"], notebook="word_language_model",
-         stand_in="python_help_words",
+    Task(name="word_lm", metric=METRICS["ppl"], stand_in="python_help_words",
          settings=dict(learning_rate=20.0, lr_decay=0.25, clip_norm=0.25, dropout=0.5),
          profiles=dict(
              smoke=dict(hidden_size=16, steps=20, batch_size=10, epochs=2, max_train=4_000),
@@ -104,8 +100,7 @@ TASKS = {task.name: task for task in [
              paper=dict(hidden_size=300, steps=35, batch_size=20, epochs=120, max_train=0,
                         min_learning_rate=0.001)),
          own=("dropout",)),
-    Task(name="sequential_image", metric=METRICS["accuracy"], notebook="sequential_mnist",
-         stand_in="digits",
+    Task(name="sequential_image", metric=METRICS["accuracy"], stand_in="digits",
          settings=dict(learning_rate=0.002, lr_decay=0.5, clip_norm=1.0),
          profiles=dict(
              smoke=dict(hidden_size=16, batch_size=50, epochs=1, max_train=200),

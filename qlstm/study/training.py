@@ -33,6 +33,7 @@ from qlstm.study.progress import Progress, epoch_line, result_line
 from qlstm.study.results import is_known, make_record, save_model
 from qlstm.study.run_data import RunData
 from qlstm.study.tasks import TASKS
+from qlstm.study.underway import Underway
 
 __all__ = ["build_model", "evaluate", "learning_rate", "make_optimizer", "make_step", "metric",
            "run", "train", "train_epoch", "update"]
@@ -42,7 +43,7 @@ WAITING = ("lat", "alternating")
 
 
 def run(config: ExperimentConfig, directory: Path | None = None, *, device: str = "auto",
-        backend: str = "auto", report=print) -> dict[str, Any]:
+        backend: str = "auto", report=print, watch=None) -> dict[str, Any]:
     """Train and evaluate one configuration.
 
     A run that was interrupted in its folder goes on after its last epoch and ends with the record
@@ -57,7 +58,11 @@ def run(config: ExperimentConfig, directory: Path | None = None, *, device: str 
         device: The device to train on: ``"cpu"``, ``"cuda"``, ...; ``"auto"`` takes a GPU if there
             is one.
         backend: The implementation of the recurrence, see :mod:`qlstm.recurrence`.
-        report: A function that receives a line of text after each epoch.
+        report: A function that receives a line of text after each epoch, and each minute of a
+            longer one.
+        watch: A function that is shown the run while it is trained, in place of these lines: see
+            :class:`qlstm.study.underway.Underway`, and :class:`qlstm.report.live.Curve` for a
+            picture in a notebook.
 
     Returns:
         The record, with the fields of :data:`qlstm.study.records.REQUIRED`.
@@ -72,7 +77,7 @@ def run(config: ExperimentConfig, directory: Path | None = None, *, device: str 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if directory is None:
         run_data = RunData(config, torch.device(device))
-        return train(config, run_data, None, backend=backend, report=report)
+        return train(config, run_data, None, backend=backend, report=report, watch=watch)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "record.json"
@@ -83,13 +88,14 @@ def run(config: ExperimentConfig, directory: Path | None = None, *, device: str 
             if not records.outdated(record, config.as_dict(), run_data.dataset.sha256):
                 report(f"{config.run_id}: already done, {result_line(record)}")
                 return record
-        record = train(config, run_data, directory, backend=backend, report=report)
+        record = train(
+            config, run_data, directory, backend=backend, report=report, watch=watch)
         records.save(record, path)
         return records.load(path)
 
 
 def train(config: ExperimentConfig, run_data: RunData, directory: Path | None = None, *,
-          backend: str = "auto", report=print) -> dict[str, Any]:
+          backend: str = "auto", report=print, watch=None) -> dict[str, Any]:
     """Train a network through the epochs that are left, and evaluate the best of them.
 
     Args:
@@ -98,6 +104,7 @@ def train(config: ExperimentConfig, run_data: RunData, directory: Path | None = 
         directory: The folder for checkpoints and the trained network; None: nothing is written.
         backend: The implementation of the recurrence.
         report: A function that receives a line of text after each epoch.
+        watch: A function that is shown the run in their place, as in :func:`run`.
 
     Returns:
         The record of the run, without its checksum.
@@ -119,13 +126,16 @@ def train(config: ExperimentConfig, run_data: RunData, directory: Path | None = 
             progress.add_epoch(probe.weights(), model)
             torch.manual_seed(config.seed + 1_000_000)  # apart from that of the initial weights
 
+        underway = Underway(config.epochs, run_data.sizes["train"], directory, report, watch)
         for epoch in range(len(progress.epochs), config.epochs + 1):
             rate = learning_rate(config, epoch, progress.valid_losses)
             if progress.diverged or rate_is_spent(config, optimizer, rate):
                 break
             started = time.monotonic()
             set_learning_rate(config, optimizer, rate)
-            train_loss = train_epoch(model, optimizer, step, run_data.minibatches("train"))
+            with underway.epoch(progress.epochs) as tell:
+                minibatches = run_data.minibatches("train")
+                train_loss = train_epoch(model, optimizer, step, minibatches, tell)
             valid_loss, valid_metric = math.nan, None
             if math.isfinite(train_loss):
                 valid_loss, valid_metric = evaluate(config, model, run_data.minibatches("valid"))
@@ -143,7 +153,7 @@ def train(config: ExperimentConfig, run_data: RunData, directory: Path | None = 
             progress.add_epoch({"learning_rate": rate, **(losses if finite else {"diverged": True}),
                                 **times, **probe.weights(finite=finite)}, model)
             checkpoint.save(progress)
-            report(epoch_line(progress.epochs[-1], config))
+            underway.done(progress.epochs, epoch_line(progress.epochs[-1], config))
 
         started = time.monotonic()
         test_loss, test_metric = math.nan, None
@@ -160,7 +170,8 @@ def train(config: ExperimentConfig, run_data: RunData, directory: Path | None = 
 
 
 def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, step: Callable,
-                minibatches: Iterable[tuple[Tensor, Tensor]]) -> float:
+                minibatches: Iterable[tuple[Tensor, Tensor]],
+                tell: Callable = lambda *_: None) -> float:
     """Train on each minibatch of one pass over the training data.
 
     Args:
@@ -168,6 +179,8 @@ def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, step: Callab
         optimizer: The optimizer of its parameters, with the learning rate of this epoch.
         step: One update, as :func:`make_step` makes it.
         minibatches: Pairs of inputs and targets.
+        tell: A function that is called after each update, as
+            :meth:`qlstm.study.underway.Underway.epoch` gives it.
 
     Returns:
         The mean loss in nats; NaN or infinity as soon as it is not finite.
@@ -182,6 +195,7 @@ def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, step: Callab
         loss, state = step(inputs, targets, state)
         total += loss.double() * targets.numel()
         count += targets.numel()
+        tell(number + 1, count, total)
         # rarely, as a GPU has to be waited for
         if number % 100 == 99 and not math.isfinite(total.item()):
             break

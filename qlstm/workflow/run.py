@@ -28,7 +28,6 @@ from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError, unknown
 from qlstm.study import machine, records
 from qlstm.study.records import reports
-from qlstm.study.tasks import TASKS
 from qlstm.workflow import notebooks
 from qlstm.workflow.command_line import names, stop_when_terminated
 
@@ -137,9 +136,8 @@ def one(run_id: str, settings: dict[str, Any], options: argparse.Namespace) -> i
             else:
                 parameters = settings | {"directory": str(directory), "backend": options.backend,
                                          "train": not options.render}
-                notebook = f"{TASKS[settings['task']].notebook}.ipynb"
-                notebooks.execute(
-                    ROOT / "notebooks" / "run" / notebook, directory / "notebook.ipynb", parameters)
+                notebooks.execute(ROOT / "notebooks" / "run" / "experiment.ipynb",
+                                  directory / "notebook.ipynb", parameters)
         records.load_of(run_id, options.profile)
         (directory / "checkpoint.pt").unlink(missing_ok=True)
     except (ConfigError, DataError, notebooks.NotebookError, records.RecordError, OSError,
