@@ -15,12 +15,13 @@ from matplotlib.ticker import MaxNLocator
 
 from qlstm import data
 from qlstm.report.frames import by_epoch, gradients, select
+from qlstm.report.main_result import main_result, main_sentence
 from qlstm.report.names import NORMALIZER_WORDS, model_name
 from qlstm.study.grid import ARTEFACTS
 from qlstm.study.tasks import TASKS
 
 __all__ = ["CAPTIONS", "NAMES", "figure", "gains_and_lambda", "gradient_norms", "growth_and_lambda",
-           "images", "lambda_by_epoch", "learning_curves", "model_name", "of_gates", "save"]
+           "images", "lambda_by_epoch", "learning_curves", "main_result", "main_sentence", "model_name", "of_gates", "save"]
 
 GATES = ["i", "f", "a", "o"]
 MOMENTS = {"initial": "at initialization", "epoch 1": "after epoch 1", "best": "at the best epoch"}

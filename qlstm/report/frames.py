@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 
 from qlstm.report.names import label
-from qlstm.study.config import ExperimentConfig
+from qlstm.study.config import SPECIAL, ExperimentConfig
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, Panel
+from qlstm.study.profiles import PAPER_DATASETS
+from qlstm.study.tasks import TASKS
 
 OVERFLOWN = 1e300
 """What :func:`qlstm.study.traces.propositions` gives where the square of a gradient overflows and
@@ -114,6 +116,37 @@ def select(
     if not chosen:
         raise LookupError(f"no run for {artefact} yet: make reproduce ONLY={artefact}")
     return chosen
+
+
+def best_settings(records: list[dict], quantizers: list[str]) -> list[tuple[str, pd.DataFrame]]:
+    """The runs that tell most on each task, of usual LSTMs with some of the ``quantizers``.
+
+    Preferred are, in this order, a setting that has BinaryConnect without normalization beside full
+    precision, the paper's scale, the paper's data set, the one with most rows, the largest network.
+
+    Returns:
+        A setting's label and its runs (as :func:`frame`) for each task that has any, in the order
+        of :data:`qlstm.study.tasks.TASKS`.
+    """
+    runs = frame(records)
+    usual = [run.quantizer in quantizers and run.config.cell == "lstm"
+             and all(getattr(run.config, name) == run.config.usual(name) for name in SPECIAL)
+             for run in runs.itertuples()]
+    runs = runs[np.array(usual, dtype=bool)]
+    chosen = []
+    for task in TASKS:
+        of_task = runs[runs["task"] == task]
+        if len(of_task):
+            chosen.append(max(of_task.groupby("label", sort=False), key=lambda g: _worth(g[1])))
+    return chosen
+
+
+def _worth(runs: pd.DataFrame) -> tuple:
+    """By what a setting is preferred to another of its task; the larger is better."""
+    rows = set(zip(runs["quantizer"], runs["normalizer"], strict=True))
+    first = runs.iloc[0]
+    return ({("full_precision", "none"), ("binary_connect", "none")} <= rows, first["paper_scale"],
+            first["dataset"] in PAPER_DATASETS, len(rows), first["config"].hidden_size)
 
 
 def _of_panel(runs: pd.DataFrame, panel: Panel) -> pd.DataFrame:
