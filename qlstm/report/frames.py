@@ -186,8 +186,9 @@ class Gradient:
         proposition: number of the one that bounds this network's gradient; None: none applies.
         ratio: largest left side over right side of that proposition: 1 or less where it holds.
             NaN: none applies, or a gradient's square left the range of 64 bits.
-        lambda_1: median of $\lambda_1$ over time steps (its root where squared norms are bounded,
-            in batch normalization).
+        lambda_1, lambda_2: medians of $\lambda_1$ and $\lambda_2$ over time steps (their roots
+            where squared norms are bounded, in batch normalization).
+        largest_lambda_1: its largest over time steps.
     """
 
     label: str
@@ -200,6 +201,8 @@ class Gradient:
     proposition: str | None
     ratio: float
     lambda_1: float
+    lambda_2: float
+    largest_lambda_1: float
     config: ExperimentConfig
 
 
@@ -214,12 +217,14 @@ def gradients(records: list[dict]) -> pd.DataFrame:
             rate = pd.Series([_rate(steps, line) for line in lines]).median()
             bound = traces["propositions"].get(moment) or {}
             ratio = bound.get("ratio", OVERFLOWN)
-            lambda_1 = np.median(np.array(bound["lambda_1"], dtype=float)) if bound else None
+            first, second = (_unsquared(config, bound.get(name, [np.nan]))
+                             for name in ("lambda_1", "lambda_2"))
             rows.append(Gradient(
                 name, config.quantizer, config.normalizer, config.seed, moment,
                 growth=rate ** (steps[-1] - steps[0]), rate=rate,
                 proposition=bound.get("proposition"), ratio=ratio if ratio < OVERFLOWN else np.nan,
-                lambda_1=_unsquared(config, lambda_1), config=config))
+                lambda_1=np.median(first), lambda_2=np.median(second),
+                largest_lambda_1=np.max(first), config=config))
     return as_frame(Gradient, rows)
 
 
@@ -233,12 +238,11 @@ def _rate(steps: list[int], norms: list[float | None]) -> float:
     return float((values[usable[0]] / values[-1]) ** (1 / (steps[-1] - steps[usable[0]])))
 
 
-def _unsquared(config: ExperimentConfig, lambda_1: float | None) -> float:
-    """The proposition on batch normalization speaks of squared norms: its lambda_1 compares with
-    the others as a root."""
-    if lambda_1 is None:
-        return np.nan
-    return float(np.sqrt(lambda_1) if config.normalizer.startswith("batch") else lambda_1)
+def _unsquared(config: ExperimentConfig, lambdas) -> np.ndarray:
+    """The proposition on batch normalization speaks of squared norms: its factors compare with the
+    others' as roots. A number that left the range, None, is NaN."""
+    values = np.array(lambdas, dtype=float)
+    return np.sqrt(values) if config.normalizer.startswith("batch") else values
 
 
 @dataclass
@@ -273,7 +277,7 @@ def by_epoch(records: list[dict]) -> pd.DataFrame:
         name = label(config, record["data"]["sha256"])
         for epoch in record["epochs"]:
             spectral = epoch["spectral"] or {}
-            before, after = (_unsquared(config, spectral.get(side, {}).get("lambda_1"))
+            before, after = (float(_unsquared(config, spectral.get(side, {}).get("lambda_1")))
                              for side in ("before", "after"))
             gains = epoch["gains"]["g"][-1] if epoch["gains"] else []
             rows.append(Epoch(
