@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_up import everything, made_up, paper, quick
 
-from qlstm.report import figures, profile_page
+from qlstm.report import figures, overview
 from qlstm.study.grid import ARTEFACTS
 
 
@@ -41,9 +41,9 @@ def test_figure_4_tells_characters_and_words_apart(texts):
 
 
 def test_every_figure_of_the_paper_has_a_name_and_a_caption():
-    assert (set(figures.NAMES) == set(figures.CAPTIONS)
+    assert (set(figures.NAMES) == set(figures.CAPTIONS) == set(figures.QUESTIONS)
             == {name for name in ARTEFACTS if name.startswith("figure")})
-    assert set(figures.NAMES) <= set(profile_page.FIGURES)
+    assert set(figures.NAMES) <= set(overview.FIGURES)
 
 
 def test_gradient_lines_show_the_norms_in_thousandths():
@@ -179,9 +179,9 @@ def test_seeds_are_dots_and_a_failed_row_has_their_range():
 
 def test_the_main_sentence_is_made_from_the_numbers():
     told = figures.main_sentence(of_words(none=135.0, weight=89.8, layer=92.3))
-    assert told == ("Without normalization BinaryConnect fails on words (perplexity 135 beside 86.0 "
-                    "of full precision); with normalization it ends at 89.8 to 92.3, at 1/25 to "
-                    "1/28 of the size.")
+    assert told == ("Without normalization BinaryConnect fails on words (perplexity 135 beside "
+                    "86.0 of full precision); with normalization it ends at 89.8 to 92.3, at 1/25 "
+                    "to 1/28 of the size.")
     told = figures.main_sentence(of_words(none=90.0, weight=120.0))
     assert told.startswith("Without normalization BinaryConnect does not fail on words (perplexity "
                            "90.0 beside 86.0")

@@ -29,8 +29,8 @@ def of(quantizer, normalizer="none", test=2.0, *, task=CHAR, variant="", setting
 
 
 def lm(task=CHAR, settings=None, rate=1.4, curves=None, **tests):
-    """Networks by name (``full``, ``bc_layer``) and test metric; None: diverged. The gradient of the
-    unnormalized, quantized ones grows by ``rate`` a step; ``curves``: validation by epoch, for
+    """Networks by name (``full``, ``bc_layer``) and test metric; None: diverged. The gradient of
+    the unnormalized, quantized ones grows by ``rate`` a step; ``curves``: validation by epoch, for
     some; the others do not learn any more."""
     short = {"full": "full_precision", "bc": "binary_connect", "tc": "ter_connect", "bwn": "bwn",
              "lab": "lab"}
@@ -229,7 +229,8 @@ def test_records_that_no_claim_speaks_of():
 def test_sizes_hold_and_a_wrong_print_would_show(monkeypatch):
     found = judged("sizes", [], "smoke")
     assert found["standing"] == "everywhere"
-    assert found["evidence"].startswith("For it: the formula of section 4: 100 of 103 to the kilobyte")
+    assert found["evidence"].startswith(
+        "For it: the formula of section 4: 100 of 103 to the kilobyte")
     for wrong in ("3521 printed, 3925", "15303 printed, 29443", "767 printed, 768"):
         assert wrong in found["evidence"]
     printed = frames.published()

@@ -89,9 +89,11 @@ class Setting(NamedTuple):
         return not np.isnan(a) and not (a <= b if self.metric == "accuracy" else a >= b)
 
     def outside(self, quantizer: str) -> str:
-        """Why the setting is outside the conditions of a claim on training with a ``quantizer``; ""
-        if it is within them: full precision learned, and the gradient of the quantized, unnormalized
-        network explodes at initialization (:data:`EXPLODES`)."""
+        """Why the setting is outside the conditions of a claim on training with a ``quantizer``.
+
+        "" if it is within them: full precision learned, and the gradient of the quantized,
+        unnormalized network explodes at initialization (:data:`EXPLODES`).
+        """
         if self.metric == "accuracy" and not (
                 self.means[BASE] > GUESSING + verdicts.FAILS_POINTS):
             return f"full precision did not learn ({self.told(*BASE)})"

@@ -200,8 +200,9 @@ def fraction(view: View) -> Answers:
         largest = max(size_kb(_network(row, "binary_connect", n)) for n in NORMALIZED)
         full = size_kb(_network(row, *BASE))
         plural = "s" * (row.layers > 1)
-        yield Answer(f"{data.title(row.dataset)}, d = {row.hidden}, {row.layers} layer{plural}", True,
-                     bool(largest <= SMALL * full), f"at most {largest:.0f} of {full:.0f} KB")
+        network = f"{data.title(row.dataset)}, d = {row.hidden}, {row.layers} layer{plural}"
+        yield Answer(network, True, bool(largest <= SMALL * full),
+                     f"at most {largest:.0f} of {full:.0f} KB")
 
 
 def separate(view: View) -> Answers:

@@ -21,9 +21,10 @@ from qlstm.report import verdicts
 from qlstm.report.frames import best_settings, published
 from qlstm.report.names import NORMALIZER_WORDS, in_parts, number
 from qlstm.report.statistics import over_seeds
-from qlstm.study.tasks import METRICS, TASKS
+from qlstm.study.tasks import METRICS
 
-SHOWN = {"full_precision": ("full precision", "o"), "binary_connect": ("BinaryConnect (1 bit)", "s"),
+SHOWN = {"full_precision": ("full precision", "o"),
+         "binary_connect": ("BinaryConnect (1 bit)", "s"),
          "ter_connect": ("TerConnect (2 bits)", "^")}
 """The quantizers of the figure: their names in the legend, and their marks."""
 COLOURS = dict(zip(SHOWN, sns.color_palette("colorblind")[:3], strict=True))

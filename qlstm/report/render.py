@@ -101,11 +101,11 @@ def measured(row: pd.Series) -> str:
 
 
 MARKS = (
-    f"A row fails if a seed diverged or if it is more than 20 % worse than full precision without "
-    f"normalization (accuracy: 10 points). {NOT_RUN} not run; {DIVERGED} printed so by the authors; "
-    f"{NOT_AT_HAND} the paper's number is not at hand. KB: recurrent layers only, 1024 bytes "
-    "(qlstm.size_kb). Verdicts by the rule in qlstm/report/verdicts.py, at the paper's scale only. "
-    "The CSV file has every number, and the sizes on disk.")
+    "A row fails if a seed diverged or if it is more than 20 % worse than full precision without "
+    f"normalization (accuracy: 10 points). {NOT_RUN} not run; {DIVERGED} printed so by the "
+    f"authors; {NOT_AT_HAND} the paper's number is not at hand. KB: recurrent layers only, 1024 "
+    "bytes (qlstm.size_kb). Verdicts by the rule in qlstm/report/verdicts.py, at the paper's scale "
+    "only. The CSV file has every number, and the sizes on disk.")
 PLAIN_SGD = (
     "Words train by plain SGD, which has no second moment: LAB and LAT use D = 1, where they "
     "reduce to BWN and to ternary least squares.")

@@ -51,11 +51,13 @@ def _judged(claim: Claim, view: View, profile: str) -> dict[str, str | int]:
     against = {answer.setting for answer in used if not answer.holds}
     settings = {answer.setting for answer in used}
     holds = len(settings - against)
-    scale = "paper" if all(a.paper_scale and "(reduced" not in a.setting for a in used) else "reduced"
+    at_scale = all(answer.paper_scale and "(reduced" not in answer.setting for answer in used)
     return {"claim": claim.name, "sentence": claim.sentence, "source": claim.source,
             "condition": claim.condition, "verdict": _verdict(holds, len(settings)),
             "standing": _standing(holds, len(settings)), "holds": holds,
-            "settings": len(settings), "scale": scale if used else "", "evidence": _told(answers)}
+            "settings": len(settings),
+            "scale": ("paper" if at_scale else "reduced") if used else "",
+            "evidence": _told(answers)}
 
 
 def _verdict(holds: int, settings: int) -> str:

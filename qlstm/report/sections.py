@@ -131,7 +131,9 @@ def of_frame(readable: pd.DataFrame) -> list[Section]:
 
 def _text(value) -> str:
     if isinstance(value, float):
-        return NOT_RUN if math.isnan(value) else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+        if math.isnan(value):
+            return NOT_RUN
+        return f"{value:.0f}" if 1000 <= value < 1e6 else f"{value:.3g}"
     return str(value)
 
 

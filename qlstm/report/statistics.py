@@ -70,8 +70,9 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
         rows.append(Summary(
             *key, mean=values.mean(), half_width=half_width(values), least=values.min(),
             most=values.max(), seeds=len(group), diverged=int(group["diverged"].sum()),
-            size_kb=first["size_kb"], packed_kb=first["packed_kb"], paper_scale=first["paper_scale"],
-            dataset=first["dataset"], metric=first["metric"], config=first["config"]))
+            size_kb=first["size_kb"], packed_kb=first["packed_kb"],
+            paper_scale=first["paper_scale"], dataset=first["dataset"],
+            metric=first["metric"], config=first["config"]))
     return as_frame(Summary, rows)
 
 

@@ -42,24 +42,28 @@ __all__ = [
     "wide"]
 
 TITLES = {
-    "table_1": ("Table 1: spectral norms, before and after quantization",
-                "The paper explains the explosion in three steps: the gradient grows by at most λ₁ "
-                "a step (plus λ₂ times that of the cell state), λ₁ grows with the spectral norms of "
-                "the recurrent matrices, and quantization raises those norms. Does it raise them in "
-                "the networks trained here? The latent weights' number → the quantized weights'."),
-    "table_2": ("Table 2: characters",
-                "Test bits per character (BPC) and size of the LSTM layer: does normalization bring "
-                "a 1- or 2-bit LSTM back to full precision?"),
-    "table_3": ("Table 3: words, one layer",
-                "Test perplexity (PPL) and size of the LSTM layer: is a normalized 1- or 2-bit LSTM "
-                "as good as full precision, at a fraction of the size?"),
-    "table_4": ("Table 4: images, read pixel by pixel",
-                "An image read one pixel at a time, then the digit named: which normalization "
-                "carries a quantized LSTM that far? The paper's own Table 4 is not at hand; the "
-                "sizes follow from its formula."),
-    "table_5": ("Table 5: words, two layers",
-                "Test perplexity (PPL) of two LSTM layers: does what holds for one layer hold for "
-                "two?")}
+    "table_1": (
+        "Table 1: spectral norms, before and after quantization",
+        "The paper explains the explosion in three steps: the gradient grows by at most λ₁ a step "
+        "(plus λ₂ times that of the cell state), λ₁ grows with the spectral norms of the recurrent "
+        "matrices, and quantization raises those norms. Does it raise them in the networks trained "
+        "here? The latent weights' number → the quantized weights'."),
+    "table_2": (
+        "Table 2: characters",
+        "Test bits per character (BPC) and size of the LSTM layer: does normalization bring a 1- "
+        "or 2-bit LSTM back to full precision?"),
+    "table_3": (
+        "Table 3: words, one layer",
+        "Test perplexity (PPL) and size of the LSTM layer: is a normalized 1- or 2-bit LSTM as "
+        "good as full precision, at a fraction of the size?"),
+    "table_4": (
+        "Table 4: images, read pixel by pixel",
+        "An image read one pixel at a time, then the digit named: which normalization carries a "
+        "quantized LSTM that far? The paper's own Table 4 is not at hand; the sizes follow from "
+        "its formula."),
+    "table_5": (
+        "Table 5: words, two layers",
+        "Test perplexity (PPL) of two LSTM layers: does what holds for one layer hold for two?")}
 """What the tables of the paper show, and what they answer."""
 
 
