@@ -172,10 +172,13 @@ def failures(folder: Path) -> str:
 
 def _words(run_id: str) -> str:
     """A run's id in words."""
-    for name, title in (QUANTIZER_TITLES | NORMALIZER_WORDS).items():
-        run_id = run_id.replace(f"-{name}-", f", {title}, ", 1)
-    dataset, _, rest = run_id.partition(", ")
-    return f"{data.title(dataset) if dataset in data.CATALOGUE else dataset}, {rest}"
+    dataset, *settings = run_id.split("-")
+    known = QUANTIZER_TITLES | NORMALIZER_WORDS
+    parts = [data.title(dataset) if dataset in data.CATALOGUE else dataset]
+    for part in settings:
+        words = part.replace("seed", "seed ").replace("=", " = ").replace("_", " ")
+        parts.append(known.get(part, words))
+    return ", ".join(parts)
 
 
 def runs(records: list[dict], folder: Path) -> str:
