@@ -354,10 +354,13 @@ def test_the_four_files(tmp_path):
 
 
 def test_other_tables_are_cut_by_setting_and_have_no_empty_columns():
-    index = pd.MultiIndex.from_tuples([("A (reduced: d = 1, text 0a1b2c)", "x"), ("B", "y")])
+    index = pd.MultiIndex.from_tuples(
+        [("A (reduced: d = 1, text 0a1b2c)", "x"), ("B", "y")], names=["setting", "row"])
     found = tables.of_frame(pd.DataFrame({"p": [1.234, None], "q": [None, 2e7]}, index=index))
     assert [(s.title, s.scale) for s in found] == [("A", "d = 1"), ("B", "")]
-    assert [s.cells.iloc[0].tolist()[1:] for s in found] == [["1.23"], ["2e+07"]]
+    assert [s.cells.iloc[0].tolist() for s in found] == [["x", "1.23"], ["y", "2e+07"]]
+    plain = pd.DataFrame({"p": [1.0]}, index=pd.Index(["A"], name="setting"))
+    assert [list(s.cells) for s in tables.of_frame(plain)] == [["p"]]
 
 
 def test_table_1_shows_norms_before_and_after_and_the_bound(tmp_path):

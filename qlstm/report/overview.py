@@ -53,10 +53,11 @@ STYLE = """<style>
   line-height: 1.35; margin: .5rem 0; max-width: 100%; }
 .settings caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
 .settings caption small, .quiet { color: #555; font-weight: 400; }
-.settings :is(th, td), table.claims :is(th, td), table.runs :is(th, td) { padding: .2rem .5rem;
+.settings :is(th, td), table.claims tr :is(th, td), table.runs tr :is(th, td) { padding: .2rem .5rem;
   text-align: left; vertical-align: top; border: 0; border-bottom: 1px solid #e3e3e3;
-  white-space: normal; overflow-wrap: anywhere; }
-.settings td:last-child { text-align: right; }
+  white-space: normal; overflow-wrap: break-word; }
+.settings table.results :is(th, td):not(:last-child) { text-align: left; }
+.settings table.results :is(th, td):last-child { text-align: right; }
 tr.fails td { background: #f8d7da; color: #7c000b; }
 table.claims tr.holds td:first-child { color: #0a5c2b; font-weight: 600; }
 table.claims tr.partly td:first-child { color: #7a4b00; font-weight: 600; }
@@ -65,6 +66,8 @@ table.claims tr.untested td:first-child { color: #555; }
 table.claims td:first-child { min-width: 6.5rem; width: 9rem; overflow-wrap: normal; }
 figure.report { margin: 1rem 0; }
 figure.report img { max-width: 100%; height: auto; }
+@media (max-width: 600px) { .settings table, table.runs { font-size: .75rem; }
+  .settings tr :is(th, td), table.runs tr :is(th, td) { padding: .15rem .25rem; } }
 details { margin: .6rem 0; } summary { cursor: pointer; }
 </style>
 """

@@ -123,9 +123,8 @@ def of_frame(readable: pd.DataFrame) -> list[Section]:
     """
     found = []
     for name, rows in readable.groupby(level=0, sort=False):
-        rows = rows.droplevel(0).dropna(axis=1, how="all")
-        flat = rows.reset_index()
-        found.append(Section(*in_parts(str(name)), flat.map(_text)))
+        rows = rows.dropna(axis=1, how="all").reset_index().drop(columns=rows.index.names[0])
+        found.append(Section(*in_parts(str(name)), rows.map(_text)))
     return found
 
 
@@ -164,13 +163,20 @@ def html(sections: list[Section], remarks: Iterable[str] = (),
 
 def _table(section: Section) -> str:
     scale = f"<br><small>reduced: {escape(section.scale)}</small>" if section.scale else ""
-    heads = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in section.cells.columns)
+    heads = "".join(f'<th scope="col">{_cell(name)}</th>' for name in section.cells.columns)
     rows = []
     for k, (_, row) in enumerate(section.cells.iterrows()):
         lost = ' class="fails"' if k in section.failed else ""
-        rows.append(f"<tr{lost}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>")
+        rows.append(f"<tr{lost}>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>")
     return (f'<table class="results"><caption>{escape(section.title)}{scale}</caption>'
             f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
+
+
+def _cell(text: str) -> str:
+    """Text for a narrow column: long words say where they may be cut."""
+    for word in ("Binary|Connect", "Ter|Connect", "quanti|zation", "normali|zation", "sepa|rate"):
+        text = text.replace(word.replace("|", ""), word.replace("|", "\u00ad"))
+    return escape(text)
 
 
 def markdown(sections: list[Section], remarks: Iterable[str] = (),
