@@ -10,21 +10,24 @@ from qlstm.study.tasks import TASKS
 
 def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, seconds=3.0,
             rate=1.0, growing=None, ratio=0.5, lambdas=(1.5, 2.5), norms=(1.0, 8.0), bound=4.0,
-            gains=(1.0, 1.1, 1.2), alpha=0.3, moments=("initial", "epoch 1", "best")):
+            gains=(1.0, 1.1, 1.2), alpha=0.3, moments=("initial", "epoch 1", "best"), lambda_2=0.5,
+            curve=None):
     """A record as `run` would write it, with numbers that only a test may invent.
 
     ``rate``: growth of the gradient a step back, at every moment but those of ``growing`` (by
     name); ``lambdas`` and ``norms``: before and after quantization; ``gains``: g_* by epoch, an
-    epoch each.
+    epoch each; ``curve``: validation metrics by epoch, of as many epochs as ``gains``.
     """
     gates = {"lstm": 4, "gru": 3}[config.cell]
     metric, batch = TASKS[config.task].metric.name, config.normalizer.startswith("batch")
     proposition = {"none": "2.1", "weight": "3.1", "layer": "3.2"}.get(config.normalizer, "3.4")
     coded = config.quantizer != "full_precision"
     epochs = []
+    curve = curve or [test + 1 / (e + 1) for e in range(1, len(gains))]
+    gains = gains if len(gains) == len(curve) + 1 else [1.0] * (len(curve) + 1)
     for e, g in enumerate(gains):
         line = {"epoch": e} | (
-            {"valid_loss": 1 + 1 / (e + 1), "valid_metric": test + 1 / (e + 1), "train_loss": 1.0}
+            {"valid_loss": 1 + 1 / (e + 1), "valid_metric": curve[e - 1], "train_loss": 1.0}
             if e else {})
         after = {"norms": [norms[1]] * gates, "lambda_1": lambdas[1], "lambda_2": 0.5}
         line["alpha"] = (
@@ -48,7 +51,7 @@ def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, s
             norm_lines[moment]["last_step"] = lines
         propositions[moment] = {"proposition": proposition, "steps": steps, "ratio": ratio,
                                 "median_ratio": ratio / 2, "lambda_1": [lambdas[1]] * 3,
-                                "lambda_2": [0.5] * 3}
+                                "lambda_2": [lambda_2] * 3}
     record = {
         "schema": records.SCHEMA,
         "run_id": config.run_id,

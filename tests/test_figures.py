@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from made_up import everything, made_up, quick
+from made_up import everything, made_up, paper, quick
 
-from qlstm.report import figures, profile_page
+from qlstm.report import figures, overview
 from qlstm.study.grid import ARTEFACTS
 
 
@@ -41,9 +41,9 @@ def test_figure_4_tells_characters_and_words_apart(texts):
 
 
 def test_every_figure_of_the_paper_has_a_name_and_a_caption():
-    assert (set(figures.NAMES) == set(figures.CAPTIONS)
+    assert (set(figures.NAMES) == set(figures.CAPTIONS) == set(figures.QUESTIONS)
             == {name for name in ARTEFACTS if name.startswith("figure")})
-    assert set(figures.NAMES) <= set(profile_page.FIGURES)
+    assert set(figures.NAMES) <= set(overview.FIGURES)
 
 
 def test_gradient_lines_show_the_norms_in_thousandths():
@@ -108,3 +108,97 @@ def test_learning_curves_of_three_tasks_have_their_units():
         "validation BPC", "validation PPL", "validation accuracy (%)"]
     for axis in figure.axes:
         assert sum(len(line.get_ydata()) == 2 for line in axis.get_lines()) == 2
+
+
+# the main result
+
+QUANTIZED = [("binary_connect", n) for n in ("none", "weight", "layer", "batch_shared")]
+
+
+def texts_of(axis):
+    return [text.get_text() for text in axis.texts]
+
+
+def of_words(**tests):
+    """Runs at the paper's scale (words, d = 300): full precision 86, and BinaryConnect."""
+    runs = [made_up(paper("penn_word"), 86.0)]
+    return runs + [made_up(paper("penn_word", "binary_connect", n), test or 2.0,
+                           diverged=test is None) for n, test in tests.items()]
+
+
+def test_the_main_result_shows_what_fails_and_the_papers_numbers():
+    found = of_words(none=8000.0, weight=90.0, layer=None)
+    (axis,) = figures.main_result(found).axes
+    assert axis.get_title(loc="left") == "Penn Treebank (words), d = 300"
+    assert axis.get_xlabel() == "test perplexity  (← lower is better)"
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["none", "weight", "layer"]
+    assert set(texts_of(axis)) >= {"86.0 (91.5)", "8000 (8247)", "90.0 (87.6)", "diverged (89.4)"}
+    bold = {text.get_text() for text in axis.texts if text.get_fontweight() == "bold"}
+    assert bold == {"8000 (8247)", "diverged (89.4)"}
+    assert len(axis.patches) == 2  # red ground behind these
+    assert axis.get_xscale() == "log"
+
+
+def test_the_main_result_has_a_panel_a_task_and_no_empty_places():
+    runs = [made_up(quick(q, n, dataset=name), 50.0) for name in ("python_help", "digits")
+            for q, n in [("full_precision", "none"), *QUANTIZED]]
+    figure = figures.main_result([*runs, made_up(quick("ter_connect"), 49.0)])
+    assert [axis.get_title(loc="left") for axis in figure.axes] == [
+        "Python's help text, d = 128", "handwritten digits, 8 x 8, d = 64"]
+    assert "reduced" in texts_of(figure.axes[0])[-1]
+    rows = [sum(line.get_marker() != "None" for line in axis.get_lines()) for axis in figure.axes]
+    assert rows == [6, 5]
+    assert "higher is better" in figure.axes[1].get_xlabel()
+    (legend,) = figure.legends
+    assert [text.get_text().partition(" (")[0] for text in legend.get_texts()] == [
+        "full precision", "BinaryConnect", "TerConnect"]
+    with pytest.raises(LookupError):
+        figures.main_result([made_up(quick("bwn"))])
+
+
+def test_a_number_off_the_axis_is_an_arrow():
+    tests = {"none": 2.0, "weight": 300.0}
+    runs = [made_up(quick(), 2.0), *(made_up(quick("binary_connect", n), test)
+                                     for n, test in tests.items())]
+    (axis,) = figures.main_result(runs).axes
+    assert [line.get_marker() for line in axis.get_lines() if line.get_marker() != "None"] == [
+        "o", "s", ">"]
+    assert "300.00" in texts_of(axis)
+    assert axis.get_xlim()[1] < 20
+
+
+def test_seeds_are_dots_and_a_failed_row_has_their_range():
+    tests = [200.0, 7000.0, 6000.0]
+    runs = of_words(weight=90.0) + [made_up(paper("penn_word", "binary_connect", seed=seed), test)
+                                    for seed, test in enumerate(tests)]
+    (axis,) = figures.main_result(runs).axes
+    assert "200 to 7000 (8247)" in texts_of(axis)
+    dots = [line for line in axis.get_lines() if line.get_markersize() == 4]
+    assert [line.get_xdata()[0] for line in dots] == tests
+
+
+def test_the_main_sentence_is_made_from_the_numbers():
+    told = figures.main_sentence(of_words(none=135.0, weight=89.8, layer=92.3))
+    assert told == ("Without normalization BinaryConnect fails on words (perplexity 135 beside "
+                    "86.0 of full precision); with normalization it ends at 89.8 to 92.3, at 1/25 "
+                    "to 1/28 of the size.")
+    told = figures.main_sentence(of_words(none=90.0, weight=120.0))
+    assert told.startswith("Without normalization BinaryConnect does not fail on words (perplexity "
+                           "90.0 beside 86.0")
+    assert told.endswith("but fails with weight normalization on words (120).")
+    assert figures.main_sentence([]).startswith("No run tells yet")
+    digits = [made_up(quick(q, dataset="digits"), test)
+              for q, test in (("full_precision", 90.0), ("binary_connect", 20.0))]
+    told = figures.main_sentence([*of_words(none=90.0), *digits])
+    assert "fails on images (20.0 % right beside 90.0 % of full precision) but does not" in told
+
+
+def test_the_main_result_prefers_the_papers_scale_then_what_has_both_rows():
+    small = [made_up(quick(q, n, dataset="python_help_words"), 99.0)
+             for q, n in [("full_precision", "none"), *QUANTIZED]]
+    def titles(found):
+        return [axis.get_title(loc="left") for axis in figures.main_result(found).axes]
+    assert titles([*small, *of_words(none=135.0)]) == ["Penn Treebank (words), d = 300"]
+    assert titles([*small, *of_words(weight=90.0)]) == ["Python's help text (words), d = 48"]
+    gru = made_up(quick("binary_connect", cell="gru"))
+    assert titles([*small, gru]) == ["Python's help text (words), d = 48"]

@@ -5,7 +5,7 @@ import pytest
 import scipy
 from made_up import made_up, quick
 
-from qlstm.report import tables
+from qlstm.report import reviewers, tables
 from qlstm.study.grid import STATISTICS_EXPERIMENT
 
 
@@ -13,9 +13,10 @@ def test_run_time_is_an_epochs_and_a_ratio():
     runs = [made_up(quick("binary_connect", n, epochs=2, seed=seed), seconds=s)
             for n, seed, s in (("none", 0, 4.0), ("none", 1, 8.0), ("layer", 0, 12.0))]
     times = tables.run_time([*runs, made_up(quick("bwn", epochs=2), seconds=99.0)])
-    assert times["seconds an epoch"].iloc[0].tolist() == [3.0, 6.0]
-    assert times["times no normalization"].iloc[0].tolist() == [1.0, 2.0]
-    assert len(times) == 1
+    assert times["seconds an epoch"].tolist() == [3.0, 6.0]
+    assert times["times none"].tolist() == [1.0, 2.0]
+    assert [key[1:] for key in times.index] == [
+        ("BinaryConnect (BC)", "none"), ("BinaryConnect (BC)", "layer")]
 
 
 def test_the_statistics_experiment_is_one_row_for_each_gain_and_noise():
@@ -52,7 +53,8 @@ def test_grus_stand_beside_their_lstms():
     table = tables.beside_lstm(runs).reset_index()
     assert table["cell"].tolist() == ["GRU", "LSTM", "GRU"]
     assert table["test BPC"].tolist() == [3.0, 4.0, 5.0]
-    assert table["gradient, a step"].tolist() == pytest.approx([1.3, 1.2, 1.0])
+    growth = [rate**99 for rate in (1.3, 1.2, 1.0)]  # over 100 steps
+    assert table["gradient"].tolist() == pytest.approx(growth)
     assert table["KB"][0] < table["KB"][1]
     assert not table["setting"].str.contains("GRU").any()
 
@@ -115,3 +117,13 @@ def test_pairs_with_too_few_seeds_say_so():
     other = seeds_of("none", [1.0, 2.0, 3.5]) + seeds_of("layer", [2.0, 3.0, 4.0], quantizer="bwn")
     assert tables.paired_tests(tables.frame(other)).empty
     assert tables.paired_tests(tables.frame([])).empty
+
+
+def test_what_is_shown_of_seeds_and_tests_has_no_wide_interval_and_no_untested_pair():
+    runs = tables.frame([*seeds_of("none", [100.0, 9000.0, 200.0]),
+                         *seeds_of("layer", [2.9, 2.8, 3.0]), *seeds_of("weight", [2.5])])
+    shown = reviewers.several_seeds(runs).set_index("normalization")["test"].to_dict()
+    assert shown == {"none": "100.00 to 9000.00", "layer": "2.90 ± 0.25"}
+    pairs = reviewers.pairs(tables.paired_tests(runs))
+    assert pairs[["a", "b"]].to_numpy().tolist() == [["none", "layer"]]
+    assert pairs["quantization"].tolist() == ["BinaryConnect (BC)"]

@@ -9,7 +9,7 @@ from made_up import made_up, paper, quick
 
 from qlstm import ExperimentConfig
 from qlstm.report import tables
-from qlstm.study.grid import BINARY_ROWS, DEEP_ROWS, STATISTICS_EXPERIMENT, TABLE_ROWS
+from qlstm.study.grid import BINARY_ROWS, DEEP_ROWS, STATISTICS_EXPERIMENT, TABLE_ROWS, grid
 
 
 def row_of(table, label, quantizer, normalizer="none"):
@@ -119,7 +119,7 @@ def test_a_reduced_number_never_stands_in_a_row_of_the_paper():
                 if "reduced" in heading]
     assert headings == ["War and Peace, reduced [1]", "War and Peace, reduced [2]"]
     assert any(
-        line.startswith("[1] War and Peace (reduced: 10 epochs)") for line in tables.notes(table))
+        line.startswith("War and Peace (reduced: 10 epochs)") for line in tables.notes(table))
 
 
 @pytest.mark.parametrize(
@@ -259,16 +259,108 @@ def test_a_quantizer_of_ones_own_gets_a_row_without_a_packed_size():
     assert shown.index[-1] == ("", "qlstm.quantizers:bwn", "layer")  # below the paper's rows
 
 
+# what is shown
+
+
+def words(**tests):
+    """Full precision (100) and BinaryConnect on words, at reduced scale, some seeds each; None:
+    diverged."""
+    runs = [made_up(quick(dataset="python_help_words"), 100.0)]
+    for normalizer, seeds in tests.items():
+        config = quick("binary_connect", normalizer, dataset="python_help_words")
+        runs += [made_up(dataclasses.replace(config, seed=seed), test or 2.0, diverged=test is None)
+                 for seed, test in enumerate(seeds)]
+    return runs
+
+
+def test_what_is_shown_was_run_one_setting_at_a_time():
+    shown = tables.shown([*words(none=[90.0], layer=[101.25]),
+                          made_up(quick("ter_connect", dataset="python_help_words",
+                                        hidden_size=128), 120.0)], "table_3")
+    assert shown.title == "Table 3: words, one layer (Python's help text (words))"
+    small, large = shown.sections
+    assert (small.title, small.scale) == (
+        "Python's help text (words), d = 48", "4 epochs, first 40,000")
+    assert list(small.cells) == ["quantization", "normalization", "our PPL", "KB"]
+    assert small.cells["our PPL"].tolist() == ["100.0", "90.0", "101.2"]
+    assert len(large.cells) == 1
+    assert tables.empty_share(shown.sections) == 0
+    assert len(shown.folded) == 4  # the paper's two settings too
+    assert tables.empty_share(shown.folded) > 0.3
+
+
+def test_a_failed_row_shows_the_range_of_its_seeds_and_no_interval():
+    runs = words(none=[210.0, 7302.4], weight=[None], layer=[130.0, None], batch_shared=[300.0])
+    (section,) = tables.of_results(tables.results(runs, "table_3"))
+    ours = dict(zip(section.cells["normalization"][1:], section.cells["our PPL"][1:], strict=True))
+    assert ours == {"none": "fails (210 to 7302)", "weight": "diverges",
+                    "layer": "fails (130, 1 of 2 diverge)", "batch (shared)": "fails (300)"}
+    assert section.failed == [1, 2, 3, 4]
+    (section,) = tables.of_results(tables.results(words(none=[90.0, 91.0]), "table_3"))
+    assert section.cells["our PPL"].tolist() == ["100.0", "90.5 ± 6.4"]
+
+
+def test_the_papers_number_and_the_verdict_stand_where_the_scale_is_the_papers():
+    runs = [made_up(paper("penn_word"), 86.0), made_up(paper("penn_word", "binary_connect"), 135.0)]
+    (section,) = tables.of_results(tables.results(runs, "table_3"))
+    assert list(section.cells) == [
+        "quantization", "normalization", "paper's PPL", "our PPL", "verdict", "KB"]
+    assert section.cells.iloc[1].tolist() == [
+        "BinaryConnect (BC)", "none", "8247", "fails (135)", "fails too, one seed", "93"]
+    assert section.scale == ""
+
+
+def test_a_stand_in_is_never_titled_as_the_papers_data():
+    digits = [made_up(quick(q, dataset="digits"), 90.0) for q in ("full_precision", "bwn")]
+    shown = tables.shown(digits, "table_4")
+    assert shown.title == "Table 4: images, read pixel by pixel (handwritten digits, 8 x 8)"
+    assert "MNIST" not in shown.title + "".join(s.title + s.scale for s in shown.sections)
+
+
+@pytest.mark.parametrize("dataset", ["python_help", "python_help_words", "digits"])
+def test_few_cells_of_what_is_shown_are_empty(dataset):
+    """Measured on records of every row of the small profile quick."""
+    runs = [made_up(config, 50.0) for config in grid("quick") if config.dataset == dataset
+            and config.cell == "lstm"]
+    for artefact in ("table_1", "table_2", "table_3", "table_4", "table_5"):
+        sections = tables.shown(runs, artefact).sections
+        assert tables.empty_share(sections) < 0.1
+        assert all(len(section.cells.columns) <= 6 for section in sections)
+        html = tables.html(sections)
+        for raw in ("nan", "None", "python_help", "binary_connect", "seed0"):
+            assert raw not in html
+
+
+def test_the_share_of_empty_cells_counts_marks():
+    cells = pd.DataFrame({"a": ["1", tables.NOT_RUN], "b": ["x", tables.NOT_AT_HAND]})
+    assert tables.empty_share([tables.Section("", "", cells)]) == 0.5
+    assert tables.empty_share([]) == 0
+
+
 def test_the_four_files(tmp_path):
-    table = tables.results([made_up(quick("lab"))], "table_2")
-    tables.save(table, tmp_path, "table_2")
+    shown = tables.shown([made_up(quick()), made_up(quick("lab"), 2.6)], "table_2")
+    shown.save(tmp_path, "table_2")
     again = pd.read_csv(tmp_path / "table_2.csv")
-    assert again["ours"].dropna().tolist() == [2.0]
-    assert "| LAB" in (tmp_path / "table_2.md").read_text(encoding="utf-8")
-    latex = (tmp_path / "table_2.tex").read_text(encoding="utf-8")
+    assert again["ours"].dropna().tolist() == [2.0, 2.6]
+    markdown, latex, html = ((tmp_path / f"table_2.{ending}").read_text(encoding="utf-8")
+                             for ending in ("md", "tex", "html"))
+    assert "**Python's help text** (reduced: d = 128, 4 epochs, first 240,000)" in markdown
+    assert "| LAB" in markdown
+    assert markdown.index("<details>") < markdown.index("**War and Peace**")
     assert "\\toprule" in latex
     assert "–" not in latex
-    assert 'class="results"' in (tmp_path / "table_2.html").read_text(encoding="utf-8")
+    assert html.count('<tr class="fails">') == 2  # shown, and among all rows
+    assert html.index("<details>") < html.index("<caption>War and Peace</caption>")
+
+
+def test_other_tables_are_cut_by_setting_and_have_no_empty_columns():
+    index = pd.MultiIndex.from_tuples(
+        [("A (reduced: d = 1, text 0a1b2c)", "x"), ("B", "y")], names=["setting", "row"])
+    found = tables.of_frame(pd.DataFrame({"p": [1.234, None], "q": [None, 2e7]}, index=index))
+    assert [(s.title, s.scale) for s in found] == [("A", "d = 1"), ("B", "")]
+    assert [s.cells.iloc[0].tolist() for s in found] == [["x", "1.23"], ["y", "2e+07"]]
+    plain = pd.DataFrame({"p": [1.0]}, index=pd.Index(["A"], name="setting"))
+    assert [list(s.cells) for s in tables.of_frame(plain)] == [["p"]]
 
 
 def test_table_1_shows_norms_before_and_after_and_the_bound(tmp_path):
@@ -285,14 +377,10 @@ def test_table_1_shows_norms_before_and_after_and_the_bound(tmp_path):
     assert (binary["before"], binary["after"], binary["bound"]) == (1.0, 8.0, 4.0)
     assert (binary["lambda_1_before"], binary["lambda_1_after"], binary["lambda_2_before"]) == (
         1.5, 2.5, 0.25)
-    wide = tables.table_1_wide(table)
-    shown = wide.xs("BinaryConnect (BC)", level="quantization").iloc[0]
-    assert (shown["‖W_hf‖"], shown["lower bound"], shown["λ₁"]) == (
-        "1.00 → 8.00", "4.00", "1.50 → 2.50")
-    assert (
-        wide.xs("full precision", level="quantization").iloc[0]["lower bound"] == tables.NOT_AT_HAND
-    )
-    tables.save(table, tmp_path, "table_1", wide, tables.TABLE_1_NOTES)
+    (section,) = tables.spectra(table)
+    assert section.cells.iloc[2].tolist() == [
+        "BinaryConnect (BC)", "0", "1 → 8", "1.5 → 2.5", "0.25 → 0.5"]
+    tables.shown(runs, "table_1").save(tmp_path, "table_1")
     assert r"\lambda_1" in (tmp_path / "table_1.tex").read_text(encoding="utf-8")
 
 

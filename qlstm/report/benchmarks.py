@@ -11,8 +11,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from qlstm import data
 from qlstm.report.figures import PALETTE, finished, style
-from qlstm.report.names import NORMALIZER_WORDS, NOT_RUN
+from qlstm.report.names import NORMALIZER_WORDS, NOT_RUN, QUANTIZER_TITLES
 from qlstm.study import costs, records
 from qlstm.study.grid import grid
 from qlstm.study.profiles import PAPER_DATASETS
@@ -37,8 +38,8 @@ def side_by_side(directory: Path) -> pd.DataFrame:
              for row in record.get("side_by_side", [])]
     if not found:
         return pd.DataFrame()
-    return pd.DataFrame(found).pivot_table(
-        "steps_per_s", ["machine", "shape"], "processes").round(1)
+    rates = pd.DataFrame(found).pivot_table("steps_per_s", ["machine", "shape"], "processes")
+    return rates.map("{:.1f}".format, na_action="ignore").astype(object).fillna(NOT_RUN)
 
 
 def wide(benched: pd.DataFrame, part: str, moment: str) -> pd.DataFrame:
@@ -48,8 +49,9 @@ def wide(benched: pd.DataFrame, part: str, moment: str) -> pd.DataFrame:
     """
     chosen = _chosen(benched, part, moment)
     cells = [f"{row.ms:.1f} ms, {row.ratio:.2f}" for row in chosen.itertuples()]
-    return chosen.assign(cell=cells).pivot_table(
-        "cell", ["machine", "shape", "backend", "quantizer"], "normalization", aggfunc="first",
+    quantization = chosen["quantizer"].replace(QUANTIZER_TITLES)
+    return chosen.assign(cell=cells, quantization=quantization).pivot_table(
+        "cell", ["machine", "shape", "backend", "quantization"], "normalization", aggfunc="first",
         sort=False).fillna(NOT_RUN)
 
 
@@ -73,7 +75,8 @@ def grid_hours() -> pd.DataFrame:
             cost = costs.estimate(chosen, machine)
             known = (f"{cost.hours:,.0f}{'+' if cost.unknown else ''}" if cost.unknown < len(chosen)
                      else NOT_RUN)
-            hours.setdefault(dataset, {"runs": len(chosen)})[machine] = known
+            title = dataset if dataset == "all" else data.title(dataset)
+            hours.setdefault(title, {"runs": len(chosen)})[machine] = known
     return pd.DataFrame.from_dict(hours, orient="index").rename_axis("data")
 
 

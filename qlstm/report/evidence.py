@@ -6,10 +6,25 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from qlstm.report import frames
+from qlstm.report import frames, verdicts
 from qlstm.report.statistics import over_seeds
 from qlstm.study.config import SPECIAL, ExperimentConfig
 from qlstm.study.profiles import VARIANTS, defaults
+
+EXPLODES = 1e4
+"""A gradient explodes if it grows by more than this factor from the last time step back to the
+first.
+
+It is the growth over all steps that counts, not a rate: 1.3 % a step is harmless over the 35 steps
+of a text and a factor of 25,000 over the 784 pixels of an image. Every task here clips the norm of
+the gradient, so that the sum over steps is scaled to a fixed length: past this factor what the last
+steps have to teach makes less than a ten-thousandth of an update, and is lost. Over the 100 steps
+of the paper's character models it is 10 % a step."""
+SMALLEST = 100
+"""Hidden units of the paper's smallest network: how fast a gradient grows depends on the size."""
+GUESSING = 10.0
+"""Accuracy of guessing one of ten classes, in percent."""
+BASE = ("full_precision", "none")
 
 
 class Answer(NamedTuple):
@@ -18,14 +33,16 @@ class Answer(NamedTuple):
     Attributes:
         setting: its label.
         paper_scale: whether it is at the paper's scale.
-        holds: whether the claim holds there; None: it cannot be judged.
+        holds: whether the claim holds there; None: it is not judged.
         evidence: the numbers, in words.
+        because: why it is not judged.
     """
 
     setting: str
     paper_scale: bool
     holds: bool | None
     evidence: str
+    because: str = ""
 
 
 Answers = Iterator[Answer]
@@ -39,18 +56,53 @@ class Setting(NamedTuple):
         paper_scale: whether it is at the paper's scale.
         metric: ``bpc``, ``ppl`` or ``accuracy``.
         means: mean test metric over seeds by (quantizer, normalizer); NaN: diverged.
-        size_kb: size of each of these networks.
+        curves: best validation metric so far by epoch, mean over seeds, of each of these networks.
+        size_kb: size of each.
+        growth: by quantizer, how much the gradient of the network without normalization grows over
+            all steps at initialization (the least of its seeds).
     """
 
     label: str
     paper_scale: bool
     metric: str
     means: dict[tuple[str, str], float]
+    curves: dict[tuple[str, str], list[float]]
     size_kb: dict[tuple[str, str], float]
+    growth: dict[str, float]
 
     def told(self, *row: str) -> str:
         """The result of a ``row`` (quantizer, normalizer), in words."""
         return number(self.metric, self.means[row])
+
+    def failed(self, row: tuple[str, str]) -> bool | None:
+        """Whether a ``row`` (quantizer, normalizer) failed to train by full precision without
+        normalization; None: that is open (rule 5 of :mod:`qlstm.report.verdicts`)."""
+        if self.paper_scale:
+            return verdicts.fails(self.metric, self.means[row], self.means[BASE])
+        ours, base = ((self.means[key], self.curves[key]) for key in (row, BASE))
+        return verdicts.stands(self.metric, ours, base)
+
+    def better(self, row: tuple[str, str], other: tuple[str, str]) -> bool:
+        """Whether the result of a ``row`` is better than that of another; a diverged one never
+        is."""
+        a, b = self.means[row], self.means[other]
+        return not np.isnan(a) and not (a <= b if self.metric == "accuracy" else a >= b)
+
+    def outside(self, quantizer: str) -> str:
+        """Why the setting is outside the conditions of a claim on training with a ``quantizer``.
+
+        "" if it is within them: full precision learned, and the gradient of the quantized,
+        unnormalized network explodes at initialization (:data:`EXPLODES`).
+        """
+        if self.metric == "accuracy" and not (
+                self.means[BASE] > GUESSING + verdicts.FAILS_POINTS):
+            return f"full precision did not learn ({self.told(*BASE)})"
+        growth = self.growth.get(quantizer, np.nan)
+        if np.isnan(growth):
+            return "no trace of its gradient at initialization"
+        if not growth > EXPLODES:
+            return f"its gradient does not explode at initialization ({times(growth)})"
+        return ""
 
 
 class View:
@@ -78,34 +130,53 @@ class View:
             runs = {(run.quantizer, run.normalizer): run for run in group.itertuples()}
             means = {row: np.nan if run.diverged else run.mean for row, run in runs.items()}
             yield Setting(name, bool(group["paper_scale"].iloc[0]), metric, means,
-                          {row: run.size_kb for row, run in runs.items()})
+                          self._curves(name, metric), {row: r.size_kb for row, r in runs.items()},
+                          self._growth_at_first(name))
 
-    def growth(self, quantizer: str, normalizers: list[str], **wanted
-               ) -> Iterator[tuple[str, bool, pd.Series]]:
-        """The largest growth of the gradient a step, of language models.
+    def _curves(self, name: str, metric: str) -> dict[tuple[str, str], list[float]]:
+        epochs = self.epochs[(self.epochs["label"] == name) & (self.epochs["epoch"] > 0)]
+        curves = {}
+        for row, runs in epochs.groupby(["quantizer", "normalizer"], sort=False):
+            by_seed = runs.pivot_table("valid_metric", "epoch", "seed", aggfunc="first",
+                                       dropna=False).astype(float)
+            best = by_seed.cummax() if metric == "accuracy" else by_seed.cummin()
+            curves[row] = best.ffill().mean(axis=1).tolist()
+        return curves
+
+    def _growth_at_first(self, name: str) -> dict[str, float]:
+        first = self.gradients[(self.gradients["label"] == name)
+                               & (self.gradients["normalizer"] == "none")
+                               & (self.gradients["moment"] == "initial")]
+        return first.groupby("quantizer")["growth"].min().to_dict()
+
+    def growth(self, quantizer: str, normalizers: list[str], moment: str | None = None, **wanted
+               ) -> Iterator[tuple[str, ExperimentConfig, pd.Series]]:
+        """The largest growth of the gradient over all steps, of language models.
 
         Args:
             quantizer: of the networks looked at.
             normalizers: of the networks looked at.
+            moment: of their training; None: any.
             wanted: other settings that they must have.
 
         Yields:
-            Of each setting: its label, whether the sizes are the paper's, and growth by normalizer
-            (over moments and seeds).
+            Of each setting: its label, the configuration of one of its runs, and growth by
+            normalizer (over moments and seeds).
         """
         chosen = self.gradients[(self.gradients["quantizer"] == quantizer)
-                                & self.gradients["normalizer"].isin(normalizers)]
+                                & self.gradients["normalizer"].isin(normalizers)
+                                & (self.gradients["moment"].eq(moment) | (moment is None))]
         fits = [c.task != "sequential_image"
                 and all(getattr(c, name) == value for name, value in wanted.items())
                 for c in chosen["config"]]
-        chosen = chosen[np.array(fits, dtype=bool)].dropna(subset=["rate"])
+        chosen = chosen[np.array(fits, dtype=bool)].dropna(subset=["growth"])
         for name, group in chosen.groupby("label", sort=False):
-            rates = group.groupby("normalizer", sort=False)["rate"].max()
-            yield name, _of_papers_size(group["config"].iloc[0]), rates
+            yield name, group["config"].iloc[0], group.groupby(
+                "normalizer", sort=False)["growth"].max()
 
 
-def _of_papers_size(config: ExperimentConfig) -> bool:
-    """Whether the network and its minibatch have the paper's sizes: what a gradient's growth
+def of_papers_size(config: ExperimentConfig) -> bool:
+    """Whether network and minibatch of a run have the paper's sizes: what a gradient's growth
     depends on first."""
     usual = defaults("paper", config.task, config.dataset) | VARIANTS.get(config.variant, {}).get(
         "paper", {})
@@ -123,3 +194,12 @@ def number(metric: str, value: float) -> str:
         return "diverged"
     return {"bpc": f"{value:.2f} BPC", "ppl": f"PPL {value:.1f}", "accuracy": f"{value:.1f} %"}[
         metric]
+
+
+def times(growth: float) -> str:
+    """A factor of growth as people read it.
+
+    >>> times(2.2e11), times(1.9634)
+    ('×2e+11', '×1.96')
+    """
+    return f"×{growth:.0e}" if growth >= 1e4 or growth < 0.01 else f"×{growth:.3g}"

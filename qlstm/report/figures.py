@@ -15,12 +15,14 @@ from matplotlib.ticker import MaxNLocator
 
 from qlstm import data
 from qlstm.report.frames import by_epoch, gradients, select
-from qlstm.report.names import NORMALIZER_WORDS, model_name
+from qlstm.report.main_result import main_result, main_sentence
+from qlstm.report.names import NORMALIZER_WORDS, in_parts, model_name
 from qlstm.study.grid import ARTEFACTS
 from qlstm.study.tasks import TASKS
 
-__all__ = ["CAPTIONS", "NAMES", "figure", "gains_and_lambda", "gradient_norms", "growth_and_lambda",
-           "images", "lambda_by_epoch", "learning_curves", "model_name", "of_gates", "save"]
+__all__ = ["CAPTIONS", "NAMES", "QUESTIONS", "figure", "gains_and_lambda", "gradient_norms",
+           "growth_and_lambda", "images", "lambda_by_epoch", "learning_curves", "main_result",
+           "main_sentence", "model_name", "of_gates", "save"]
 
 GATES = ["i", "f", "a", "o"]
 MOMENTS = {"initial": "at initialization", "epoch 1": "after epoch 1", "best": "at the best epoch"}
@@ -29,17 +31,34 @@ PALETTE = sns.color_palette("colorblind")
 DRAWN = (1e-100, 1e100)
 """Gradient norms (in thousandths) that :func:`gradient_norms` has room for: the ticks of wider log
 axes leave the range of 64 bits."""
-NAMES = {"figure_01": "Figure 1: gradient norms, BinaryConnect, Penn Treebank (characters)",
-         "figure_02": "Figure 2: gradient norms, BinaryConnect, Penn Treebank (words, d = 300)",
+NAMES = {"figure_01": "Figure 1: gradient norms, BinaryConnect, characters",
+         "figure_02": "Figure 2: gradient norms, BinaryConnect, words, the smaller network",
          "figure_04": "Figure 4: scaling parameter α of W_h*",
          "figure_05": "Figure 5: g* of the normalized, binarized LSTM",
-         "figure_06": "Figure 6: gradient norms, BinaryConnect, War and Peace",
-         "figure_07": "Figure 7: gradient norms, TerConnect, War and Peace",
-         "figure_08": "Figure 8: gradient norms, TerConnect, Penn Treebank (characters)",
-         "figure_09": "Figure 9: gradient norms, TerConnect, Penn Treebank (words, d = 300)",
-         "figure_10": "Figure 10: gradient norms, BinaryConnect, Penn Treebank (words, d = 650)",
-         "figure_11": "Figure 11: gradient norms, TerConnect, Penn Treebank (words, d = 650)"}
-"""What the paper's figures show."""
+         "figure_06": "Figure 6: gradient norms, BinaryConnect, characters of another text",
+         "figure_07": "Figure 7: gradient norms, TerConnect, characters of another text",
+         "figure_08": "Figure 8: gradient norms, TerConnect, characters",
+         "figure_09": "Figure 9: gradient norms, TerConnect, words, the smaller network",
+         "figure_10": "Figure 10: gradient norms, BinaryConnect, words, the larger network",
+         "figure_11": "Figure 11: gradient norms, TerConnect, words, the larger network"}
+"""What the paper's figures show; their titles say below which data they are drawn from here."""
+QUESTIONS = {
+    "figure_01": "Does the gradient of a binarized LSTM explode on its way back through time, and "
+                 "does normalization stop that?",
+    "figure_02": "The same question as in Figure 1, for words: 35 steps instead of 100, trained by "
+                 "SGD with dropout.",
+    "figure_04": "BWN and LAB scale their binary weights by α. Is α small, and does it stay small?",
+    "figure_05": "A normalizer's gain multiplies the gradient like a weight's scale does. Does g* "
+                 "stay small while the network learns?",
+    "figure_06": "Does a binarized LSTM's gradient explode on another text too?",
+    "figure_07": "Does a ternarized LSTM's gradient explode on another text too?",
+    "figure_08": "Does a ternarized LSTM's gradient explode on characters?",
+    "figure_09": "The paper's appendix says that the gradient of a ternarized LSTM does not "
+                 "explode when d is small. Is that so?",
+    "figure_10": "A wider network: does the binarized LSTM's gradient explode faster?",
+    "figure_11": "The paper's appendix says that the gradient of a ternarized LSTM explodes when d "
+                 "is large, but slowly. Is that so?"}
+"""What each of them answers."""
 _GRADIENTS = (
     "Norm of the gradient of the loss with respect to the hidden state h_t, by time step: each "
     "line one of 10 samples of a minibatch of the training text (batch normalization: one line, "
@@ -108,9 +127,10 @@ def figure(records: list[dict], artefact: str) -> Figure:
             result = gradient_norms(panels[0][2])
         lines = [NAMES[artefact]]
         for panel, label, _ in panels:
-            intended = data.title(panel.dataset)
+            intended, (setting, scale) = data.title(panel.dataset), in_parts(label)
             lines.append(
-                label + ("" if label.startswith(intended) else f"   (in place of {intended})"))
+                setting + (f" (reduced: {scale})" if scale else "")
+                + ("" if label.startswith(intended) else f"   (in place of {intended})"))
         result.suptitle("\n".join(lines), fontsize="medium", x=0.01, ha="left")
     return result
 
@@ -175,7 +195,7 @@ def _named(lines: pd.DataFrame) -> pd.DataFrame:
     """A column ``model`` with the short names, and ``setting`` without the scale's details."""
     models = [
         model_name(q, n) for q, n in zip(lines["quantizer"], lines["normalizer"], strict=True)]
-    return lines.assign(model=models, setting=lines["label"].str.partition(" (reduced")[0])
+    return lines.assign(model=models, setting=[in_parts(name)[0] for name in lines["label"]])
 
 
 def learning_curves(records: list[dict]) -> Figure:
@@ -239,8 +259,8 @@ def gains_and_lambda(records: list[dict]) -> Figure:
 def growth_and_lambda(records: list[dict]) -> Figure:
     r"""Growth of the gradient a time step against $\lambda_1$: a point a network and moment.
 
-    Networks whose gradient grows (above 1) must lie right of $\lambda_1 = 1$ where
-    $\lambda_2 = 0$.
+    Only where $\lambda_2 = 0$, networks whose gradient grows (above 1) must lie right of
+    $\lambda_1 = 1$.
     """
     points = _named(gradients(records)).dropna(subset=["rate", "lambda_1"])
     points = points.assign(moment=points["moment"].map(MOMENTS),

@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 
 from qlstm.report.names import label
-from qlstm.study.config import ExperimentConfig
+from qlstm.study.config import SPECIAL, ExperimentConfig
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, Panel
+from qlstm.study.profiles import PAPER_DATASETS
+from qlstm.study.tasks import TASKS
 
 OVERFLOWN = 1e300
 """What :func:`qlstm.study.traces.propositions` gives where the square of a gradient overflows and
@@ -116,6 +118,37 @@ def select(
     return chosen
 
 
+def best_settings(records: list[dict], quantizers: list[str]) -> list[tuple[str, pd.DataFrame]]:
+    """The runs that tell most on each task, of usual LSTMs with some of the ``quantizers``.
+
+    Preferred are, in this order, a setting that has BinaryConnect without normalization beside full
+    precision, the paper's scale, the paper's data set, the one with most rows, the largest network.
+
+    Returns:
+        A setting's label and its runs (as :func:`frame`) for each task that has any, in the order
+        of :data:`qlstm.study.tasks.TASKS`.
+    """
+    runs = frame(records)
+    usual = [run.quantizer in quantizers and run.config.cell == "lstm"
+             and all(getattr(run.config, name) == run.config.usual(name) for name in SPECIAL)
+             for run in runs.itertuples()]
+    runs = runs[np.array(usual, dtype=bool)]
+    chosen = []
+    for task in TASKS:
+        of_task = runs[runs["task"] == task]
+        if len(of_task):
+            chosen.append(max(of_task.groupby("label", sort=False), key=lambda g: _worth(g[1])))
+    return chosen
+
+
+def _worth(runs: pd.DataFrame) -> tuple:
+    """By what a setting is preferred to another of its task; the larger is better."""
+    rows = set(zip(runs["quantizer"], runs["normalizer"], strict=True))
+    first = runs.iloc[0]
+    return ({("full_precision", "none"), ("binary_connect", "none")} <= rows, first["paper_scale"],
+            first["dataset"] in PAPER_DATASETS, len(rows), first["config"].hidden_size)
+
+
 def _of_panel(runs: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     fits = [(run.quantizer, run.normalizer) in panel.rows and panel.suits(run.config)
             for run in runs.itertuples()]
@@ -153,8 +186,9 @@ class Gradient:
         proposition: number of the one that bounds this network's gradient; None: none applies.
         ratio: largest left side over right side of that proposition: 1 or less where it holds.
             NaN: none applies, or a gradient's square left the range of 64 bits.
-        lambda_1: median of $\lambda_1$ over time steps (its root where squared norms are bounded,
-            in batch normalization).
+        lambda_1, lambda_2: medians of $\lambda_1$ and $\lambda_2$ over time steps (their roots
+            where squared norms are bounded, in batch normalization).
+        largest_lambda_1: its largest over time steps.
     """
 
     label: str
@@ -167,6 +201,8 @@ class Gradient:
     proposition: str | None
     ratio: float
     lambda_1: float
+    lambda_2: float
+    largest_lambda_1: float
     config: ExperimentConfig
 
 
@@ -181,12 +217,14 @@ def gradients(records: list[dict]) -> pd.DataFrame:
             rate = pd.Series([_rate(steps, line) for line in lines]).median()
             bound = traces["propositions"].get(moment) or {}
             ratio = bound.get("ratio", OVERFLOWN)
-            lambda_1 = np.median(np.array(bound["lambda_1"], dtype=float)) if bound else None
+            first, second = (_unsquared(config, bound.get(name, [np.nan]))
+                             for name in ("lambda_1", "lambda_2"))
             rows.append(Gradient(
                 name, config.quantizer, config.normalizer, config.seed, moment,
                 growth=rate ** (steps[-1] - steps[0]), rate=rate,
                 proposition=bound.get("proposition"), ratio=ratio if ratio < OVERFLOWN else np.nan,
-                lambda_1=_unsquared(config, lambda_1), config=config))
+                lambda_1=np.median(first), lambda_2=np.median(second),
+                largest_lambda_1=np.max(first), config=config))
     return as_frame(Gradient, rows)
 
 
@@ -200,12 +238,11 @@ def _rate(steps: list[int], norms: list[float | None]) -> float:
     return float((values[usable[0]] / values[-1]) ** (1 / (steps[-1] - steps[usable[0]])))
 
 
-def _unsquared(config: ExperimentConfig, lambda_1: float | None) -> float:
-    """The proposition on batch normalization speaks of squared norms: its lambda_1 compares with
-    the others as a root."""
-    if lambda_1 is None:
-        return np.nan
-    return float(np.sqrt(lambda_1) if config.normalizer.startswith("batch") else lambda_1)
+def _unsquared(config: ExperimentConfig, lambdas) -> np.ndarray:
+    """The proposition on batch normalization speaks of squared norms: its factors compare with the
+    others' as roots. A number that left the range, None, is NaN."""
+    values = np.array(lambdas, dtype=float)
+    return np.sqrt(values) if config.normalizer.startswith("batch") else values
 
 
 @dataclass
@@ -240,7 +277,7 @@ def by_epoch(records: list[dict]) -> pd.DataFrame:
         name = label(config, record["data"]["sha256"])
         for epoch in record["epochs"]:
             spectral = epoch["spectral"] or {}
-            before, after = (_unsquared(config, spectral.get(side, {}).get("lambda_1"))
+            before, after = (float(_unsquared(config, spectral.get(side, {}).get("lambda_1")))
                              for side in ("before", "after"))
             gains = epoch["gains"]["g"][-1] if epoch["gains"] else []
             rows.append(Epoch(

@@ -1,10 +1,12 @@
 """Names in tables, figures and on pages: of quantizers, normalizers and settings, and marks."""
 
 import dataclasses
+import math
 
 from qlstm import data
 from qlstm.study.config import SPECIAL, ExperimentConfig
 from qlstm.study.profiles import defaults
+from qlstm.study.tasks import METRICS
 
 QUANTIZER_TITLES = {"full_precision": "full precision", "binary_connect": "BinaryConnect (BC)",
                     "bwn": "BWN", "lab": "LAB", "ter_connect": "TerConnect (TC)", "twn": "TWN",
@@ -27,6 +29,26 @@ REDUCED = {"hidden_size": "d = {}", "epochs": "{} epochs", "max_train": "first {
            "steps": "T = {}", "batch_size": "N = {}", "learning_rate": "rate {:g}",
            "lr_decay": "decay {:g}", "clip_norm": "clip {:g}", "dropout": "dropout {:g}"}
 """Settings that take a run away from the paper's scale."""
+
+
+def number(metric: str, value: float, failed: bool | None = False) -> str:
+    """A value of a metric with the digits that its kind has.
+
+    Args:
+        metric: ``bpc``, ``ppl`` or ``accuracy``.
+        value: the number; NaN: diverged.
+        failed: whether it is of a training that failed. A perplexity then has no digit after the
+            point: what a failed training ends at is chance.
+
+    Example:
+        >>> number("bpc", 1.7249), number("ppl", 86.04), number("ppl", 8247.4, failed=True)
+        ('1.72', '86.0', '8247')
+    """
+    if math.isnan(value):
+        return "diverged"
+    if abs(value) >= 1e6:
+        return f"{value:.0e}"
+    return f"{value:.{0 if failed and metric == 'ppl' else METRICS[metric].digits}f}"
 
 
 def model_name(quantizer: str, normalizer: str) -> str:
@@ -79,3 +101,16 @@ def label(config: ExperimentConfig, sha256: str) -> str:
     if config.dataset not in data.CATALOGUE or config.dataset.startswith("python_help"):
         reduced.append(f"text {sha256[:6]}")
     return f"{title} (reduced: {', '.join(reduced or ['another size'])})"
+
+
+def in_parts(name: str) -> tuple[str, str]:
+    """The name of a setting in two: what it is, and what is smaller than in the paper ("" if
+    nothing is). The digest of a text is left out.
+
+    Example:
+        >>> in_parts("War and Peace (reduced: d = 128, 5 epochs, text 2a95af)")
+        ('War and Peace', 'd = 128, 5 epochs')
+    """
+    setting, _, scale = name.partition(" (reduced: ")
+    parts = scale.removesuffix(")").split(", ")
+    return setting, ", ".join(part for part in parts if not part.startswith("text "))

@@ -8,7 +8,14 @@ import dataclasses
 import pandas as pd
 
 from qlstm.report.frames import frame, gradients
-from qlstm.report.names import NORMALIZER_TITLES, NOT_RUN, QUANTIZER_TITLES, label
+from qlstm.report.names import (
+    NORMALIZER_TITLES,
+    NORMALIZER_WORDS,
+    NOT_RUN,
+    QUANTIZER_TITLES,
+    label,
+    number,
+)
 from qlstm.report.render import measured
 from qlstm.report.statistics import over_seeds
 from qlstm.study.tasks import METRICS
@@ -39,10 +46,10 @@ def statistics_experiment(records: list[dict]) -> pd.DataFrame:
 
 
 def beside_lstm(records: list[dict]) -> pd.DataFrame:
-    """GRUs beside LSTMs of the same setting: test metric, size and growth of the gradient a step
-    (largest moment)."""
+    """GRUs beside LSTMs of the same setting: test metric, size and growth of the gradient over
+    all steps (largest moment)."""
     runs = over_seeds(frame(records))
-    growth = gradients(records).groupby(["label", "quantizer", "normalizer"])["rate"].max()
+    growth = gradients(records).groupby(["label", "quantizer", "normalizer"])["growth"].max()
     by_key = {(run.label, run.quantizer, run.normalizer): run for run in runs.itertuples()}
     rows = []
     for name, quantizer, normalizer in [k for k, run in by_key.items() if run.config.cell == "gru"]:
@@ -54,9 +61,9 @@ def beside_lstm(records: list[dict]) -> pd.DataFrame:
                 rows.append(
                     {"setting": setting,
                      "quantization": QUANTIZER_TITLES.get(quantizer, quantizer),
-                     "normalization": NORMALIZER_TITLES.get(normalizer, normalizer), "cell": cell,
+                     "normalization": NORMALIZER_WORDS.get(normalizer, normalizer), "cell": cell,
                      f"test {METRICS[run.metric].title}": run.mean, "KB": run.size_kb,
-                     "gradient, a step": growth.get(key)})
+                     "gradient": growth.get(key)})
     table = pd.DataFrame(rows)
     return table.set_index(["setting", "quantization", "normalization", "cell"]) if rows else table
 
@@ -71,9 +78,52 @@ def run_time(records: list[dict]) -> pd.DataFrame:
     """
     runs = frame(records)
     runs = runs[runs["quantizer"].isin(["full_precision", "binary_connect"])]
-    runs = runs.assign(seconds_an_epoch=runs["seconds"] / runs["epochs"])
-    means = runs.pivot_table(
-        "seconds_an_epoch", ["label", "quantizer"], "normalizer", aggfunc="mean", sort=False)
-    means = means[[name for name in NORMALIZER_TITLES if name in means]]
-    ratios = means.div(means["none"], axis=0) if "none" in means else means * float("nan")
-    return pd.concat({"seconds an epoch": means, "times no normalization": ratios}, axis=1)
+    runs = runs.assign(each=runs["seconds"] / runs["epochs"])
+    keys = ["label", "quantizer", "normalizer"]
+    means = runs.groupby(keys, sort=False)["each"].mean()
+    plain = means.xs("none", level="normalizer") if "none" in set(runs["normalizer"]) else {}
+    table = pd.DataFrame({"seconds an epoch": means, "times none": [
+        seconds / plain.get((name, quantizer), float("nan"))
+        for (name, quantizer, _), seconds in means.items()]})
+    table = table.rename(index=QUANTIZER_TITLES, level="quantizer").rename(
+        index=NORMALIZER_WORDS, level="normalizer")
+    return table.rename_axis(["setting", "quantization", "normalization"])
+
+
+def pairs(tests: pd.DataFrame) -> pd.DataFrame:
+    """Paired tests as people read them: those that could be made.
+
+    Args:
+        tests: of :func:`qlstm.report.statistics.paired_tests`.
+    """
+    made = tests[tests["p"].notna()]
+    return pd.DataFrame({
+        "quantization": made["quantizer"].replace(QUANTIZER_TITLES),
+        "a": made["a"].replace(NORMALIZER_WORDS), "b": made["b"].replace(NORMALIZER_WORDS),
+        "a - b": [f"{row.difference:.3g} ± {row.half_width:.2g}" for row in made.itertuples()],
+        "p (Holm)": [f"{p:.2g}" for p in made["p_holm"]],
+    }).set_index(made["label"].rename("setting"))
+
+
+def several_seeds(runs: pd.DataFrame) -> pd.DataFrame:
+    """The settings that were run with more than one seed: mean ± 95 % t-interval, and their
+    number.
+
+    Args:
+        runs: of :func:`qlstm.report.frames.frame`.
+    """
+    found = over_seeds(runs).rename(columns={"mean": "ours"})
+    found = found[found["seeds"] > 1]
+    return pd.DataFrame({
+        "quantization": found["quantizer"].replace(QUANTIZER_TITLES),
+        "normalization": found["normalizer"].replace(NORMALIZER_WORDS),
+        "test": [_range(row) for _, row in found.iterrows()],
+        "seeds": found["seeds"].astype(str),
+    }).set_index(found["label"].rename("setting"))
+
+
+def _range(row: pd.Series) -> str:
+    """Mean and interval; where that would cross zero or chance, the range of the seeds."""
+    if not row["half_width"] > row["ours"] / 2:
+        return measured(row)
+    return " to ".join(number(row["metric"], end, True) for end in (row["least"], row["most"]))

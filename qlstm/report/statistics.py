@@ -38,6 +38,7 @@ class Summary:
     Attributes:
         mean: over the seeds that did not diverge; NaN where all did.
         half_width: of the mean's 95 % t-interval; NaN for one seed.
+        least, most: the ends of the range over these seeds.
         seeds: how many there are, the diverged ones included.
         diverged: how many of them diverged.
         size_kb, packed_kb, paper_scale, dataset, metric, config: as in the first of the runs.
@@ -48,6 +49,8 @@ class Summary:
     normalizer: str
     mean: float
     half_width: float
+    least: float
+    most: float
     seeds: int
     diverged: int
     size_kb: float
@@ -65,10 +68,11 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     for key, group in runs.groupby(["label", "quantizer", "normalizer"], sort=False):
         values, first = group["test"].dropna().astype(float), group.iloc[0]
         rows.append(Summary(
-            *key, mean=values.mean(), half_width=half_width(values), seeds=len(group),
-            diverged=int(group["diverged"].sum()), size_kb=first["size_kb"],
-            packed_kb=first["packed_kb"], paper_scale=first["paper_scale"],
-            dataset=first["dataset"], metric=first["metric"], config=first["config"]))
+            *key, mean=values.mean(), half_width=half_width(values), least=values.min(),
+            most=values.max(), seeds=len(group), diverged=int(group["diverged"].sum()),
+            size_kb=first["size_kb"], packed_kb=first["packed_kb"],
+            paper_scale=first["paper_scale"], dataset=first["dataset"],
+            metric=first["metric"], config=first["config"]))
     return as_frame(Summary, rows)
 
 

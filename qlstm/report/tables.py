@@ -7,6 +7,8 @@ needs for a table.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,8 +25,9 @@ from qlstm.report.frames import (
     select,
 )
 from qlstm.report.names import NOT_AT_HAND, NOT_RUN, label
-from qlstm.report.render import TABLE_1_NOTES, misprints, notes, save, styled, table_1_wide, wide
+from qlstm.report.render import TABLE_1_NOTES, misprints, notes, wide
 from qlstm.report.reviewers import beside_lstm, run_time, statistics_experiment
+from qlstm.report.sections import Section, empty_share, html, of_frame, of_results, save, spectra
 from qlstm.report.statistics import over_seeds, paired_tests
 from qlstm.study.config import SPECIAL, ExperimentConfig
 from qlstm.study.grid import ARTEFACTS
@@ -32,10 +35,36 @@ from qlstm.study.sizes import round_half_up, size_kb
 from qlstm.study.tasks import TASKS
 
 __all__ = [
-    "NOT_AT_HAND", "NOT_RUN", "TABLE_1_NOTES", "Result", "Spectrum", "beside_lstm", "by_epoch",
-    "frame", "gradients", "label", "makeable", "misprints", "notes", "over_seeds", "paired_tests",
-    "published", "results", "run_time", "save", "select", "statistics_experiment", "styled",
-    "table_1", "table_1_wide", "wide"]
+    "NOT_AT_HAND", "NOT_RUN", "TABLE_1_NOTES", "TITLES", "Result", "Section", "Shown", "Spectrum",
+    "beside_lstm", "by_epoch", "empty_share", "frame", "gradients", "html", "label", "makeable",
+    "misprints", "notes", "of_frame", "of_results", "over_seeds", "paired_tests", "published",
+    "results", "run_time", "save", "select", "shown", "spectra", "statistics_experiment", "table_1",
+    "wide"]
+
+TITLES = {
+    "table_1": (
+        "Table 1: spectral norms, before and after quantization",
+        "The paper explains the explosion in three steps: the gradient grows by at most λ₁ a step "
+        "(plus λ₂ times that of the cell state), λ₁ grows with the spectral norms of the recurrent "
+        "matrices, and quantization raises those norms. Does it raise them in the networks trained "
+        "here? The latent weights' number → the quantized weights'."),
+    "table_2": (
+        "Table 2: characters",
+        "Test bits per character (BPC) and size of the LSTM layer: does normalization bring a 1- "
+        "or 2-bit LSTM back to full precision?"),
+    "table_3": (
+        "Table 3: words, one layer",
+        "Test perplexity (PPL) and size of the LSTM layer: is a normalized 1- or 2-bit LSTM as "
+        "good as full precision, at a fraction of the size?"),
+    "table_4": (
+        "Table 4: images, read pixel by pixel",
+        "An image read one pixel at a time, then the digit named: which normalization carries a "
+        "quantized LSTM that far? The paper's own Table 4 is not at hand; the sizes follow from "
+        "its formula."),
+    "table_5": (
+        "Table 5: words, two layers",
+        "Test perplexity (PPL) of two LSTM layers: does what holds for one layer hold for two?")}
+"""What the tables of the paper show, and what they answer."""
 
 
 @dataclass
@@ -53,6 +82,7 @@ class Result:
         computed_kb: the size by the formula.
         ours: mean of our runs over seeds. It and what follows are NaN where nothing was run.
         half_width: of its 95 % t-interval.
+        least, most: the ends of the range over the seeds that did not diverge.
         seeds, diverged: how many runs there are, and how many of them diverged.
         size_kb, packed_kb: size of our network, by the formula and on disk.
         verdict: by the rule of :mod:`qlstm.report.verdicts`.
@@ -70,6 +100,8 @@ class Result:
     computed_kb: float = math.nan
     ours: float = math.nan
     half_width: float = math.nan
+    least: float = math.nan
+    most: float = math.nan
     seeds: float = math.nan
     diverged: float = math.nan
     size_kb: float = math.nan
@@ -139,6 +171,7 @@ def _result(name: str, at_scale: bool, key: Row, metric: str, run) -> Result:
                  normalizer, metric)
     if run is not None:
         row.ours, row.half_width, row.seeds = run.mean, run.half_width, run.seeds
+        row.least, row.most = run.least, run.most
         row.diverged, row.size_kb, row.packed_kb = run.diverged, run.size_kb, run.packed_kb
     return row
 
@@ -214,3 +247,42 @@ def table_1(records: list[dict]) -> pd.DataFrame:
                          before.get("lambda_2"), after.get("lambda_2"))
                 for gate in gates]
     return as_frame(Spectrum, rows)
+
+
+class Shown(NamedTuple):
+    """A table of the paper as a page shows it.
+
+    ``title``: with the data that it is made from. ``question``: what it answers. ``table``: its
+    long form. ``sections``: what was run, a setting each. ``remarks``: notes below. ``folded``: all
+    rows, with the paper's numbers.
+    """
+
+    title: str
+    question: str
+    table: pd.DataFrame
+    sections: list[Section]
+    remarks: list[str]
+    folded: list[Section] | None
+
+    def save(self, directory: Path, artefact: str):
+        """Write its files (:func:`qlstm.report.sections.save`), named after the ``artefact``."""
+        save(self.table, directory, artefact, self.sections, self.remarks, self.folded)
+
+    def html(self) -> str:
+        """It as HTML (:func:`qlstm.report.sections.html`)."""
+        return html(self.sections, self.remarks, self.folded)
+
+
+def shown(records: list[dict], artefact: str) -> Shown:
+    """A table of the paper, ready to be shown: ``table_1`` to ``table_5``."""
+    title, question = TITLES[artefact]
+    if artefact == "table_1":
+        table = table_1(records)
+        sections, remarks, folded = spectra(table), TABLE_1_NOTES, None
+    else:
+        table = results(records, artefact)
+        sections, remarks, folded = of_results(table), notes(table), of_results(table, True)
+    made_from = list(dict.fromkeys(s.title.partition(", d = ")[0] for s in sections))
+    if made_from:
+        title += f" ({'; '.join(made_from)})"
+    return Shown(title, question, table, sections, remarks, folded)
