@@ -50,9 +50,14 @@ def html(path: Path, place: Path, code: bool = True) -> str:
     return to_pages(text)
 
 
-def to_pages(text: str) -> str:
-    """The HTML ``text`` with its links to notebooks beside it led to their pages."""
-    return re.sub(r"""(href=["'](?![a-z]+:)[^"'#]+)\.ipynb""", r"\1.html", text)
+def to_pages(text: str, opening: str = """href=["']""") -> str:
+    """Lead links to notebooks to their pages.
+
+    Args:
+        text: HTML, or Markdown.
+        opening: what stands before an address, as a regular expression.
+    """
+    return re.sub(rf"""({opening}(?![a-z]+:)[^"'#)]+)\.ipynb""", r"\1.html", text)
 
 
 def mathml(tex: str, display: str = "inline") -> str:
@@ -64,7 +69,8 @@ def mathml(tex: str, display: str = "inline") -> str:
     """
     from latex2mathml.converter import convert
 
-    return convert(tex, display=display)
+    # HTML knows the name space by itself; in a heading nbconvert would put it before every name
+    return convert(tex, display=display).replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
 
 
 def read(path: Path):

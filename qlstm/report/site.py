@@ -41,22 +41,22 @@ def collect(folder: Path, profiles: list[str]):
         _copy(path, folder / path.relative_to(ROOT))
     for path in ROOT.glob("notebooks/*/*.ipynb"):
         _notebook(path, folder / path.relative_to(ROOT))
-    for module in pkgutil.walk_packages(qlstm.__path__, "qlstm."):
-        if not NOT_PUBLIC.match(module.name):
-            (folder / "api").mkdir(exist_ok=True)
-            (folder / "api" / f"{module.name}.rst").write_text(
-                f"{module.name}\n{'=' * len(module.name)}\n\n.. automodule:: {module.name}\n"
-                "   :members:\n   :ignore-module-all:\n")
+    modules = [module.name for module in pkgutil.walk_packages(qlstm.__path__, "qlstm.")
+               if not NOT_PUBLIC.match(module.name)]
+    (folder / "api").mkdir()
+    for name in modules:
+        (folder / "api" / f"{name}.rst").write_text(
+            f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n")
+    _fill(folder / "api.rst", {"MODULES": "\n   ".join(modules)})
     for profile in profiles:
         copy_files(profile, folder)
         for path in (reports() / profile / "notebooks").glob("[er]*/*.ipynb"):
             _notebook(path, folder / path.relative_to(reports()), result=True)
-    index = folder / "index.md"
-    text = index.read_text(encoding="utf-8").replace("% finding", _finding(profiles))
-    for marker, line in [("% doors", "- [Results of profile {0}]({0}/{1}): tables, figures, claims"),
-                         ("% pages", "Profile {0} <{0}/{1}>")]:
-        text = text.replace(marker, "\n".join(line.format(name, OVERVIEW) for name in profiles))
-    index.write_text(text, encoding="utf-8")
+    doors = [f"- [Results of profile {name}]({name}/{OVERVIEW}): tables, figures, claims"
+             for name in profiles]
+    _fill(folder / "index.md", {
+        "FINDING": _finding(profiles), "DOORS": "\n".join(doors),
+        "RESULTS": "\n".join(f"Profile {name} <{name}/{OVERVIEW}>" for name in profiles)})
 
 
 def copy_files(profile: str, folder: Path):
@@ -70,6 +70,13 @@ def _copy(source: Path, target: Path):
     shutil.copyfile(source, target)
 
 
+def _fill(path: Path, values: dict[str, str]):
+    text = path.read_text(encoding="utf-8")
+    for name, value in values.items():
+        text = text.replace(name, value)
+    path.write_text(text, encoding="utf-8")
+
+
 def _notebook(source: Path, target: Path, result: bool = False):
     import nbformat
 
@@ -78,8 +85,8 @@ def _notebook(source: Path, target: Path, result: bool = False):
         tags = cell.metadata.setdefault("tags", [])
         tags += ["remove-input"] * result + ["hide-cell"] * ("solution" in tags)
         for output in cell.get("outputs", []):
-            if "text/html" in output.get("data", {}):
-                output.data["text/html"] = page.to_pages(output.data["text/html"])
+            for kind in {"text/html", "text/markdown"} & set(output.get("data", {})):
+                output.data[kind] = page.to_pages(output.data[kind], r"""(?:href=["']|\]\()""")
     if result and source.match(OVERVIEW):
         notebook.cells.append(nbformat.v4.new_markdown_cell(
             "## All reports\n\n```{toctree}\n:maxdepth: 1\n:glob:\n*\n../explore/*\n```"))
@@ -117,9 +124,11 @@ def main(arguments: list[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "source"
             collect(source, arguments or made)
+            # built there, for myst-nb writes beside the site too
+            subprocess.run([sys.executable, "-m", "sphinx", "-q", source, f"{folder}/site"],
+                           check=True)
             shutil.rmtree(site, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "sphinx", "-q", "-j", "auto",
-                            "-d", f"{folder}/doctrees", source, site], check=True)
+            shutil.copytree(f"{folder}/site", site, ignore=shutil.ignore_patterns(".doctrees"))
     except (ConfigError, records.RecordError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
