@@ -1,4 +1,4 @@
-"""Sphinx: lessons, results and API as a site to read offline; ``make site`` collects the sources."""
+"""Sphinx: lessons, results and API as a site to read offline (``make site``)."""
 
 import re
 
@@ -43,5 +43,6 @@ def skip(app, what, name, obj, skipped, options):
 
 
 def setup(app):
+    """Enter the two functions."""
     app.connect("autodoc-process-docstring", typeset)
     app.connect("autodoc-skip-member", skip)

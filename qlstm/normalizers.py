@@ -136,8 +136,8 @@ class BatchNorm(Normalizer):
         self.reset_parameters()
 
     def forward(self, product, t):
-        """The products ``(N, *features)``, normalized over the samples; updates the running statistics
-        in training."""
+        """The products ``(N, *features)``, normalized over the samples; updates the running
+        statistics in training."""
         step = min(t, len(self.running_mean) - 1)
         mean, var = self.running_mean[step].view(-1), self.running_var[step].view(-1)
         flat, gain, shift = product.flatten(1), self.gain.view(-1), self.shift.view(-1)

@@ -25,7 +25,8 @@ PIXEL = base64.b64encode(
 ).decode()
 LOADS = {("img", "src"), ("script", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"),
          ("object", "data")}
-FROM_OUTSIDE = r"""@import[^;]*//[^;]*|url\(["']?(?:https?:)?//[^)]*|(?:import|from)\s*\(?["']https?:"""
+FROM_OUTSIDE = (r"""@import[^;]*//[^;]*|url\(["']?(?:https?:)?//[^)]*"""
+                r"""|(?:import|from)\s*\(?["']https?:""")
 
 
 class Page(HTMLParser):

@@ -1,7 +1,7 @@
 """``make site``: lessons, results and API as pages to read without a server or a network.
 
-Here the sources are collected, each at the place that it has in the repository or in ``reports``, so
-that links between them hold; Sphinx (``docs/conf.py``) makes the pages.
+Here the sources are collected, each at the place that it has in the repository or in ``reports``,
+so that links between them hold; Sphinx (``docs/conf.py``) makes the pages.
 """
 
 import os
