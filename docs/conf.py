@@ -14,11 +14,11 @@ myst_heading_anchors = 3
 html_theme = "sphinx_book_theme"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
-html_theme_options = {"navbar_persistent": [], "use_download_button": False,
-                      "show_toc_level": 2, "collapse_navigation": True, "navigation_depth": 2}
+html_theme_options = {"navbar_persistent": [], "footer_content_items": [], "show_toc_level": 2,
+                      "use_download_button": False, "collapse_navigation": True}
 html_copy_source = False
 add_module_names = False
-autodoc_default_options = {"members": True, "ignore-module-all": True, "no-value": True}
+autodoc_default_options = {"members": True, "ignore-module-all": True}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
@@ -29,6 +29,8 @@ def typeset(app, what, name, obj, options, lines):
     """Put formulas, which docstrings have between dollars as notebooks do, into Sphinx's words."""
     text = re.sub(r"(?m)^( *)\$\$(.+?)\$\$", _block, "\n".join(lines), flags=re.S)
     lines[:] = re.sub(r"\$([^$]+)\$", r":math:`\1`", text).split("\n")
+    if what in ("data", "attribute", "property"):
+        lines.insert(0, "")  # napoleon takes what is before a colon in the first line for a type
 
 
 def _block(found):
@@ -44,5 +46,5 @@ def skip(app, what, name, obj, skipped, options):
 
 def setup(app):
     """Enter the two functions."""
-    app.connect("autodoc-process-docstring", typeset)
+    app.connect("autodoc-process-docstring", typeset, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip)

@@ -21,7 +21,8 @@ from qlstm.study import records
 from qlstm.study.records import reports
 from qlstm.study.tasks import PROFILES
 
-GUIDES = ["notebooks/*.md", "notebooks/*/*.md", "*/README.md", "CONTRIBUTING.md", "Containerfile"]
+GUIDES = ["notebooks/*.md", "notebooks/*/*.md", "data/README.md", "reports/README.md",
+          "CONTRIBUTING.md", "Containerfile"]
 NOT_PUBLIC = re.compile(r"qlstm\.(course|workflow|__main__)|.*\.triton_")
 """Modules that are not in the reference: commands, exercises, and the insides of the kernels."""
 OVERVIEW = "notebooks/report/overview.ipynb"
@@ -81,13 +82,15 @@ def _notebook(source: Path, target: Path, result: bool = False):
     import nbformat
 
     notebook = page.read(source)
+    overview = result and source.match(OVERVIEW)
     for cell in notebook.cells:
         tags = cell.metadata.setdefault("tags", [])
-        tags += ["remove-input"] * result + ["hide-cell"] * ("solution" in tags)
+        tags += ["hide-cell"] * ("solution" in tags)
+        tags += ["remove-input" if overview else "hide-input"] * result
         for output in cell.get("outputs", []):
             for kind in {"text/html", "text/markdown"} & set(output.get("data", {})):
                 output.data[kind] = page.to_pages(output.data[kind], r"""(?:href=["']|\]\()""")
-    if result and source.match(OVERVIEW):
+    if overview:
         notebook.cells.append(nbformat.v4.new_markdown_cell(
             "## All reports\n\n```{toctree}\n:maxdepth: 1\n:glob:\n*\n../explore/*\n```"))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +113,7 @@ def main(arguments: list[str]) -> int:
         arguments: of the command line: names of profiles; none: all that have results.
 
     Returns:
-        The exit status: 2 for a profile that is unknown or has no results.
+        The exit status: 2 for a profile that is unknown or has no results, or where Sphinx fails.
     """
     made = [name for name in reversed(PROFILES) if (reports() / name / OVERVIEW).exists()]
     site = reports() / "site"
@@ -125,8 +128,9 @@ def main(arguments: list[str]) -> int:
             source = Path(folder) / "source"
             collect(source, arguments or made)
             # built there, for myst-nb writes beside the site too
-            subprocess.run([sys.executable, "-m", "sphinx", "-q", source, f"{folder}/site"],
-                           check=True)
+            done = subprocess.run([sys.executable, "-m", "sphinx", "-q", source, f"{folder}/site"])
+            if done.returncode:
+                return done.returncode  # Sphinx has said why
             shutil.rmtree(site, ignore_errors=True)
             shutil.copytree(f"{folder}/site", site, ignore=shutil.ignore_patterns(".doctrees"))
     except (ConfigError, records.RecordError) as error:
