@@ -1,6 +1,5 @@
 """An executed notebook as one page for a browser, which needs no server, script or network."""
 
-import os
 import re
 from pathlib import Path
 
@@ -13,12 +12,11 @@ SHOWN = ["image/png", "image/jpeg", "text/html", "text/markdown", "text/plain"]
 server."""
 
 
-def html(path: Path, place: Path, code: bool = True) -> str:
-    """The page of a notebook.
+def html(path: Path, code: bool = True) -> str:
+    """The page of a notebook; links to notebooks lead to their pages.
 
     Args:
-        path: of the notebook, with its outputs. Links in it are relative to its folder.
-        place: the path that the page will have. Links to notebooks become links to their pages.
+        path: of the notebook, with its outputs.
         code: whether to show the code of its cells.
     """
     from nbconvert import HTMLExporter  # it takes a second, so not at the top
@@ -40,14 +38,7 @@ def html(path: Path, place: Path, code: bool = True) -> str:
         exclude_input=not code, exclude_input_prompt=True, exclude_output_prompt=True,
         config={"NbConvertBase": {"display_data_priority": SHOWN}})
     style = HtmlFormatter(style=CODE_STYLE, nobackground=True).get_style_defs(".highlight")
-    text = exporter.from_notebook_node(read(path), {"code_style": style})[0]
-    way = os.path.relpath(path.parent, place.parent)
-
-    def link(found):
-        return f"{found[1]}{Path(os.path.normpath(f'{way}/{found[2]}')).as_posix()}"
-
-    text = re.sub(r'((?:href|src)=")(?![a-z]+:|#)([^"#]+)', link, text)
-    return to_pages(text)
+    return to_pages(exporter.from_notebook_node(read(path), {"code_style": style})[0])
 
 
 def to_pages(text: str, opening: str = """href=["']""") -> str:

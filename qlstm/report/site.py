@@ -26,7 +26,8 @@ GUIDES = ["notebooks/*.md", "notebooks/*/*.md", "data/README.md", "reports/READM
 NOT_PUBLIC = re.compile(r"qlstm\.(course|workflow|__main__)|.*\.triton_")
 """Modules that are not in the reference: commands, exercises, and the insides of the kernels."""
 OVERVIEW = "notebooks/report/overview.ipynb"
-FILES = ["figures/*", "tables/*", "scorecard.csv", "runs/*/record.json", "runs/*/notebook.html"]
+FILES = ["figures/*", "tables/*", "scorecard.csv", "runs/*/record.json", "runs/*/notebook.html",
+         "notebooks/learn/*.html"]
 """What the results of a profile may link to, as patterns in its folder."""
 
 
@@ -52,12 +53,14 @@ def collect(folder: Path, profiles: list[str]):
     for profile in profiles:
         copy_files(profile, folder)
         for path in (reports() / profile / "notebooks").glob("[er]*/*.ipynb"):
-            _notebook(path, folder / path.relative_to(reports()), result=True)
-    doors = [f"- [Results of profile {name}]({name}/{OVERVIEW}): tables, figures, claims"
+            place = folder / path.relative_to(reports())
+            _notebook(path, folder / profile / "index.ipynb" if path.match(OVERVIEW) else place,
+                      hidden="remove-input" if path.match(OVERVIEW) else "hide-input")
+    doors = [f"- [Results of profile {name}]({name}/index.ipynb): tables, figures, claims"
              for name in profiles]
     _fill(folder / "index.md", {
         "FINDING": _finding(profiles), "DOORS": "\n".join(doors),
-        "RESULTS": "\n".join(f"Profile {name} <{name}/{OVERVIEW}>" for name in profiles)})
+        "RESULTS": "\n".join(f"Profile {name} <{name}/index>" for name in profiles)})
 
 
 def copy_files(profile: str, folder: Path):
@@ -78,21 +81,21 @@ def _fill(path: Path, values: dict[str, str]):
     path.write_text(text, encoding="utf-8")
 
 
-def _notebook(source: Path, target: Path, result: bool = False):
+def _notebook(source: Path, target: Path, hidden: str | None = None):
+    """Copy a notebook; ``hidden`` is myst-nb's tag of what becomes of its code."""
     import nbformat
 
     notebook = page.read(source)
-    overview = result and source.match(OVERVIEW)
     for cell in notebook.cells:
         tags = cell.metadata.setdefault("tags", [])
-        tags += ["hide-cell"] * ("solution" in tags)
-        tags += ["remove-input" if overview else "hide-input"] * result
+        tags += ["hide-cell"] * ("solution" in tags) + [hidden] * (hidden is not None)
         for output in cell.get("outputs", []):
             for kind in {"text/html", "text/markdown"} & set(output.get("data", {})):
                 output.data[kind] = page.to_pages(output.data[kind], r"""(?:href=["']|\]\()""")
-    if overview:
+    if hidden == "remove-input":
         notebook.cells.append(nbformat.v4.new_markdown_cell(
-            "## All reports\n\n```{toctree}\n:maxdepth: 1\n:glob:\n*\n../explore/*\n```"))
+            "## All reports\n\n```{toctree}\n:maxdepth: 1\n:glob:\n"
+            "notebooks/report/*\nnotebooks/explore/*\n```"))
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
 
@@ -102,8 +105,12 @@ def _finding(profiles: list[str]) -> str:
     if not profiles:
         return "No results yet: `make reproduce` makes some, and `make site` shows them here."
     first, sentence = profiles[0], figures.main_sentence(records.load_all(profiles[0]))
-    return (f"[![{sentence}]({first}/figures/main_result.png)]({first}/{OVERVIEW})\n\n"
-            f"**{sentence}** (Profile `{first}`.)")
+    return f"""<a href="{first}/index.html"><picture>
+<source media="(max-width: 700px)" srcset="{first}/figures/main_result_narrow.png">
+<img src="{first}/figures/main_result.png" alt="{sentence}">
+</picture></a>
+
+**{sentence}** (Profile `{first}`.)"""
 
 
 def main(arguments: list[str]) -> int:

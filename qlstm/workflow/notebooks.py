@@ -58,13 +58,13 @@ def to_html(notebook: Path, page: Path | None = None, *, code: bool = True):
 
     Args:
         notebook: its path.
-        page: the path of the page; None: beside the notebook.
+        page: the path of the page, to which the notebook's links are relative; None: beside it.
         code: whether the page shows the code.
     """
     from qlstm.report.page import html  # not needed to train, as its packages are not
 
     page = page or notebook.with_suffix(".html")
-    page.write_text(html(notebook, page, code), encoding="utf-8")
+    page.write_text(html(notebook, code), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
