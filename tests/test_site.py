@@ -23,8 +23,8 @@ PIXEL = base64.b64encode(
         "89504e470d0a1a0a0000000d494844520000000100000001080600000"
         "01f15c4890000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082")
 ).decode()
-LOADS = {("img", "src"), ("script", "src"), ("link", "href"), ("iframe", "src"), ("source", "srcset"),
-         ("object", "data")}
+LOADS = {("img", "src"), ("script", "src"), ("link", "href"), ("iframe", "src"),
+         ("source", "srcset"), ("object", "data")}
 FROM_OUTSIDE = (r"""@import[^;]*//[^;]*|url\(["']?(?:https?:)?//[^)]*"""
                 r"""|(?:import|from)\s*\(?["']https?:""")
 
