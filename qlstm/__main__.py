@@ -16,13 +16,12 @@ COMMANDS = {
     "bench": ("workflow.bench", "time layer and training step beside torch.nn.LSTM"),
     "gpu": ("workflow.gpu.command", "the most of a GPU that is lent for minutes"),
     "notebook": ("workflow.notebooks", "execute a notebook with parameters"),
-    "page": ("report.profile_page", "the page of a profile"),
     "site": ("report.site", "lessons, results and API reference as pages to read offline"),
     "course": ("course.handouts", "hand-outs, solutions and grades of the lessons"),
 }
 """By the command: the module whose ``main`` does it, followed by the words that its arguments begin
 with; and what the command does."""
-PROFILES = {"status": 1, "page": 1, "site": "*"}
+PROFILES = {"status": 1, "site": "*"}
 """Commands without options, and how many names of profiles they take; their modules leave it to
 this one to check that and to give help."""
 

@@ -8,7 +8,7 @@ a shift. All classes are made with the same arguments:
 
 ``features``: the shape of what one sample has, (4, d) for products and (d,) for a cell state.
 ``columns``: n of the matrices, for initial values. ``max_steps``: the time steps with statistics of
-their own. ``weight``: the quantized matrices (4, d, n). ``product``: (N, *features). ``t``: the
+their own. ``weight``: the quantized matrices (4, d, n). ``product``: ``(N, *features)``. ``t``: the
 time step, from 0.
 
 >>> norm = LayerNorm((4, 3), columns=5)
@@ -40,7 +40,7 @@ class Normalizer(nn.Module):
         return weight
 
     def forward(self, product: Tensor, t: int) -> Tensor:
-        """The normalized products of step ``t``, shape (N, *features) in and out."""
+        """The normalized products of step ``t``, shape ``(N, *features)`` in and out."""
         return product
 
     def reset_parameters(self):
@@ -136,8 +136,8 @@ class BatchNorm(Normalizer):
         self.reset_parameters()
 
     def forward(self, product, t):
-        """The products (N, *features), normalized over the samples; updates the running statistics
-        in training."""
+        """The products ``(N, *features)``, normalized over the samples; updates the running
+        statistics in training."""
         step = min(t, len(self.running_mean) - 1)
         mean, var = self.running_mean[step].view(-1), self.running_var[step].view(-1)
         flat, gain, shift = product.flatten(1), self.gain.view(-1), self.shift.view(-1)
@@ -163,7 +163,7 @@ class BatchNorm(Normalizer):
             steps: How many steps, T.
 
         Returns:
-            Two tensors (T, *features).
+            Two tensors ``(T, *features)``.
         """
         index = torch.arange(steps, device=self.running_mean.device).clamp(
             max=len(self.running_mean) - 1)

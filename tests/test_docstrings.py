@@ -5,13 +5,13 @@ import ast
 import doctest
 import importlib
 import re
+import runpy
 import warnings
 
 import pytest
 import torch
 
 from qlstm.data.storage import ROOT
-from qlstm.report import api_reference
 
 KERNELS = ["triton_forward", "triton_backward", "triton_tiles"]
 # they are called by triton.py alone, and their many arguments explained once, in its
@@ -87,62 +87,18 @@ def test_examples_come_out_as_written(path):
     assert result.failed == 0
 
 
-DOCSTRING = r"""Codes of ``weight``; see :func:`bwn`, *once*, where W_h* < g_*.
+DOCSTRING = r"""Codes of ``weight``, where W_h* < g_*, with
+$\hat{w} \le 1$:
 
-The code is $\hat{w} \le 1$:
-
-$$ \hat{w} = \operatorname{sign}(w) $$
-
-    as <is>
-
-1. First | second.
-2. Third
-   of them.
-
-Args:
-    weight: shape ``(4d, n)``,
-        with $\alpha > 0$.
-    seed (int): of the generator.
-
-Returns:
-    Codes: each 1 or -1.
-
->>> 1 + 1
-2
+    $$ \hat{w} = \operatorname{sign}(w),
+       \quad w \ne 0 $$
 """
 
 
-def test_a_docstring_on_the_site():
-    shown = api_reference.docstring(
-        DOCSTRING, "qlstm.quantizers", {"qlstm.quantizers.bwn": "q.html#bwn"})
-    assert ('<p>Codes of <code>weight</code>; see <a href="q.html#bwn"><code>bwn</code></a>, '
-            "<em>once</em>, where W_h* &lt; g_*.</p>") in shown
-    assert "<ol>\n<li>First | second.</li>\n<li>Third\nof them.</li>\n</ol>" in shown
-    assert re.search(r"<pre><code>as &lt;is&gt;\s*</code></pre>", shown)
-    assert "&gt;&gt;&gt; " in shown
-
-
-def test_formulas_of_a_docstring_are_typeset():
-    shown = api_reference.docstring(DOCSTRING, "qlstm.quantizers", {})
-    assert shown.count("<math") == 3
-    assert re.search(r'<math[^>]* display="block"[^>]*>\s*<mover', shown)
-    assert "$" not in shown
-    assert "formula-error" not in shown
-    broken = api_reference.docstring(r"$\nosuchcommand{x}$", "qlstm.quantizers", {})
-    assert 'class="formula-error"' in broken
-
-
-def test_sections_of_a_docstring_are_lists_and_paragraphs():
-    shown = api_reference.docstring(DOCSTRING, "qlstm.quantizers", {})
-    assert re.search(r"<p><strong>Args</strong></p>\s*<ul>\s*<li><code>weight</code>: shape "
-                     r"<code>\(4d, n\)</code>,\s+with <math.*?</li>\s*"
-                     r"<li><code>seed</code> \(int\): of the generator.</li>\s*</ul>", shown, re.S)
-    assert "<p><strong>Returns</strong></p>\n<p>Codes: each 1 or -1.</p>" in shown
-
-
-def test_no_formula_fails():
-    for module in api_reference.modules():
-        members = [member for entry in module.entries for member in entry.members]
-        for entry in [module, *module.entries, *members]:
-            shown = api_reference.docstring(entry.text, module.name, {})
-            assert 'class="formula-error"' not in shown, (module.name, entry.name)
+def test_formulas_of_a_docstring_are_sphinxs():
+    typeset = runpy.run_path(str(ROOT / "docs" / "conf.py"))["typeset"]
+    lines = DOCSTRING.split("\n")
+    typeset(None, "function", "codes", None, None, lines)
+    assert lines == [
+        "Codes of ``weight``, where W_h* < g_*, with", r":math:`\hat{w} \le 1`:", "",
+        "    .. math::", "", r"       \hat{w} = \operatorname{sign}(w), \quad w \ne 0", "", ""]

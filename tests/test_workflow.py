@@ -370,7 +370,9 @@ def test_constraints_pin_every_dependency_within_its_range():
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate():
             pins[requirement.name.lower()] = requirement
-    for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]:
+    extras = PROJECT["optional-dependencies"]
+    assert extras["test"][0] == "qlstm[site]"
+    for text in PROJECT["dependencies"] + extras["site"] + extras["test"][1:]:
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue

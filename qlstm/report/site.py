@@ -1,157 +1,116 @@
-"""``make site``: the lessons, the results and the API reference as pages to read without a server
-or a network."""
+"""``make site``: lessons, results and API as pages to read without a server or a network.
+
+Here the sources are collected, each at the place that it has in the repository or in ``reports``,
+so that links between them hold; Sphinx (``docs/conf.py``) makes the pages.
+"""
 
 import os
-import posixpath
+import pkgutil
+import re
 import shutil
+import subprocess
 import sys
-from pathlib import Path, PurePosixPath
+import tempfile
+from pathlib import Path
 
 import qlstm
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError, unknown
-from qlstm.report import api_reference, pages, profile_page
-from qlstm.report.scorecard import scorecard
+from qlstm.report import figures, page
 from qlstm.study import records
 from qlstm.study.records import reports
 from qlstm.study.tasks import PROFILES
 
-COPIED = ["tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.*", "scorecard.csv",
-          "runs/*/record.json"]
-"""What a profile's page links to, as patterns in its folder."""
+GUIDES = ["notebooks/*.md", "notebooks/*/*.md", "data/README.md", "reports/README.md",
+          "CONTRIBUTING.md", "Containerfile"]
+NOT_PUBLIC = re.compile(r"qlstm\.(course|workflow|__main__)|.*\.triton_")
+"""Modules that are not in the reference: commands, exercises, and the insides of the kernels."""
+OVERVIEW = "notebooks/report/overview.ipynb"
+FILES = ["figures/*", "tables/*", "scorecard.csv", "runs/*/record.json", "runs/*/notebook.html",
+         "notebooks/learn/*.html"]
+"""What the results of a profile may link to, as patterns in its folder."""
 
 
-class Site:
-    """The pages of a site; each knows the addresses of all others.
+def collect(folder: Path, profiles: list[str]):
+    """Write the sources of the site.
 
     Args:
-        folder: where the pages are written.
-        root: the repository, whose notebooks and guides are shown.
-        results: the folder of all profiles' results.
-        profiles: names of the profiles to show.
+        folder: where; it does not exist yet.
+        profiles: names of the profiles whose results are shown.
     """
+    shutil.copytree(ROOT / "docs", folder)
+    for path in (path for pattern in GUIDES for path in ROOT.glob(pattern)):
+        _copy(path, folder / path.relative_to(ROOT))
+    for path in ROOT.glob("notebooks/*/*.ipynb"):
+        _notebook(path, folder / path.relative_to(ROOT))
+    modules = [module.name for module in pkgutil.walk_packages(qlstm.__path__, "qlstm.")
+               if not NOT_PUBLIC.match(module.name)]
+    (folder / "api").mkdir()
+    for name in modules:
+        (folder / "api" / f"{name}.rst").write_text(
+            f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n")
+    _fill(folder / "api.rst", {"MODULES": "\n   ".join(modules)})
+    for profile in profiles:
+        copy_files(profile, folder)
+        for path in (reports() / profile / "notebooks").glob("[er]*/*.ipynb"):
+            place = folder / path.relative_to(reports())
+            _notebook(path, folder / profile / "index.ipynb" if path.match(OVERVIEW) else place,
+                      hidden="remove-input" if path.match(OVERVIEW) else "hide-input")
+    doors = [f"- [Results of profile {name}]({name}/index.ipynb): tables, figures, claims"
+             for name in profiles]
+    _fill(folder / "index.md", {
+        "FINDING": _finding(profiles), "DOORS": "\n".join(doors),
+        "RESULTS": "\n".join(f"Profile {name} <{name}/index>" for name in profiles)})
 
-    def __init__(self, folder: Path, root: Path, results: Path, profiles: list[str]):
-        self.folder, self.root, self.results, self.profiles = folder, root, results, profiles
-        self.modules = api_reference.modules()
-        self.names = api_reference.names(self.modules)
-        self.names |= {f"qlstm.{name}": self.names[f"qlstm.{home}.{name}"]
-                       for name, home in qlstm._HOME.items()}
-        self.pages: dict[str, Path] = {}  # site address -> source, for notebooks and guides
-        self._of: dict[str, str] = {}  # path in the repository -> site address
-        notebooks = root / "notebooks"
-        for pattern in ("*.md", "learn/*.ipynb", "run/*.ipynb"):
-            for source in sorted(notebooks.glob(pattern)):
-                self._add(source, source.relative_to(root))
-        for profile in profiles:
-            for source in sorted((results / profile / "notebooks").glob("[er]*/*.ipynb")):
-                self._add(source, Path("notebooks") / source.parent.name / source.name, profile)
-            for source in sorted((results / profile / "runs").glob("*/notebook.ipynb")):
-                self.pages[f"{profile}/runs/{source.parent.name}/notebook.html"] = source
-        for module in self.modules:
-            path = module.name.replace(".", "/")
-            self._of |= {f"{path}.py": f"api/{module.page}",
-                         f"{path}/__init__.py": f"api/{module.page}"}
 
-    def _add(self, source, path, profile=""):
-        address = str(PurePosixPath(profile, path.with_suffix(".html")))
-        self.pages[address] = source
-        self._of.setdefault(path.as_posix(), address)  # of several profiles the first
+def copy_files(profile: str, folder: Path):
+    """Copy what the results of a ``profile`` link to into a ``folder``."""
+    for path in (path for pattern in FILES for path in (reports() / profile).glob(pattern)):
+        _copy(path, folder / path.relative_to(reports()))
 
-    def build(self) -> int:
-        """Write all pages anew; returns their number."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        titles = {address: self._source(address, source) for address, source in self.pages.items()}
-        profiles = [self._profile(profile, titles) for profile in self.profiles]
 
-        def listed(start, end):
-            return [{"address": address, "title": title} for address, title in titles.items()
-                    if address.startswith(start) and self.pages[address].suffix == end]
+def _copy(source: Path, target: Path):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
 
-        self._write("index.html", "site.html.jinja", title="Quantized LSTMs, normalized",
-                    profiles=profiles, lessons=listed("notebooks/learn/", ".ipynb"),
-                    guides=listed("notebooks/", ".md"))
-        self._reference()
-        return len(list(self.folder.rglob("*.html")))
 
-    def _write(self, address: str, template: str, **values):
-        self._save(address, pages.render(template, menu=self._menu(address),
-                                         here=posixpath.basename(address), **values))
+def _fill(path: Path, values: dict[str, str]):
+    text = path.read_text(encoding="utf-8")
+    for name, value in values.items():
+        text = text.replace(name, value)
+    path.write_text(text, encoding="utf-8")
 
-    def _save(self, address: str, page: str):
-        (self.folder / address).parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / address).write_text(page, encoding="utf-8")
 
-    def _menu(self, address: str) -> list[tuple[str, str]]:
-        places = [("Home", "index.html"), ("Lessons", "index.html#lessons")]
-        places += [(f"Results: {profile}", f"{profile}/index.html") for profile in self.profiles]
-        places += [("API", "api/index.html")]
-        return [(name, self._from(address, place)) for name, place in places]
+def _notebook(source: Path, target: Path, hidden: str | None = None):
+    """Copy a notebook; ``hidden`` is myst-nb's tag of what becomes of its code."""
+    import nbformat
 
-    @staticmethod
-    def _from(address: str, target: str) -> str:
-        """The link to ``target`` in the page at ``address``."""
-        return posixpath.relpath(target, posixpath.dirname(address) or ".")
+    notebook = page.read(source)
+    for cell in notebook.cells:
+        tags = cell.metadata.setdefault("tags", [])
+        tags += ["hide-cell"] * ("solution" in tags) + [hidden] * (hidden is not None)
+        for output in cell.get("outputs", []):
+            for kind in {"text/html", "text/markdown"} & set(output.get("data", {})):
+                output.data[kind] = page.to_pages(output.data[kind], r"""(?:href=["']|\]\()""")
+    if hidden == "remove-input":
+        notebook.cells.append(nbformat.v4.new_markdown_cell(
+            "## All reports\n\n```{toctree}\n:maxdepth: 1\n:glob:\n"
+            "notebooks/report/*\nnotebooks/explore/*\n```"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, target)
 
-    def _source(self, address: str, source: Path) -> str:
-        """The page of a notebook or a guide; returns its title."""
-        place = PurePosixPath(address).with_suffix(source.suffix)
-        if place.parts[0] in self.profiles:
-            place = PurePosixPath(*place.parts[1:])
 
-        def link(url):
-            path, mark, anchor = url.partition("#")
-            target = self._of.get(posixpath.normpath(posixpath.join(place.parent, path)))
-            return target and self._from(address, target) + mark + anchor
+def _finding(profiles: list[str]) -> str:
+    """The main figure of the first profile, and its sentence, in Markdown."""
+    if not profiles:
+        return "No results yet: `make reproduce` makes some, and `make site` shows them here."
+    first, sentence = profiles[0], figures.main_sentence(records.load_all(profiles[0]))
+    return f"""<a href="{first}/index.html"><picture>
+<source media="(max-width: 700px)" srcset="{first}/figures/main_result_narrow.png">
+<img src="{first}/figures/main_result.png" alt="{sentence}">
+</picture></a>
 
-        def code_link(text):
-            target = self.names.get(text.removesuffix("()"))
-            return target and self._from(address, f"api/{target}")
-
-        if source.suffix == ".ipynb":
-            title, body = pages.notebook_cells(source, link, code_link)
-        else:
-            text = source.read_text(encoding="utf-8")
-            title, body = pages.title_of(text) or source.stem, pages.markdown(text, link, code_link)
-            body = f'<div class="text">{body}</div>'
-        self._write(address, "base.html.jinja", title=title, body=body)
-        return title
-
-    def _profile(self, profile: str, titles: dict[str, str]) -> dict:
-        """A profile's page and the files it links to; returns what the first page says of it."""
-        folder = self.results / profile
-        address = f"{profile}/index.html"
-        lessons = [(self._from(address, a), t) for a, t in titles.items()
-                   if a.startswith("notebooks/learn/")]
-        self._save(address, profile_page.page(profile, self.results, self._menu(address), lessons))
-        for pattern in COPIED:
-            for source in folder.glob(pattern):
-                target = self.folder / profile / source.relative_to(folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, target)
-        found = records.load_all(profile, self.results)
-        shown = [{"address": a, "title": t} for a, t in titles.items()
-                 if a.startswith(f"{profile}/notebooks/")]
-        return {"name": profile, "scale": profile_page.SCALE[profile], "runs": len(found),
-                "notebooks": shown,
-                "counts": scorecard(found, profile)["verdict"].value_counts().to_dict() if found
-                else {}}
-
-    def _reference(self):
-        def text(module):
-            return lambda doc: api_reference.docstring(doc, module.name, self.names) if doc else ""
-
-        first = {module.name: module for module in self.modules}["qlstm"]
-        lines = {f"{m.page}#{e.name}": e.text.partition("\n\n")[0] for m in self.modules
-                 for e in m.entries}
-        public = [(name, self.names[f"qlstm.{name}"], lines[self.names[f"qlstm.{name}"]])
-                  for name in qlstm.__all__]
-        rest = [module for module in self.modules if module is not first]
-        self._write("api/index.html", "reference.html.jinja", title="API reference", package=first,
-                    public=public, modules=rest, text=text(first))
-        for module in self.modules:
-            self._write(f"api/{module.page}", "module.html.jinja", title=module.name, module=module,
-                        text=text(module))
+**{sentence}** (Profile `{first}`.)"""
 
 
 def main(arguments: list[str]) -> int:
@@ -161,21 +120,30 @@ def main(arguments: list[str]) -> int:
         arguments: of the command line: names of profiles; none: all that have results.
 
     Returns:
-        The exit status: 2 for a profile that is unknown or has no results.
+        The exit status: 2 for a profile that is unknown or has no results, or where Sphinx fails.
     """
+    made = [name for name in reversed(PROFILES) if (reports() / name / OVERVIEW).exists()]
+    site = reports() / "site"
     try:
         for name in arguments:
             if name not in PROFILES:
                 raise ConfigError(unknown("profile", name, PROFILES))
-            if not (reports() / name / "index.html").exists():
+            if name not in made:
                 raise ConfigError(
                     f"profile {name} has no results yet: make reproduce PROFILE={name}")
-        profiles = arguments or [
-            name for name in reversed(PROFILES) if (reports() / name / "index.html").exists()]
-        folder = reports() / "site"
-        count = Site(folder, ROOT, reports(), profiles).build()
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "source"
+            collect(source, arguments or made)
+            # built there, for myst-nb writes beside the site too
+            done = subprocess.run([sys.executable, "-m", "sphinx", "-q", source, f"{folder}/site"])
+            if done.returncode:
+                return done.returncode  # Sphinx has said why
+            shutil.rmtree(site, ignore_errors=True)
+            shutil.copytree(f"{folder}/site", site, ignore=shutil.ignore_patterns(".doctrees"))
     except (ConfigError, records.RecordError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{count} pages. Open {os.path.relpath(folder / 'index.html')}")
+    for profile in arguments or made:
+        copy_files(profile, site)
+    print(f"Open {os.path.relpath(site / 'index.html')}")
     return 0

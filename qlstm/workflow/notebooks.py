@@ -53,14 +53,18 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
     to_html(output)
 
 
-def to_html(notebook: Path):
-    """Write a readable page of an executed ``notebook``, given by its path, beside it; the page
-    loads nothing from a network."""
-    from qlstm.report import pages  # not needed to train, as its packages are not
+def to_html(notebook: Path, page: Path | None = None, *, code: bool = True):
+    """Write an executed notebook as a page that loads nothing from a network.
 
-    title, body = pages.notebook_cells(notebook)
-    page = pages.render("base.html.jinja", title=title, body=body)
-    notebook.with_suffix(".html").write_text(page, encoding="utf-8")
+    Args:
+        notebook: its path.
+        page: the path of the page, to which the notebook's links are relative; None: beside it.
+        code: whether the page shows the code.
+    """
+    from qlstm.report.page import html  # not needed to train, as its packages are not
+
+    page = page or notebook.with_suffix(".html")
+    page.write_text(html(notebook, code), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:

@@ -17,7 +17,7 @@ from qlstm.models import LanguageModel
 from qlstm.study.theory.propositions import Bounds, bounds, scale_invariance, sides
 
 NEGATIVE_GAINS = [0.01, -2.0, -2.0]
-"""The gain of largest magnitude is negative, so that max g_j is not max |g_j|."""
+r"""The gain of largest magnitude is negative, so that $\max g_j$ is not $\max |g_j|$."""
 
 
 def example(normalizer: str = "none", hidden: int = 3, layers: int = 1, steps: int = 3,
