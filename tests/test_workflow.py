@@ -27,7 +27,7 @@ from qlstm.errors import ConfigError
 from qlstm.study import locks, records
 from qlstm.study.grid import ARTEFACTS, FROM_ALL
 from qlstm.study.tasks import TASKS
-from qlstm.workflow import cluster, made, notebooks, pool, progress, run
+from qlstm.workflow import clean, cluster, made, notebooks, pool, progress, run
 from qlstm.workflow import reproduce as workflow
 from qlstm.workflow.kernel_client import PatientChannel
 from qlstm.workflow.plan import REPORTED_IN, make_plan
@@ -371,6 +371,52 @@ def test_a_variable_that_make_does_not_know_is_an_error():
         ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
     assert all(f"make {target}" in shown for target in targets if target != "help")
+
+
+@pytest.fixture
+def cleaning(tmp_path, monkeypatch):
+    """Reports with a run of the grid of smoke, and a function that adds runs."""
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+
+    def add(config):
+        directory = records.run_directory(config)
+        directory.mkdir(parents=True, exist_ok=True)
+        records.save(made_up(config), directory / "record.json")
+        return directory
+
+    (tmp_path / "paper").mkdir()
+    add(grid("smoke")[0])
+    return add
+
+
+def test_make_clean_removes_what_is_made_again(cleaning, tmp_path):
+    assert clean.main([]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["paper"]
+    assert clean.main([]) == 0
+
+
+@pytest.mark.parametrize("answer", ["", "n", "y"])
+def test_make_clean_asks_for_runs_that_were_trained_by_hand(
+        cleaning, tmp_path, monkeypatch, capsys, answer):
+    others = [dataclasses.replace(grid("smoke")[0], **own) for own in ({"seed": 7}, {"epochs": 9})]
+    for config in others:
+        cleaning(config)
+    begun = tmp_path / "smoke" / "runs" / "python_help-mine-none-seed0" / "epochs.jsonl"
+    begun.parent.mkdir()
+    begun.touch()
+    assert clean.main([]) == 1  # no terminal
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "3 runs that make reproduce does not make again by itself:",
+        *sorted(f"  smoke: {run}" for run in [begun.parent.name, *(run.run_id for run in others)])]
+    assert said.err == "error: nothing is removed; make clean YES=1 removes these too\n"
+    assert begun.exists()
+    monkeypatch.setattr(clean.sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: answer)
+    assert clean.main([]) == (0 if answer == "y" else 1)
+    assert begun.exists() == (answer != "y")
+    assert clean.main(["--yes"]) == 0
+    assert not begun.exists()
 
 
 def write_notebook(path, *cells):
