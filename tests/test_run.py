@@ -58,12 +58,12 @@ def test_torch_numpy_and_safetensors_are_enough(tmp_path):
 
 
 def test_what_is_stopped_is_not_finished_and_goes_on(tmp_path, started, capsys):
-    arguments = ["--only", "figure_05", "--epochs", "3000", "--jobs", "2", "--seeds", "2"]
+    arguments = ["--only", "figure_05", "--epochs", "3000", "--jobs", "1", "--seeds", "2"]
     total = len(grid("smoke", only=["figure_05"], seeds=2))
     for moment in (": epoch 2/3000", ": going on after epoch"):
         with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == f"{total} runs, 0 done before, 2 side by side\n"
+            assert process.stdout.readline() == f"{total} runs, 0 done before, 1 side by side\n"
             assert any(moment in line for line in process.stdout)
             process.send_signal(signal.SIGTERM)
             _, error = process.communicate()
@@ -209,8 +209,9 @@ def test_a_head_that_is_killed_leaves_no_process_and_no_kernel(tmp_path, end):
         [*pool.QLSTM, "notebook", str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")], tmp_path)
     assert len(family) >= 2
     head.send_signal(end)
-    head.communicate()
+    head.wait()
     assert none_is_left(*family)
+    head.communicate()
 
 
 def test_a_closed_pipe_orphans_nothing(tmp_path):
