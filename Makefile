@@ -7,9 +7,10 @@ SEEDS    ?= 1
 EPOCHS   ?=
 JOBS     ?=
 CLUSTER  ?=
+YES      ?=
 
 FOLDERS := QLSTM_MIRROR QLSTM_DATA QLSTM_REPORTS
-KNOWN   := PROFILE ONLY DATASETS SEEDS EPOCHS JOBS CLUSTER PYTHON $(FOLDERS)
+KNOWN   := PROFILE ONLY DATASETS SEEDS EPOCHS JOBS CLUSTER YES PYTHON $(FOLDERS)
 $(foreach v,$(MAKEOVERRIDES),$(if $(filter $(KNOWN),$(firstword $(subst =, ,$v))),,$(error unknown variable in "$v"; possible: $(KNOWN))))
 # notebooks run in folders of their own, so paths are made absolute
 $(foreach v,$(FOLDERS),$(if $($v),$(eval override export $v := $(if $(findstring ://,$($v)),$($v),$(abspath $($v))))))
@@ -88,6 +89,7 @@ test: $(READY)
 
 test-slurm: $(READY)
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[slurm]'
+	@$(PY) -m pytest -n 0 tests/test_workflow.py -k cluster
 	@$(PY) tests/slurm.py
 
 soak: $(READY)
@@ -98,9 +100,11 @@ lint: $(READY)
 
 bench: $(READY)
 	@$(PY) -m qlstm bench
-	@$(PY) -m qlstm notebook notebooks/report/bench.ipynb $(or $(QLSTM_REPORTS),reports)/bench/bench.ipynb
+	@$(PY) -m qlstm notebook notebooks/report/bench.ipynb $(or $(QLSTM_REPORTS),reports)/bench/bench.ipynb save=true
 
+# of this checkout, whatever QLSTM_REPORTS says; asks before it removes runs outside of the grids
 clean:
-	@echo "removing reports of smoke and quick, the site, caches; .venv, data/raw and reports/paper stay"
-	@rm -rf reports/smoke reports/quick reports/site .pytest_cache .ruff_cache .hypothesis
+	@echo "removing reports of smoke and quick, the site, caches; .venv, data/raw, other reports stay"
+	@test -z "$(wildcard reports/smoke reports/quick)" || QLSTM_REPORTS= $(PY) -m qlstm clean $(if $(YES),--yes)
+	@rm -rf reports/site .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,8 +1,11 @@
 """``python -m qlstm COMMAND ...``: the commands of the study."""
 
 import argparse
+import os
 import sys
 from importlib import import_module
+
+from qlstm.workflow.command_line import follow
 
 COMMANDS = {
     "run": ("workflow.run", "train runs of a profile's grid, on a bare machine too"),
@@ -17,6 +20,7 @@ COMMANDS = {
     "gpu": ("workflow.gpu.command", "the most of a GPU that is lent for minutes"),
     "notebook": ("workflow.notebooks", "execute a notebook with parameters"),
     "site": ("report.site", "lessons, results and API reference as pages to read offline"),
+    "clean": ("workflow.clean", "remove what the profiles smoke and quick made"),
     "course": ("course.handouts", "hand-outs, solutions and grades of the lessons"),
 }
 """By the command: the module whose ``main`` does it, followed by the words that its arguments begin
@@ -55,4 +59,11 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    follow()
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has enough, as in make reproduce | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 1
+    sys.exit(status)

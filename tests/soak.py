@@ -2,8 +2,8 @@
 of it.
 
 Three ways in turn: ``kill -9`` of all processes of `make reproduce` at once; of its head alone,
-while its runs go on until the next kill; of all processes of ``python -m qlstm run --no-notebook``.
-At the end every record must be equal to that of the unbroken run. ``python tests/soak.py [--kills
+whose runs then end by themselves; of all processes of ``python -m qlstm run --no-notebook``. At the
+end every record must be equal to that of the unbroken run. ``python tests/soak.py [--kills
 20] [--only table_3] [--profile smoke] [--epochs 600] [--seconds 16] [--seed 0]``
 """
 
@@ -21,7 +21,6 @@ import psutil
 
 from qlstm import grid
 from qlstm.study import records
-from qlstm.workflow.reproduce import BUSY
 
 
 def start(way, options, reports):
@@ -37,19 +36,16 @@ def start(way, options, reports):
 
 
 def kill(process, everything):
-    """SIGKILL, to all that it has started or to the head alone; returns what lives on."""
+    """SIGKILL, to all that it has started or to the head alone, which the others follow."""
     # kernels are in sessions of their own
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    end(family if everything else [])
-    return [child for child in family if child.is_running()]
-
-
-def end(processes):
-    for process in processes:
+    for child in family if everything else []:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+            child.kill()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive, f"{alive} outlived the head"
 
 
 def comparable(path):
@@ -69,7 +65,6 @@ def main():
     options = parser.parse_args()
     chance, started = random.Random(options.seed), time.monotonic()
     configs = grid(options.profile, only=[options.only], epochs=options.epochs)
-    alive: list[psutil.Process] = []
     with tempfile.TemporaryDirectory(prefix="qlstm-soak", ignore_cleanup_errors=True) as temporary:
         unbroken, broken = Path(temporary) / "unbroken", Path(temporary) / "broken"
         if start("command", options, unbroken).wait():
@@ -82,14 +77,12 @@ def main():
                 kills % 3]
             process, after = start(way, options, broken), chance.uniform(2, options.seconds)
             time.sleep(after)
-            # busy: the engine of a head that was killed alone still works
-            if process.poll() not in (None, BUSY):
-                for log in [*broken.rglob("error.txt"), *broken.rglob("engine.log")]:
+            if process.poll() is not None:
+                for log in [*broken.rglob("error.txt"), *broken.rglob("logs/*.log")]:
                     print(f"{log}:\n{log.read_text()[-3000:]}")
                 sys.exit(f"error: {way} ended with {process.returncode} before kill {kills} "
                          "(0: choose more --epochs)")
-            end(alive)
-            alive = kill(process, everything) if process.poll() is None else []
+            kill(process, everything)
             found = {
                 path: path.read_bytes() for path in sorted(broken.glob("*/runs/*/record.json"))}
             for path, content in kept.items():
@@ -109,7 +102,6 @@ def main():
             assert comparable(run / "record.json") == comparable(
                 records.run_directory(config, unbroken) / "record.json"), run
             assert not list(run.glob(".*.tmp")), run
-        end(alive)
         print(f"{options.kills} kills, {len(configs)} records equal to the unbroken ones; "
               f"{time.monotonic() - started:.0f} s")
 

@@ -18,7 +18,6 @@ import qlstm
 from qlstm import grid
 from qlstm.study import records, training
 from qlstm.workflow import reproduce as workflow
-from qlstm.workflow.plan import make_plan
 
 KILLED_WHILE_WRITING = """
 import functools, os, signal
@@ -97,7 +96,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
-def test_a_full_disk_is_named_and_with_room_the_run_goes_on(small_disk, tmp_path):
+def test_a_full_disk_is_named_and_with_room_the_run_goes_on(small_disk):
     disk, enlarge = small_disk
     run_id = "python_help-ter_connect-none-seed0"
     command = [sys.executable, "-m", "qlstm", "run", "--profile", "smoke", "--no-notebook", run_id]
@@ -108,11 +107,11 @@ def test_a_full_disk_is_named_and_with_room_the_run_goes_on(small_disk, tmp_path
     assert "No space left on device" in full.stderr
     assert not list(disk.rglob("record.json"))
     enlarge()
-    for reports in (disk, tmp_path / "unbroken"):
-        subprocess.run(command, check=True, env=os.environ | {"QLSTM_REPORTS": str(reports)},
-                       capture_output=True)
-    found = [records.load_of(run_id, "smoke", reports) for reports in (disk, tmp_path / "unbroken")]
-    assert comparable(found[0]) == comparable(found[1])
+    subprocess.run(command, check=True, env=os.environ | {"QLSTM_REPORTS": str(disk)},
+                   capture_output=True)
+    (config,) = [config for config in grid("smoke") if config.run_id == run_id]
+    assert comparable(records.load_of(run_id, "smoke", disk)) == comparable(
+        qlstm.run(config, report=quiet))
     assert not list(disk.rglob(".*.tmp"))
 
 
@@ -139,23 +138,22 @@ def test_a_gpu_out_of_memory_says_the_way_out_and_keeps_the_epochs(tmp_path, mon
 
 
 @pytest.fixture
-def report(tmp_path, monkeypatch):
-    """`make report` without its engine: exit status and, for each phase, the plan and the rules
-    that are forced."""
+def report(tmp_path, monkeypatch, pretended):
+    """`make report` of a table: exit status, the plan, and what it makes, a list for each phase."""
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path / "merged"))
 
-    def call(*arguments):
-        phases = {}
-
-        def engine(phase, target, folder, *_, force=(), **__):
-            phases[phase] = json.loads((folder / "plan.json").read_text()), list(force)
-            return 0
-
-        monkeypatch.setattr(workflow, "engine", engine)
-        return workflow.main(
-            ["report", "--profile", "smoke", "--only", "table_2", *arguments]), phases
+    def call(*arguments, profile="smoke"):
+        pretended.clear()
+        status = workflow.main(
+            ["report", "--profile", profile, "--only", "table_2", *arguments])
+        plan = json.loads((tmp_path / "merged" / profile / "plan.json").read_text())
+        return status, plan, [[name for name in commands if not name.startswith("learn/")]
+                              for commands in pretended]
 
     return call
+
+
+TABLE = [["report/table_2", "explore/explore_runs"], ["report/overview"]]
 
 
 def written(config, root, **more):
@@ -177,15 +175,17 @@ def test_reports_of_two_machines_merge_by_copying(tmp_path, report, monkeypatch,
     foreign = written(dataclasses.replace(third, epochs=7, dataset="war_and_peace"), tmp_path / "b")
     for machine in "ab":
         subprocess.run(["cp", "-r", f"{tmp_path / machine}/.", tmp_path / "merged"], check=True)
-    status, phases = report()
+    (tmp_path / "merged" / "smoke" / "made_from.json").write_text('{"report/table_2": "of b"}')
+    status, plan, (rendered, *made) = report()
     assert status == 0
-    plan, forced = phases["page"]
     assert set(plan["records"]) == {one.run_id, other.run_id, foreign.parent.name}
-    # whatever page and engine's notes were copied along
-    assert forced == ["report", "explore", "page"]
-    assert set(phases["notebooks"][0]["unrendered"]) == {one.run_id, other.run_id}
+    assert made == TABLE  # whatever page and notes on what it was made from were copied along
+    assert set(rendered) == set(plan["unrendered"]) == {one.run_id, other.run_id}
     assert "1 notebooks are left out: their data sets are not at hand" in capsys.readouterr().out
-    assert report()[1]["page"][1] == []
+    for run_id in rendered:
+        (tmp_path / "merged" / "smoke" / "runs" / run_id / "notebook.html").touch()
+    assert report()[2] == [["report/overview"]]  # the notebooks that it links to are there now
+    assert report()[2] == []
 
 
 def test_a_report_needs_no_data(tmp_path, report, monkeypatch):
@@ -194,10 +194,10 @@ def test_a_report_needs_no_data(tmp_path, report, monkeypatch):
     monkeypatch.setenv("QLSTM_MIRROR", str(tmp_path / "mirror"))
     config = grid("paper", only=["table_2"])[0]
     written(config, tmp_path / "merged")
-    status, phases = report("--profile", "paper")
+    status, plan, made = report(profile="paper")
     assert status == 0
-    assert phases["page"][0]["records"] == [config.run_id]
-    assert "notebooks" not in phases
+    assert plan["records"] == [config.run_id]
+    assert made == TABLE
 
 
 @pytest.mark.parametrize("age", [-1e7, 1e7])
@@ -205,19 +205,20 @@ def test_ages_neither_repeat_nor_hide_work(tmp_path, report, monkeypatch, age):
     """Clocks differ: of a record only the content counts."""
     config = grid("smoke", only=["table_2"])[0]
     path = written(config, tmp_path / "merged")
+    path.with_name("notebook.html").touch()
     os.utime(path, (time.time() + age,) * 2)
     monkeypatch.setattr(records, "outdated", lambda *_: "")
-    plan, forced = report()[1]["page"]
+    _, plan, made = report()
     assert config.run_id not in plan["todo"]
-    assert forced
-    assert report()[1]["page"][1] == []
+    assert made == TABLE
+    assert report()[2] == []
     written(config, tmp_path / "merged", seconds=4.0)  # another record, as old as the one before
     os.utime(path, (time.time() + age,) * 2)
-    assert report()[1]["page"][1] == ["report", "explore", "page"]
+    assert report()[2] == TABLE
 
 
 def test_a_run_is_repeated_only_for_its_settings_text_or_recipe_and_its_record_stays(
-        tmp_path, monkeypatch, report, capsys):
+        tmp_path, report, capsys):
     config = grid("smoke", only=["table_2"])[0]
     text = qlstm.load_dataset(config.dataset).sha256
     record = made_up(config, sha256=text)
@@ -227,27 +228,8 @@ def test_a_run_is_repeated_only_for_its_settings_text_or_recipe_and_its_record_s
             == "other settings, other text")
     assert records.outdated(record | {"recipe": 0}, config.as_dict(), text) == "other recipe"
     path = written(config, tmp_path / "merged", recipe=0)
-    monkeypatch.setattr(workflow, "engine", lambda *_, **__: 0)
     workflow.main(["--profile", "smoke", "--only", "table_2"])
     said = capsys.readouterr().out
     assert "1 of them again, their records are of other text, other recipe" in said
     assert not path.exists()
     assert records.load(path.with_name("record.outdated.json"))["recipe"] == 0
-
-
-def test_a_page_is_made_from_records_of_the_future(tmp_path, monkeypatch):
-    """The engine itself refuses inputs younger than what is made from them."""
-    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
-    path = written(grid("smoke", only=["table_5"])[0], tmp_path)
-    os.utime(path, (time.time() + 1e7,) * 2)
-    folder = tmp_path / "smoke"
-    configs = grid("smoke", only=["table_5"])
-    plan = make_plan("smoke", configs, training=True) | {"records": [path.parent.name]}
-    (folder / "plan.json").write_text(json.dumps(plan))
-    target = "notebooks/report/table_5.ipynb"
-    lock = os.open(folder, os.O_RDONLY)
-    assert workflow.engine("page", target, folder, 1, lock) == 0
-    assert (folder / "tables" / "table_5.csv").exists()
-    made = (folder / target).stat().st_mtime_ns
-    assert workflow.engine("page", target, folder, 1, lock) == 0
-    assert (folder / target).stat().st_mtime_ns == made

@@ -5,15 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
+import nbformat
+import psutil
 import pytest
 from made_up import made_up
 
 from qlstm import grid
 from qlstm.study import records
 from qlstm.study.grid import most_wanted
-from qlstm.workflow import run
+from qlstm.workflow import pool, run
 
 COMMAND = [sys.executable, "-m", "qlstm", "run", "--profile", "smoke", "--no-notebook"]
 RUN = "python_help-bwn-none-seed0"
@@ -45,7 +48,7 @@ def test_torch_numpy_and_safetensors_are_enough(tmp_path):
     record = records.load_of(RUN, "smoke")
     assert record["environment"]["made_by"] == "command"
     assert record["environment"]["backend"] == "naive"
-    assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
+    assert sorted(path.name for path in folder.iterdir()) == [
         "epochs.jsonl", "model.safetensors", "packed.safetensors", "record.json"]
     before = (folder / "record.json").read_bytes()
     again = call(RUN, "--minutes", "1")
@@ -55,12 +58,12 @@ def test_torch_numpy_and_safetensors_are_enough(tmp_path):
 
 
 def test_what_is_stopped_is_not_finished_and_goes_on(tmp_path, started, capsys):
-    arguments = ["--only", "figure_05", "--epochs", "3000", "--jobs", "2", "--seeds", "2"]
+    arguments = ["--only", "figure_05", "--epochs", "3000", "--jobs", "1", "--seeds", "2"]
     total = len(grid("smoke", only=["figure_05"], seeds=2))
     for moment in (": epoch 2/3000", ": going on after epoch"):
         with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == f"{total} runs, 0 done before, 2 side by side\n"
+            assert process.stdout.readline() == f"{total} runs, 0 done before, 1 side by side\n"
             assert any(moment in line for line in process.stdout)
             process.send_signal(signal.SIGTERM)
             _, error = process.communicate()
@@ -123,22 +126,21 @@ def started(monkeypatch, tmp_path):
     commands.ended = []
 
     class Process:
-        def __init__(self, command, env):
+        def __init__(self, command, env, stdin):
             before = sum(command[4] == other[4] for other in commands)
             commands.append(command)
             statuses = commands.statuses.get(command[4], [0])
             self.returncode = statuses[min(before, len(statuses) - 1)]
+            self.stdin = SimpleNamespace(close=lambda: commands.ended.append(command[4]))
 
         def poll(self):
             return self.returncode
 
-        def terminate(self):
-            commands.ended.append(commands[len(commands.ended)][4])
-
         def wait(self, seconds):
             return 0
 
-    monkeypatch.setattr(run, "subprocess", SimpleNamespace(Popen=Process))
+    fake = SimpleNamespace(Popen=Process, PIPE=subprocess.PIPE)
+    monkeypatch.setattr(pool, "subprocess", fake)
     monkeypatch.setattr(run, "stop_when_terminated", lambda: None)
     return commands
 
@@ -147,23 +149,89 @@ def test_a_process_that_is_killed_goes_on_once_and_then_is_told(started, capsys)
     assert run.main([RUN, OTHER, "--profile", "smoke", "--jobs", "1"]) == 1
     assert [command[4] for command in started] == [RUN, RUN, OTHER]
     said = capsys.readouterr()
-    assert said.err == f"error: {RUN}: its process ended with status -9\n"
     assert said.out.splitlines()[1:] == [
-        f"{RUN} was killed (signal 9) and goes on after its last epoch",
+        f"{RUN} was killed (signal 9) and is started once more",
+        f"{RUN} was killed again (signal 9)",
         f"failed: {RUN}: its process ended with status -9", "1 done, 1 failed, 0 not finished"]
 
 
 def test_what_has_too_little_memory_goes_on_beside_fewer(started, capsys, monkeypatch):
-    monkeypatch.setattr(started, "statuses", {RUN: [run.NO_MEMORY, 0]})
+    monkeypatch.setattr(started, "statuses", {RUN: [pool.NO_MEMORY, 0]})
     assert run.main([RUN, OTHER, "--profile", "smoke", "--jobs", "2"]) == 0
     assert [command[4] for command in started] == [RUN, OTHER, RUN]
     assert capsys.readouterr().out.splitlines()[1:] == [
         f"{RUN} had too little memory and goes on with 1 side by side",
         "2 done, 0 failed, 0 not finished"]
-    started.statuses = {RUN: [run.NO_MEMORY, 0], OTHER: [run.NO_MEMORY, 0]}  # both at once
+    started.statuses = {RUN: [pool.NO_MEMORY, 0], OTHER: [pool.NO_MEMORY, 0]}  # both at once
     assert run.main([RUN, OTHER, "--profile", "smoke", "--jobs", "2"]) == 0
-    started.statuses = {RUN: [run.NO_MEMORY]}  # alone it is a failure
+    started.statuses = {RUN: [pool.NO_MEMORY]}  # alone it is a failure
     assert run.main([RUN, "--minutes", "9", "--profile", "smoke"]) == 1
+
+
+def alive(*pids):
+    return [pid for pid in pids if psutil.pid_exists(pid)
+            and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+def none_is_left(*pids):
+    end = time.monotonic() + 15
+    while alive(*pids) and time.monotonic() < end:
+        time.sleep(0.1)
+    return not alive(*pids)
+
+
+HEAD = """
+import sys
+from qlstm.workflow import pool
+pool.side_by_side({"a notebook": COMMAND}, 1, watch=lambda: print("working", flush=True))
+"""
+TOLD = "import os, sys, time; open(sys.argv[1] + str(os.getpid()), 'w'); time.sleep(99)"
+
+
+def head_of(command, folder):
+    """A process with a pool that runs the command; its child and what that starts, which tell of
+    themselves by a file each."""
+    head = subprocess.Popen([sys.executable, "-c", HEAD.replace("COMMAND", repr(command))],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not list(folder.glob("kernel*")):
+        assert head.stdout.readline() == b"working\n"
+    return head, [child.pid for child in psutil.Process(head.pid).children(recursive=True)]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGHUP])
+def test_a_head_that_is_killed_leaves_no_process_and_no_kernel(tmp_path, end):
+    cell = f"import sys; sys.argv = ['', {str(tmp_path / 'kernel')!r}]; {TOLD}"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3",
+                                       "language": "python"}
+    nbformat.write(notebook, tmp_path / "n.ipynb")
+    head, family = head_of(
+        [*pool.QLSTM, "notebook", str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")], tmp_path)
+    assert len(family) >= 2
+    head.send_signal(end)
+    head.wait()
+    assert none_is_left(*family)
+    head.communicate()
+
+
+def test_a_closed_pipe_orphans_nothing(tmp_path):
+    """As in `make reproduce | head -1`."""
+    follower = f"from qlstm.workflow.command_line import follow; follow(); {TOLD}"
+    head, family = head_of([sys.executable, "-c", follower, str(tmp_path / "kernel")], tmp_path)
+    assert len(family) == 1
+    head.stdout.close()
+    assert head.wait(15) != 0
+    assert none_is_left(*family)
+    assert b"BrokenPipeError" in head.stderr.read()
+    head.stderr.close()
+
+
+def test_a_command_whose_output_nobody_reads_ends_without_a_word():
+    words = [sys.executable, "-m", "qlstm", "status", "smoke"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_too_little_memory_is_an_exit_status(tmp_path, monkeypatch, capsys):
@@ -171,7 +239,7 @@ def test_too_little_memory_is_an_exit_status(tmp_path, monkeypatch, capsys):
         raise MemoryError(f"{RUN}: CUDA out of memory")
 
     monkeypatch.setattr(run, "plain", too_little)
-    assert run.main([RUN, "--profile", "smoke", "--no-notebook"]) == run.NO_MEMORY
+    assert run.main([RUN, "--profile", "smoke", "--no-notebook"]) == pool.NO_MEMORY
     assert capsys.readouterr().err == f"error: {RUN}: CUDA out of memory\n"
 
 

@@ -24,10 +24,10 @@ from qlstm import ExperimentConfig, grid
 from qlstm.__main__ import COMMANDS, main
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
-from qlstm.study import records
+from qlstm.study import locks, records
 from qlstm.study.grid import ARTEFACTS, FROM_ALL
 from qlstm.study.tasks import TASKS
-from qlstm.workflow import notebooks, progress
+from qlstm.workflow import clean, cluster, made, notebooks, pool, progress, run
 from qlstm.workflow import reproduce as workflow
 from qlstm.workflow.kernel_client import PatientChannel
 from qlstm.workflow.plan import REPORTED_IN, make_plan
@@ -121,35 +121,41 @@ def test_make_data_says_words_and_images(monkeypatch, capsys):
      (["--only", "figure_04,figure_01"], {"char_lm", "word_lm"}, ["figure_04"])],
 )
 def test_what_a_selection_trains_and_shows(
-        reproduce, monkeypatch, tmp_path, arguments, tasks, shown):
-    """The engine is left out: the plan that it would get, with one record of a BWN on characters
-    there."""
-    plans = []
-
-    def engine(phase, target, folder, *_, **__):
-        plans.append((phase, json.loads((folder / "plan.json").read_text())))
-        return 0
-
-    monkeypatch.setattr(workflow, "engine", engine)
+        reproduce, pretended, monkeypatch, tmp_path, arguments, tasks, shown):
+    """With one record of a BWN on characters there."""
     config = ExperimentConfig(profile="smoke", quantizer="bwn")
     directory = records.run_directory(config, tmp_path)
     directory.mkdir(parents=True)
     records.save(made_up(config), directory / "record.json")
     (directory / "notebook.html").touch()
     monkeypatch.setattr(records, "outdated", lambda *_: "")
-    reproduce("--profile", "smoke", *arguments, QLSTM_REPORTS=str(tmp_path))
-    first, last = plans[0][1], plans[-1][1]
-    assert {first["runs"][run]["task"] for run in first["selected"]} == tasks
-    assert [phase for phase, _ in plans] == (["runs", "page"] if tasks else ["page"])
-    assert last["artefacts"] == shown
-    assert last["records"] == [config.run_id]
+    assert reproduce("--profile", "smoke", *arguments, QLSTM_REPORTS=str(tmp_path)) == (0, "")
+    plan = json.loads((tmp_path / "smoke" / "plan.json").read_text())
+    *trained, made, page = pretended
+    for run_id, words in trained[0].items() if tasks else ():
+        assert words[-4:] == ["run", run_id, "--profile", "smoke"]
+    assert {plan["runs"][run]["task"] for runs in trained for run in runs} == tasks
+    assert {name for name in made if not name.startswith("learn/")} == {
+        "explore/explore_runs", *(f"report/{name}" for name in shown)}
+    assert list(page) == ["report/overview"]
+    for name in shown:
+        notebook, parameters = notebooks.report_notebook(name)
+        words = made[f"report/{name}"]
+        assert words[3:5] == ["notebook", str(ROOT / "notebooks" / f"{notebook}.ipynb")]
+        assert dict(map(notebooks._parse, words[6:])) == parameters | {
+            "profile": "smoke", "save": True}
+    assert (tmp_path / "smoke" / "index.html").exists()
+    assert plan["records"] == [config.run_id]
+    selected = [plan["runs"][run] for run in plan["selected"]]
     if "gru" in arguments[1]:
-        assert {first["runs"][run]["cell"] for run in first["selected"]
-                if first["runs"][run]["task"] == "char_lm"} == {"gru"}
+        assert {run["cell"] for run in selected if run["task"] == "char_lm"} == {"gru"}
     if "statistics" in arguments[1]:
-        varied = {(run["initial_gain"], run["state_noise"]) for run in first["runs"].values()
+        varied = {(run["initial_gain"], run["state_noise"]) for run in selected
                   if run["task"] == "sequential_image"}
         assert varied == {(gain, noise) for gain in (0.0, 0.1) for noise in (0.0, 0.1)}
+    pretended.clear()
+    assert reproduce("report", "--profile", "smoke", *arguments) == (0, "")
+    assert pretended == []
 
 
 def test_the_plan_of_the_paper_says_what_is_most_wanted(capsys, monkeypatch, tmp_path):
@@ -191,19 +197,150 @@ def test_a_second_reproduce_at_once_stops_with_a_status_of_its_own(reproduce, tm
     assert "another `make reproduce` works in" in error
 
 
+PLAN = {"profile": "quick", "artefacts": ["figure_01", "figure_02", "table_2", "theory"],
+        "lessons": ["learn/01", "learn/02"], "failures": {}}
+FIGURES, REPORTS = ["report/figure_01", "report/figure_02"], ["report/table_2", "report/theory"]
+ALL_REPORTS = [*FIGURES, *REPORTS, made.EXPLORE]
+
+
+@pytest.fixture
+def changing(tmp_path, monkeypatch):
+    """A checkout of a few files and the folder of a profile: a function that makes what is to be
+    made of a plan and records, and names it; and the checkout."""
+    root = tmp_path / "checkout"
+    for name in ("qlstm/layer.py", "qlstm/report/tables.py", "qlstm/report/published.csv",
+                 "qlstm/course/demos.py", "qlstm/workflow/run.py",
+                 "notebooks/learn/models/m.safetensors", "notebooks/explore/explore_runs.ipynb",
+                 *(f"notebooks/learn/{name}.ipynb" for name in ("01", "02")),
+                 *(f"notebooks/report/{name}.ipynb"
+                   for name in ("figure", "table", "theory", "overview"))):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("as it is")
+    monkeypatch.setattr(made, "ROOT", root)
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    (tmp_path / "quick").mkdir()
+
+    def make(checksums="ab", **plan):
+        made_from = made.MadeFrom(tmp_path / "quick")
+        found = [{"run_id": letter, "checksum": letter} for letter in checksums]
+        todo = made_from.outdated(made.copies(PLAN | plan, found))
+        for name, copy in todo.items():
+            made_from.place(name).parent.mkdir(parents=True, exist_ok=True)
+            made_from.place(name).touch()
+            made_from.place(name).with_suffix(".html").touch()
+            made_from.note(name, copy)
+        return list(todo)
+
+    assert make() == [*FIGURES, *REPORTS, made.EXPLORE, *PLAN["lessons"], made.OVERVIEW]
+    assert make() == []
+    return make, root
+
+
 @pytest.mark.parametrize(
-    ("phase", "trains"), [("runs", True), ("notebooks", False), ("page", False)])
-def test_only_the_first_phase_can_train(tmp_path, phase, trains):
-    """Records of other selections feed the page; the engine must have no rule to make them anew."""
-    content = make_plan("smoke", grid("smoke", only=["figure_04"]), training=True) | {
-        "records": ["another-run"]}
+    ("changed", "again"),
+    [("qlstm/layer.py", [*ALL_REPORTS, *PLAN["lessons"]]),
+     ("qlstm/report/published.csv", [*ALL_REPORTS, *PLAN["lessons"]]),
+     ("qlstm/report/another.py", [*ALL_REPORTS, *PLAN["lessons"]]),
+     ("qlstm/course/demos.py", PLAN["lessons"]), ("qlstm/workflow/run.py", PLAN["lessons"]),
+     ("notebooks/learn/models/m.safetensors", PLAN["lessons"]),
+     ("notebooks/learn/01.ipynb", ["learn/01"]), ("notebooks/report/figure.ipynb", FIGURES),
+     ("notebooks/report/theory.ipynb", ["report/theory"]),
+     ("notebooks/report/overview.ipynb", [made.OVERVIEW]),
+     ("notebooks/learn/Untitled.txt", []), ("qlstm/.#layer.py", [])],
+)
+def test_what_is_made_again_when_a_file_changes(changing, changed, again):
+    make, root = changing
+    (root / changed).write_text("another")
+    overview = [made.OVERVIEW] if set(again) - set(PLAN["lessons"]) else []
+    assert sorted(make()) == sorted({*again, *overview})
+    assert make() == []
+
+
+def test_what_is_made_again_when_the_records_change(changing, tmp_path):
+    make, _ = changing
+    for checksums in ("ac", "a", "abc"):
+        assert make(checksums) == [*ALL_REPORTS, made.OVERVIEW]
+    assert make("abc", artefacts=["figure_01"]) == [made.OVERVIEW]
+    assert make("abc", artefacts=["figure_01"], failures={"d": "no memory"}) == [made.OVERVIEW]
+    (tmp_path / "quick" / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "quick" / "runs" / "a" / "notebook.html").touch()
+    assert make("abc", artefacts=["figure_01"]) == [made.OVERVIEW]
+    assert make("", artefacts=[]) == [made.OVERVIEW]
+
+
+def test_what_is_lost_or_was_half_made_is_made_again(changing, tmp_path):
+    make, root = changing
+    folder = tmp_path / "quick"
+    (folder / "notebooks" / "report" / "theory.html").unlink()
+    assert make() == ["report/theory"]
+    (root / "notebooks/report/theory.ipynb").write_text("another")
+    found = [{"run_id": letter, "checksum": letter} for letter in "ab"]
+    made.MadeFrom(folder).outdated(made.copies(PLAN, found))  # and is killed
+    (root / "notebooks/report/theory.ipynb").write_text("as it is")
+    assert make() == ["report/theory", made.OVERVIEW]
+    (folder / "made_from.json").write_text("[half")
+    assert len(make()) == len(ALL_REPORTS) + 3
+
+
+def test_a_notebook_that_fails_is_named_with_its_cause_and_the_others_are_made(
+        pretended, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    plain = pool.side_by_side
+
+    def two_fail(commands, jobs, *, ended, watch, logs, **_):
+        watch()
+        plain({name: words for name, words in commands.items() if "0" not in name}, jobs, ended)
+        logs.mkdir(parents=True, exist_ok=True)
+        (logs / "01_quantizers.log").write_text("error: 01.ipynb, cell 2: ValueError: no\nbye\n")
+        for name, status in {"learn/01_quantizers": 1, "learn/02_the_lstm": -9}.items():
+            if name in commands:
+                ended(name, status)
+        return pool.Outcome(dict.fromkeys([name for name in commands if "0" in name], 1), [], [])
+
+    monkeypatch.setattr(pool, "side_by_side", two_fail)
+    assert workflow.main(["report", "--profile", "smoke", "--only", "theory"]) == 1
+    said = capsys.readouterr()
+    assert "failed: learn/01_quantizers: 01.ipynb, cell 2: ValueError: no\n" in said.out
+    assert "failed: learn/02_the_lstm: its process ended with status -9\n" in said.out
+    assert "lessons, tables and figures: 6 to make\n" in said.out
+    assert said.err == f"error: the report is incomplete, see {tmp_path / 'smoke' / 'logs'}\n"
+    assert (tmp_path / "smoke" / "index.html").exists()
+    monkeypatch.setattr(pool, "side_by_side", plain)
+    assert workflow.main(["report", "--profile", "smoke", "--only", "theory"]) == 0
+    assert all("0" in name for name in pretended[-1])
+
+
+def test_notebooks_are_counted_in_one_line_with_the_time_left(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
+    count = progress.Count("tables and figures", 18, progress.Line())
+    count.show()
+    clock[0] = 30.0
+    for _ in range(5):
+        count.one_more()
+    clock[0] = 32.0
+    count.show()
+    shown = [line.strip() for line in capsys.readouterr().out.split("\r")]
+    assert shown == ["", "tables and figures: 0 of 18", "tables and figures: 5 of 18, 1:16 left"]
+
+
+def test_a_cluster_gets_the_runs_with_its_own_settings(tmp_path):
+    """Snakemake is there where a cluster is (make test-slurm)."""
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    from snakemake.cli import parse_args
+
+    content = make_plan("smoke", grid("smoke", only=["figure_04"]), training=True)
     (tmp_path / "plan.json").write_text(json.dumps(content))
-    command = [sys.executable, "-m", "snakemake", "--snakefile",
-               str(ROOT / "workflow" / "Snakefile"), "--directory", str(tmp_path), "--list-rules",
-               "--config", f"phase={phase}"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert ("run" in listed) == trains
-    assert ("page" in listed) == (phase == "page")
+    words = cluster.command("slurm", tmp_path, 100)
+    _, settings = parse_args(words)
+    assert (settings.latency_wait, settings.executor, settings.retries) == (60, "slurm", 3)
+    listed = subprocess.run(
+        [sys.executable, "-m", "qlstm.workflow.cluster", *words, "--dry-run"], capture_output=True,
+        text=True, cwd=ROOT)
+    assert listed.returncode == 0, listed.stderr
+    for run_id in content["todo"]:
+        assert f"-m qlstm run {run_id} --profile smoke" in listed.stdout
 
 
 def test_an_unknown_run_is_named():
@@ -234,6 +371,52 @@ def test_a_variable_that_make_does_not_know_is_an_error():
         ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
     assert all(f"make {target}" in shown for target in targets if target != "help")
+
+
+@pytest.fixture
+def cleaning(tmp_path, monkeypatch):
+    """Reports with a run of the grid of smoke, and a function that adds runs."""
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+
+    def add(config):
+        directory = records.run_directory(config)
+        directory.mkdir(parents=True, exist_ok=True)
+        records.save(made_up(config), directory / "record.json")
+        return directory
+
+    (tmp_path / "paper").mkdir()
+    add(grid("smoke")[0])
+    return add
+
+
+def test_make_clean_removes_what_is_made_again(cleaning, tmp_path):
+    assert clean.main([]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["paper"]
+    assert clean.main([]) == 0
+
+
+@pytest.mark.parametrize("answer", ["", "n", "y"])
+def test_make_clean_asks_for_runs_that_were_trained_by_hand(
+        cleaning, tmp_path, monkeypatch, capsys, answer):
+    others = [dataclasses.replace(grid("smoke")[0], **own) for own in ({"seed": 7}, {"epochs": 9})]
+    for config in others:
+        cleaning(config)
+    begun = tmp_path / "smoke" / "runs" / "python_help-mine-none-seed0" / "epochs.jsonl"
+    begun.parent.mkdir()
+    begun.touch()
+    assert clean.main([]) == 1  # no terminal
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "3 runs that make reproduce does not make again by itself:",
+        *sorted(f"  smoke: {run}" for run in [begun.parent.name, *(run.run_id for run in others)])]
+    assert said.err == "error: nothing is removed; make clean YES=1 removes these too\n"
+    assert begun.exists()
+    monkeypatch.setattr(clean.sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: answer)
+    assert clean.main([]) == (0 if answer == "y" else 1)
+    assert begun.exists() == (answer != "y")
+    assert clean.main(["--yes"]) == 0
+    assert not begun.exists()
 
 
 def write_notebook(path, *cells):
@@ -277,7 +460,7 @@ def test_a_reply_that_nobody_was_told_of_is_found(tmp_path, monkeypatch):
 
 def test_papermill_by_hand_refuses_a_typo(tmp_path):
     command = [sys.executable, "-m", "papermill",
-               str(ROOT / "notebooks/run/char_language_model.ipynb"), str(tmp_path / "out.ipynb"),
+               str(ROOT / "notebooks/run/experiment.ipynb"), str(tmp_path / "out.ipynb"),
                "-p", "quantizer", "binary_conect", "-p", "directory", str(tmp_path / "run")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode != 0
@@ -288,7 +471,7 @@ def test_papermill_by_hand_refuses_a_typo(tmp_path):
 def test_states_of_runs(tmp_path):
     assert progress.state(tmp_path) == ("waiting", {})
     (tmp_path / "epochs.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
-    with filelock.FileLock(tmp_path / ".lock"):
+    with locks.exclusive(tmp_path):
         assert progress.state(tmp_path) == ("running", {"epoch": 2})
     (tmp_path / "error.txt").write_text("cause\n")
     assert progress.state(tmp_path) == ("failed", {"cause": "cause"})
@@ -309,7 +492,7 @@ def test_status_names_each_tasks_metric(tmp_path, capsys):
             folder.mkdir(parents=True)
             (folder / "epochs.jsonl").write_text(
                 '{"epoch": 2, "valid_metric": 101.5, "seconds_left": 90}\n')
-            held.enter_context(filelock.FileLock(folder / ".lock"))
+            held.enter_context(locks.exclusive(folder))
             plan["runs"][run] = {"epochs": 4, "dataset": run, "task": task}
             plan["selected"].append(run)
         (tmp_path / "plan.json").write_text(json.dumps(plan))
@@ -319,38 +502,56 @@ def test_status_names_each_tasks_metric(tmp_path, capsys):
         assert f"  {run}: epoch 2/4, validation {metric}, about 1.5 min left" in lines
 
 
-def test_there_is_one_notebook_for_each_report():
-    names = [path.stem for path in (ROOT / "notebooks" / "report").glob("*.ipynb")]
-    wanted = [name for name in ARTEFACTS if name not in REPORTED_IN] + FROM_ALL
-    wanted += ["bench"]  # of make bench
-    assert sorted(names) == sorted(wanted)
-    assert set(REPORTED_IN) < set(ARTEFACTS)
+def test_every_report_has_its_notebook_which_takes_what_it_is_given():
+    names = [name for name in ARTEFACTS if name not in REPORTED_IN] + FROM_ALL + ["overview"]
+    needed = {notebook for notebook, _ in map(notebooks.report_notebook, names)}
+    there = {f"report/{path.stem}" for path in (ROOT / "notebooks" / "report").glob("*.ipynb")}
+    assert there == needed | {"report/bench"}  # that one is of make bench
     assert set(REPORTED_IN.values()) <= set(names)
+    for name in [*names, "bench"]:
+        notebook, parameters = notebooks.report_notebook(name)
+        content = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4)
+        first = content.cells[index_of_parameters(content)].source
+        known = {}
+        exec(first, {}, known)
+        profile = set() if name == "bench" else {"profile"}
+        assert known.keys() == {*parameters, *profile, "save"}, notebook
+        assert known["save"] is False
 
 
-def test_there_is_one_run_notebook_for_each_task():
-    tasks = []
-    for path in sorted((ROOT / "notebooks" / "run").glob("*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        (source,) = [
-            cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-        namespace = {}
-        exec(source, {}, namespace)
-        others = ["directory", "device", "backend", "train"]
-        assert set(namespace) == {
-            field.name for field in dataclasses.fields(ExperimentConfig)} | set(others)
-        assert all("#" in line for line in source.splitlines())
-        config = ExperimentConfig.from_parameters(namespace, *others)
-        assert config.profile == "quick"
-        tasks.append(config.task)
-    assert sorted(tasks) == sorted(TASKS)
+def index_of_parameters(notebook):
+    (index,) = [index for index, cell in enumerate(notebook.cells)
+                if "parameters" in cell.metadata.get("tags", [])]
+    return index
 
 
-def test_the_page_is_made_anew_when_the_scorecards_rules_change():
-    """The scorecard is judged while the page is made: that rule depends on the content of all
-    modules."""
-    rule = (ROOT / "workflow" / "Snakefile").read_text().partition("rule page:")[2]
-    assert "content=ALL_CODE" in rule
+def test_a_report_executed_by_hand_changes_no_file():
+    """What is written is tracked by git, where the profile is paper: only make report and make
+    bench write it."""
+    writes = re.compile(r"\b(save|write\w*|to_(csv|html|latex|json)|savefig)\(")
+    for path in (ROOT / "notebooks" / "report").glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code" and writes.search(cell.source):
+                at = re.search(r"(?m)^if save:\n", cell.source)
+                assert at, f"{path.name}: {cell.source}"
+                before, after = cell.source[:at.start()], cell.source[at.end():]
+                assert not writes.search(before), f"{path.name}: {before}"
+                assert all(line.startswith((" ", "\n")) for line in after.splitlines(True))
+
+
+def test_the_run_notebook_takes_all_settings():
+    assert list((ROOT / "notebooks" / "run").glob("*.ipynb")) == [run.NOTEBOOK]
+    notebook = nbformat.read(run.NOTEBOOK, as_version=4)
+    source = notebook.cells[index_of_parameters(notebook)].source
+    namespace = {}
+    exec(source, {}, namespace)
+    others = ["directory", "device", "backend", "train"]
+    assert set(namespace) == {
+        field.name for field in dataclasses.fields(ExperimentConfig)} | set(others)
+    assert all("#" in line for line in source.splitlines())
+    for task in TASKS:
+        config = ExperimentConfig.from_parameters(namespace | {"task": task}, *others)
+        assert (config.profile, config.task) == ("quick", task)
 
 
 def test_environment_yml_installs_what_pyproject_says():

@@ -1,7 +1,12 @@
 """What the commands share: the types of their arguments, and how they are stopped. Imports no
 torch."""
 
+import os
 import signal
+import threading
+
+LEASH = "QLSTM_LEASH"
+"""The variable that tells a process to :func:`follow` the one that started it."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -13,6 +18,23 @@ def stop_when_terminated():
     def stop(*_):
         raise Terminated
     signal.signal(signal.SIGTERM, stop)
+
+
+def follow(number: int = signal.SIGTERM):
+    """From now on this process ends when the one that started it asks for that or is gone, however
+    it went: its standard input, a pipe that nobody writes to, is then closed. Without :data:`LEASH`
+    in the environment nothing happens.
+
+    Args:
+        number: The signal that it then sends itself.
+    """
+    if os.environ.pop(LEASH, None) is None:
+        return
+
+    def wait():
+        os.read(0, 1)
+        os.kill(os.getpid(), number)
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def names(text: str) -> list[str] | None:

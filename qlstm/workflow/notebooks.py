@@ -9,6 +9,10 @@ from typing import Any
 
 from qlstm.errors import ConfigError, unknown
 
+# Two of the three seconds that papermill takes to import: jsonschema's check of international
+# addresses, of which notebooks have none. It does without where there is no such module.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 
 class NotebookError(RuntimeError):
     """A cell of a notebook raised; the message names the notebook, the cell and the error in one
@@ -65,6 +69,27 @@ def to_html(notebook: Path, page: Path | None = None, *, code: bool = True):
 
     page = page or notebook.with_suffix(".html")
     page.write_text(html(notebook, code), encoding="utf-8")
+
+
+def report_notebook(artefact: str) -> tuple[str, dict[str, Any]]:
+    """The notebook that makes a table, a figure or another report, and the parameters that choose
+    it there; that of the profile comes on top.
+
+    Args:
+        artefact: The name of the report, which its executed copy keeps.
+
+    Returns:
+        The path below ``notebooks`` without suffix, and the parameters.
+
+    >>> report_notebook("figure_07")
+    ('report/figure', {'artefact': 'figure_07'})
+    >>> report_notebook("theory")
+    ('report/theory', {})
+    """
+    kind, _, number = artefact.partition("_")
+    if kind in ("figure", "table") and number:
+        return f"report/{kind}", {"artefact": artefact}
+    return f"report/{artefact}", {}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,5 +1,5 @@
 """The plan of a profile: what is to be trained and shown. It is the content of ``plan.json``, which
-the Snakefile, ``python -m qlstm run`` and ``status`` read.
+``python -m qlstm run``, ``status`` and on a cluster the Snakefile read.
 
     ==============  ==========================================================================
     ``profile``     the name of the profile

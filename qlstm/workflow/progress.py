@@ -61,20 +61,85 @@ def short(run_id: str, plan: dict[str, Any]) -> str:
     return run_id if len(datasets) > 1 else run_id.split("-", 1)[1]
 
 
+class Line:
+    """One calm line, which is written over on a terminal; a file gets a line only where there is
+    news."""
+
+    def __init__(self):
+        self.terminal, self.said = sys.stdout.isatty(), ""
+
+    def show(self, text: str, news: str = ""):
+        """Show the ``text``; in a file the ``news``, unless it was the last."""
+        if self.terminal:
+            width = shutil.get_terminal_size().columns - 1
+            text = text if len(text) <= width else text[: width - 1] + "…"
+            print("\r" + text.ljust(width), end="", flush=True)
+        elif news not in ("", self.said):
+            print(news, flush=True)
+            self.said = news
+
+    def clear(self):
+        """Take the line away again."""
+        if self.terminal:
+            self.show("")
+            print("\r", end="", flush=True)
+
+    def say(self, text: str):
+        """Print a line that stays."""
+        self.clear()
+        print(text, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds.
+
+    >>> duration(80)
+    '1:20'
+    """
+    return "{}:{:02d}".format(*divmod(round(seconds), 60))
+
+
+class Count:
+    """How many of the notebooks are made, and the time left.
+
+    Args:
+        what: What they are, for people.
+        total: How many are to be made.
+        line: Where that is shown.
+    """
+
+    def __init__(self, what: str, total: int, line: Line):
+        self.what, self.total, self.line = what, total, line
+        self.done, self.started, self.last = 0, time.monotonic(), time.monotonic()
+
+    def one_more(self):
+        """Another is made, or failed."""
+        self.done, self.last = self.done + 1, time.monotonic()
+
+    def show(self):
+        """Show the line."""
+        text = f"{self.what}: {self.done} of {self.total}"
+        if 0 < self.done < self.total:
+            rate = (self.last - self.started) / self.done
+            left = rate * (self.total - self.done) - (time.monotonic() - self.last)
+            text += f", {duration(max(left, 0))} left"
+        self.line.show(text, news=f"{self.what}: {self.total} to make")
+
+
 class Progress:
-    """What is said of a profile's runs while they are trained: one calm line on a terminal; in a
-    file a line whenever a run ends.
+    """What is said of a profile's runs while they are trained.
 
     Args:
         folder: The folder of the profile.
         plan: What is to be trained.
+        line: Where that is shown; in a file whenever a run ends.
     """
 
-    def __init__(self, folder: Path, plan: dict[str, Any]):
-        self.folder, self.plan, self.started = folder, plan, time.monotonic()
+    def __init__(self, folder: Path, plan: dict[str, Any], line: Line):
+        self.folder, self.plan, self.line, self.started = folder, plan, line, time.monotonic()
         self.epochs = {run: plan["runs"][run]["epochs"] for run in plan["selected"]}
         self.work_at_start = self._work(self._states())
-        self.shown = ""
+        self.told = 0, 0
 
     def opening(self, jobs: int) -> str:
         """What is going to happen, with ``jobs`` runs side by side; of several lines if records are
@@ -96,18 +161,17 @@ class Progress:
                    for run, (kind, last) in states.items())
 
     def show(self):
-        """Print the line, if there is news."""
+        """Show the line."""
         states = self._states()
         kinds = [kind for kind, _ in states.values()]
         done, failed = kinds.count("done"), kinds.count("failed")
         running = [f"{short(run, self.plan)} {last.get('epoch', 0)}/{self.epochs[run]}"
                    for run, (kind, last) in states.items() if kind == "running"]
-        line = f"{done} of {len(states)} runs done" + (f", {failed} failed" if failed else "")
-        if sys.stdout.isatty():
-            self._write(" · ".join([line, *running, *self._time_left(states)]))
-        elif line != self.shown and (done or failed):
-            print(" · ".join([line, *self._time_left(states)]), flush=True)
-            self.shown = line
+        text = f"{done} of {len(states)} runs done" + (f", {failed} failed" if failed else "")
+        left = self._time_left(states)
+        news = " · ".join([text, *left]) if (done, failed) != self.told else ""
+        self.line.show(" · ".join([text, *running, *left]), news)
+        self.told = done, failed
 
     def _time_left(self, states) -> list[str]:
         total, work = sum(self.epochs.values()), self._work(states)
@@ -115,29 +179,6 @@ class Progress:
             return []
         left = (time.monotonic() - self.started) * (total - work) / (work - self.work_at_start)
         return [f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"]
-
-    def _write(self, text: str):
-        width = shutil.get_terminal_size().columns - 1
-        text = text if len(text) <= width else text[: width - 1] + "…"
-        print("\r" + text.ljust(width), end="", flush=True)
-
-    def clear(self):
-        """Take the line away again."""
-        if sys.stdout.isatty():
-            self._write("")
-            print("\r", end="", flush=True)
-
-    def finish(self, text: str):
-        """Print ``text`` in place of the line, when the runs are over."""
-        if sys.stdout.isatty():
-            self._write(text)
-        else:
-            print(text, flush=True)
-
-    def failures(self) -> dict[str, str]:
-        """The causes of the runs that have no record, by their names."""
-        return {run: about.get("cause", "no record; see the engine's log")
-                for run, (kind, about) in self._states().items() if kind != "done"}
 
 
 def status(folder: Path) -> int:

@@ -1,8 +1,8 @@
 """``make reproduce``, ``plan``, ``report`` and ``data``: train what is missing, then make tables,
 figures and the page, with one calm line meanwhile.
 
-Three phases, each a function that takes a plan, lets the engine do what is in it, and returns the
-plan of the next: :func:`train` the runs, :func:`render` the notebooks of records that have none,
+Three phases, each a function that takes a plan, does what is in it, and returns the plan of the
+next: :func:`train` the runs, :func:`render` the notebooks of records that have none,
 :func:`show` tables, figures and page.
 
 Here ``options`` are what the words of the command line say, ``plan`` is as in
@@ -16,11 +16,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from qlstm import data
 from qlstm.data.storage import write_atomically
@@ -30,16 +32,20 @@ from qlstm.study.config import ExperimentConfig
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, grid, most_wanted
 from qlstm.study.records import reports
 from qlstm.study.tasks import PROFILES
+from qlstm.workflow import cluster, pool
 from qlstm.workflow.command_line import names, stop_when_terminated
-from qlstm.workflow.engine import Busy, engine, sole
+from qlstm.workflow.made import OVERVIEW, MadeFrom, copies
+from qlstm.workflow.notebooks import to_html
 from qlstm.workflow.plan import make_plan, with_artefacts, with_records, without_notebook
-from qlstm.workflow.progress import Progress
+from qlstm.workflow.progress import Count, Line, Progress, duration
+from qlstm.workflow.run import cause
 
 BUSY = 75
 """Exit status (EX_TEMPFAIL): another one is running."""
-CLUSTERS = ["slurm"]
-CLUSTER_JOBS = 100
-"""Jobs that a cluster is given at once where JOBS does not say."""
+
+
+class Busy(Exception):
+    """Another `make reproduce` works in the same folder."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -74,8 +80,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         setattr(options, name, int(text) if text else default)
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"JOBS must be 1 or more, got {options.jobs}")
-    if options.cluster and options.cluster not in CLUSTERS:
-        raise ConfigError(unknown("cluster", options.cluster, CLUSTERS))
+    if options.cluster and options.cluster not in cluster.CLUSTERS:
+        raise ConfigError(unknown("cluster", options.cluster, cluster.CLUSTERS))
     if options.cluster and find_spec(f"snakemake_executor_plugin_{options.cluster}") is None:
         raise ConfigError(f"CLUSTER={options.cluster} needs one package more: .venv/bin/pip "
                           f"install -c constraints.txt -e '.[{options.cluster}]'")
@@ -92,60 +98,81 @@ class Work:
 
     Attributes:
         folder: The folder of the profile.
-        lock: The descriptor of the locked file there.
         jobs: How many runs are trained side by side.
         cluster: The name of the cluster that trains them, or empty.
         progress: What is said meanwhile.
     """
 
     folder: Path
-    lock: int
     jobs: int
     cluster: str
     progress: Progress
 
     def write(self, plan: dict[str, Any]):
-        """Put the ``plan`` where the engine, the runs and ``status`` read it."""
+        """Put the ``plan`` where the runs and ``status`` read it."""
         write_atomically(self.folder / "plan.json", json.dumps(plan, indent=1).encode())
 
-    def make(self, plan: dict[str, Any], phase: str, target: str, force: Sequence[str] = ()) -> int:
-        """Let the engine make a ``target`` of a later ``phase`` of the ``plan``, on this machine.
+    def execute(self, what: str, commands: dict[str, list[str]],
+                made: Callable[[str], object] = lambda name: None) -> int:
+        """Execute notebooks side by side on this machine, and say which failed and why.
 
         Args:
-            plan, phase, target: As in :func:`qlstm.workflow.engine.engine`.
-            force: Rules that run in any case.
+            what: What they are, for people.
+            commands: The words that follow ``python -m qlstm``, by the name of each.
+            made: Called with the name of each that is made.
 
         Returns:
-            The engine's exit status.
+            How many failed.
         """
-        self.write(plan)
-        return engine(phase, target, self.folder, min(self.jobs, machine.cores()), self.lock,
-                      force=force)
+        count = Count(what, len(commands), self.progress.line)
+
+        def ended(name: str, status: int):
+            count.one_more()
+            if status:
+                self.progress.line.say(f"failed: {name}: {pool.cause(self.logs, name, status)}")
+            else:
+                made(name)
+
+        commands = {name: [*pool.QLSTM, *words] for name, words in commands.items()}
+        outcome = pool.side_by_side(
+            commands, min(self.jobs, machine.cores()), watch=count.show, ended=ended,
+            say=self.progress.line.say, logs=self.logs)
+        self.progress.line.clear()
+        return len(outcome.failed)
 
     @property
-    def log(self) -> Path:
-        """What the engine says."""
-        return self.folder / "engine.log"
+    def logs(self) -> Path:
+        """What the processes print, a file each."""
+        return self.folder / "logs"
 
 
-def train(plan: dict[str, Any], work: Work) -> tuple[dict[str, Any], int]:
+def train(plan: dict[str, Any], work: Work) -> dict[str, Any]:
     """Phase 1: train what is to be trained.
 
     A record that is out of date stays beside the new one, as ``record.outdated.json``.
 
     Returns:
-        The plan with the failures, and the engine's exit status.
+        The plan with the failures.
     """
-    if not plan["todo"]:
-        return plan, 0
+    runs, progress = work.folder / "runs", work.progress
     for run_id in plan["todo"]:
-        run = work.folder / "runs" / run_id
-        (run / "error.txt").unlink(missing_ok=True)
+        (runs / run_id / "error.txt").unlink(missing_ok=True)
         if run_id in plan["outdated"]:
-            (run / "record.json").replace(run / "record.outdated.json")
-    status = engine("runs", "runs", work.folder, work.jobs, work.lock, work.progress.show,
-                    cluster=work.cluster, force=["run"])
-    return plan | {"failures": work.progress.failures()}, status
+            (runs / run_id / "record.json").replace(runs / run_id / "record.outdated.json")
+    if work.cluster and plan["todo"]:
+        ended = cluster.train(
+            work.cluster, work.folder, work.jobs, progress.show, progress.line.say)
+        status = ended.get("snakemake", 0)
+        failed = {run_id: status for run_id in plan["todo"]
+                  if not (runs / run_id / "record.json").exists()}
+    else:
+        commands = {run_id: [*pool.QLSTM, "run", run_id, "--profile", plan["profile"]]
+                    for run_id in plan["todo"]}
+        failed = pool.side_by_side(commands, work.jobs, watch=progress.show,
+                                   say=progress.line.say, logs=work.logs).failed
+    progress.line.clear()
+    causes = {run_id: cause(runs / run_id, status) for run_id, status in failed.items()}
+    return plan | {"failures": causes}
 
 
 def render(plan: dict[str, Any], work: Work, found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -155,48 +182,47 @@ def render(plan: dict[str, Any], work: Work, found: list[dict[str, Any]]) -> dic
         The plan with all records.
     """
     plan = with_records(plan, found)
-    todo = len(plan["unrendered"])
-    left_out = len(without_notebook(plan, found)) - todo
-    if todo:
-        work.progress.finish(
-            f"{todo} records were made without a notebook; their notebooks are made")
-        if work.make(plan, "notebooks", "notebooks"):
-            print(f"error: some of these notebooks could not be made, see {work.log}",
-                  file=sys.stderr)
-    if left_out:
+    work.write(plan)
+    if left_out := len(without_notebook(plan, found)) - len(plan["unrendered"]):
         print(f"{left_out} notebooks are left out: their data sets are not at hand")
+    work.execute("notebooks of records made without one",
+                 {run_id: ["run", run_id, "--profile", plan["profile"], "--render"]
+                  for run_id in plan["unrendered"]})
     return plan
 
 
 def show(plan: dict[str, Any], work: Work, found: list[dict[str, Any]],
          only: list[str] | None) -> tuple[dict[str, Any], int]:
-    """Phase 3: make tables, figures, lessons and the page of the records.
-
-    What was made from other records is made anew. That is told by the records' checksums, not by
-    their ages: one from a machine with another clock, or an older one, counts too.
+    """Phase 3: make tables, figures, lessons and the page, as far as they are not there.
 
     Args:
         plan, work, found: As in the module's legend.
         only: The tables and figures that are asked for; ``None`` for all.
 
     Returns:
-        The plan with the tables and figures, and the engine's exit status.
+        The plan with the tables and figures, and how many notebooks failed.
     """
     plan = with_artefacts(plan, found, only)
-    work.progress.finish("runs done; lessons, tables and figures are made")
-    for path in (work.folder / "notebooks").rglob("*.ipynb"):
-        # copied from a machine whose clock is ahead: the engine would stop
-        if path.stat().st_mtime > time.time():
-            os.utime(path)
-    made_from = work.folder / ".made_from"
-    now = "".join(record["checksum"] + "\n" for record in found)
-    changed = not made_from.exists() or made_from.read_text(encoding="utf-8") != now
-    status = work.make(plan, "page", "index.html",
-                       force=["report", "explore", "page"] if changed else [])
-    if not status:
-        write_atomically(made_from, now.encode())
-    work.progress.clear()
-    return plan, status
+    work.write(plan)
+    made_from, wanted = MadeFrom(work.folder), copies(plan, found)
+    todo = made_from.outdated(wanted)
+
+    def command(name: str) -> list[str]:
+        copy = todo[name]
+        words = [f"{key}={json.dumps(value)}" for key, value in copy.parameters.items()]
+        return ["notebook", str(copy.source), str(made_from.place(name)), *words]
+
+    def made(name: str):
+        made_from.note(name, todo[name])
+
+    others = {name: command(name) for name in todo if name != OVERVIEW}
+    failed = work.execute("lessons, tables and figures", others, made)
+    if OVERVIEW in todo:  # it shows what the others have made
+        failed += work.execute("the page", {OVERVIEW: command(OVERVIEW)}, made)
+    page, overview = work.folder / "index.html", made_from.place(OVERVIEW)
+    if OVERVIEW in made_from.digests and (OVERVIEW in todo or not page.exists()):
+        to_html(overview, page, code=False)
+    return plan, failed
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -223,35 +249,34 @@ def reproduce(options: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder):
         pass  # writable
-    with sole(folder) as lock:
-        return _phases(options, configs, folder, lock)
+    try:
+        with filelock.FileLock(folder / ".reproduce.lock").acquire(timeout=0):
+            return _phases(options, configs, folder)
+    except filelock.Timeout:
+        raise Busy(f"another `make reproduce` works in {folder}; wait for it (make status shows "
+                   "it)") from None
 
 
-def _phases(options: argparse.Namespace, configs: list[ExperimentConfig], folder: Path,
-            lock: int) -> int:
-    training = options.command == "reproduce"
+def _phases(options: argparse.Namespace, configs: list[ExperimentConfig], folder: Path) -> int:
+    started, training = time.monotonic(), options.command == "reproduce"
     plan = make_plan(options.profile, configs, training=training)
-    started = time.monotonic()
-    jobs = options.jobs or (CLUSTER_JOBS if options.cluster else machine.side_by_side())
-    work = Work(folder, lock, jobs, options.cluster, Progress(folder, plan))
+    jobs = options.jobs or (cluster.JOBS if options.cluster else machine.side_by_side())
+    work = Work(folder, jobs, options.cluster, Progress(folder, plan, Line()))
     work.write(plan)
-    work.log.write_text("", encoding="utf-8")
     if options.profile == "paper" and training:
         print("\n".join(costs.plan(configs, options.profile)))
-    print(work.progress.opening(jobs))
-    plan, runs_failed = train(plan, work) if training else (plan, 0)
+    print(work.progress.opening(jobs), flush=True)
+    plan = train(plan, work) if training else plan
     found = records.load_all(options.profile)
     plan = render(plan, work, found)
-    plan, page_failed = show(plan, work, found, options.only)
-    for run_id, cause in plan["failures"].items():
-        print(f"failed: {run_id}: {cause}")
-    if page_failed:
-        print(f"error: the report is incomplete, see {work.log}", file=sys.stderr)
+    plan, failed = show(plan, work, found, options.only)
+    for run_id, why in plan["failures"].items():
+        print(f"failed: {run_id}: {why}")
+    if failed:
+        print(f"error: the report is incomplete, see {work.logs}", file=sys.stderr)
     if (folder / "index.html").exists():
-        minutes, seconds = divmod(round(time.monotonic() - started), 60)
-        print(f"{minutes}:{seconds:02d} min. Look at {folder / 'index.html'}   "
-              f"(the engine's log: {work.log})")
-    return 1 if runs_failed or page_failed else 0
+        print(f"{duration(time.monotonic() - started)} min. Look at {folder / 'index.html'}")
+    return 1 if plan["failures"] or failed else 0
 
 
 def fetch(options: argparse.Namespace) -> int:
@@ -286,6 +311,8 @@ def main(arguments: list[str]) -> int:
         if options.profile not in PROFILES:
             raise ConfigError(unknown("profile", options.profile, PROFILES))
         return fetch(options) if options.command == "data" else reproduce(options)
+    except BrokenPipeError:
+        raise
     except (ConfigError, data.DataError, records.RecordError, Busy) as error:
         print(f"error: {error}", file=sys.stderr)
         return BUSY if isinstance(error, Busy) else 2

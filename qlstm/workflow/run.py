@@ -14,12 +14,9 @@ Here ``options`` are what the words of the command line say; ``run_id`` is the n
 import argparse
 import contextlib
 import json
-import os
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +25,13 @@ from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError, unknown
 from qlstm.study import machine, records
 from qlstm.study.records import reports
-from qlstm.workflow import notebooks
+from qlstm.workflow import notebooks, pool
 from qlstm.workflow.command_line import names, stop_when_terminated
 
+NOTEBOOK = ROOT / "notebooks" / "run" / "experiment.ipynb"
+"""The notebook that a run is made in."""
 UNFINISHED = 75
 """Exit status (EX_TEMPFAIL): what is left goes on with the same command."""
-NO_MEMORY = 71
-"""Exit status (EX_OSERR): the memory was too small for this run beside the others."""
-QLSTM = [sys.executable, "-m", "qlstm"]
-"""The command whose ``run`` is the process of a run."""
-GRACE = 10
-"""Seconds between asking a process to end and killing it."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -124,7 +117,7 @@ def one(run_id: str, settings: dict[str, Any], options: argparse.Namespace) -> i
     """Train one run in this process, and return the exit status.
 
     If it fails, its cause is one line on stderr and in ``error.txt`` of its folder, and the status
-    is 1, or :data:`NO_MEMORY`.
+    is 1, or :data:`~qlstm.workflow.pool.NO_MEMORY`.
     """
     directory = reports() / options.profile / "runs" / run_id
     try:
@@ -136,8 +129,7 @@ def one(run_id: str, settings: dict[str, Any], options: argparse.Namespace) -> i
             else:
                 parameters = settings | {"directory": str(directory), "backend": options.backend,
                                          "train": not options.render}
-                notebooks.execute(ROOT / "notebooks" / "run" / "experiment.ipynb",
-                                  directory / "notebook.ipynb", parameters)
+                notebooks.execute(NOTEBOOK, directory / "notebook.ipynb", parameters)
         records.load_of(run_id, options.profile)
         (directory / "checkpoint.pt").unlink(missing_ok=True)
     except (ConfigError, DataError, notebooks.NotebookError, records.RecordError, OSError,
@@ -145,7 +137,7 @@ def one(run_id: str, settings: dict[str, Any], options: argparse.Namespace) -> i
         print(f"error: {run_id}: {str(error).removeprefix(f'{run_id}: ')}", file=sys.stderr)
         with contextlib.suppress(OSError):  # the disk may be full
             (directory / "error.txt").write_text(f"{error}\n", encoding="utf-8")
-        return NO_MEMORY if isinstance(error, MemoryError) else 1
+        return pool.NO_MEMORY if isinstance(error, MemoryError) else 1
     return 0
 
 
@@ -167,9 +159,8 @@ def plain(run_id: str, settings: dict[str, Any], directory: Path, backend: str =
 def several(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> int:
     """Train runs side by side, a process each, and stop them when the time is over.
 
-    A process may be killed at any moment: whatever it has finished stays. It is started once more,
-    and the next call goes on after it. One that has too little memory beside the others goes on
-    beside fewer. If one fails, that is told at once and again at the end, and the others go on.
+    A process may be killed at any moment: whatever it has finished stays, and it, or the next call,
+    goes on after that. If one fails, that is told at once and again at the end.
 
     Args:
         runs: The settings of the runs, by their names.
@@ -185,43 +176,16 @@ def several(runs: dict[str, dict[str, Any]], options: argparse.Namespace) -> int
     jobs = min(options.jobs or machine.side_by_side(), total)
     at_start = {run_id: epochs_done(folder / run_id) for run_id in waiting}
     print(f"{total} runs, {len(done)} done before, {jobs} side by side", flush=True)
-    selection, working, failures, killed = _selection(options), {}, {}, []
-    beside: dict[str, int] = {}  # how many trained at once with a run, itself included
-    try:
-        while (waiting or working) and time.monotonic() < over:
-            while waiting and len(working) < jobs:
-                run_id = waiting.pop(0)
-                command = [*QLSTM, "run", run_id, *selection]
-                working[run_id] = subprocess.Popen(command, env=machine.threads(jobs) | os.environ)
-                beside[run_id] = 0
-            beside |= {run_id: max(beside[run_id], len(working)) for run_id in working}
-            time.sleep(0.1)
-            ended = {run_id: child.returncode for run_id, child in working.items()
-                     if child.poll() is not None}
-            working = {run_id: child for run_id, child in working.items() if run_id not in ended}
-            for run_id, status in ended.items():
-                again = ""
-                if status == NO_MEMORY and beside[run_id] > 1:
-                    jobs = max(1, min(jobs, beside[run_id]) - 1)
-                    again = f"had too little memory and goes on with {jobs} side by side"
-                elif status < 0 and run_id not in killed:
-                    killed.append(run_id)
-                    again = f"was killed (signal {-status}) and goes on after its last epoch"
-                if again:
-                    print(f"{run_id} {again}", flush=True)
-                    waiting.insert(0, run_id)
-                elif status:
-                    failures[run_id] = _cause(folder / run_id, status)
-    finally:
-        _stop(working.values())
-    for run_id, cause in failures.items():
-        print(f"failed: {run_id}: {cause}")
-    for run_id in working:
+    commands = {run_id: [*pool.QLSTM, "run", run_id, *_selection(options)] for run_id in waiting}
+    outcome = pool.side_by_side(commands, jobs, over=over)
+    for run_id, status in outcome.failed.items():
+        print(f"failed: {run_id}: {cause(folder / run_id, status)}")
+    for run_id in outcome.working:
         epochs = epochs_done(folder / run_id)
         slow = ("; none ended in this call, so the time limit may be too short"
                 if epochs == at_start[run_id] else "")
         print(f"not finished: {run_id}, {epochs} of {runs[run_id]['epochs']} epochs{slow}")
-    failed, left = len(failures), len(working) + len(waiting)
+    failed, left = len(outcome.failed), len(outcome.working) + len(outcome.waiting)
     print(f"{total - failed - left} done, {failed} failed, {left} not finished"
           + ("; the same command goes on from here" if left else ""))
     return 1 if failed else UNFINISHED if left else 0
@@ -253,15 +217,17 @@ def _done_and_waiting(runs: dict[str, dict[str, Any]],
     return done, waiting
 
 
-def _cause(directory: Path, status: int) -> str:
-    """Why the process of a run failed, in a line. One that ended without a word, killed say, is
-    told here."""
-    try:
+def cause(directory: Path, status: int) -> str:
+    """Why the process of a run failed, in a line: what it left in ``error.txt``, else how it
+    ended.
+
+    Args:
+        directory: As in the module's legend.
+        status: As in :mod:`qlstm.workflow.pool`.
+    """
+    with contextlib.suppress(OSError, IndexError):
         return (directory / "error.txt").read_text(encoding="utf-8").splitlines()[0]
-    except (OSError, IndexError):
-        cause = f"its process ended with status {status}"
-        print(f"error: {directory.name}: {cause}", file=sys.stderr)
-        return cause
+    return f"its process ended with status {status}"
 
 
 def _selection(options: argparse.Namespace) -> list[str]:
@@ -271,17 +237,6 @@ def _selection(options: argparse.Namespace) -> list[str]:
     words = [f"--{name}={','.join(value) if isinstance(value, list) else value}"
              for name, value in given.items() if value]
     return words + (["--no-notebook"] if options.no_notebook else [])
-
-
-def _stop(children: Collection[subprocess.Popen]):
-    """Ask all to end, and kill those that have not after a while."""
-    for child in children:
-        child.terminate()
-    for child in children:
-        try:
-            child.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            child.kill()
 
 
 def finished(run_id: str, settings: dict[str, Any], profile: str, text: str | None) -> bool:
@@ -326,6 +281,8 @@ def main(arguments: list[str]) -> int:
             return one(*next(iter(runs.items())), options)
         stop_when_terminated()
         return several(runs, options)
+    except BrokenPipeError:
+        raise
     except (ConfigError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -44,7 +44,8 @@ from qlstm.workflow.command_line import stop_when_terminated
 from qlstm.workflow.gpu import archive, summary
 from qlstm.workflow.gpu.archive import STATE
 from qlstm.workflow.gpu.processes import attempt, multi_process_service
-from qlstm.workflow.run import GRACE, UNFINISHED, finished
+from qlstm.workflow.pool import GRACE
+from qlstm.workflow.run import UNFINISHED, finished
 
 RESERVE = 30
 """Seconds of the time that are left for stopping the rows, the archives and the table."""

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qlstm.data.storage import ROOT
-from qlstm.workflow.run import GRACE, UNFINISHED
+from qlstm.workflow.pool import GRACE
+from qlstm.workflow.run import UNFINISHED
 
 USES_GPU = [sys.executable, "-c", "import torch; torch.ones(1, device='cuda').sum().item()"]
 """A process that fails where it cannot use the GPU."""
