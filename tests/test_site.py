@@ -79,7 +79,9 @@ def cell(source="", *outputs, **metadata):
 
 def write_notebook(path, *cells):
     text = nbformat.v4.new_markdown_cell
-    notebook = nbformat.v4.new_notebook(cells=[text(c) if isinstance(c, str) else c for c in cells])
+    notebook = nbformat.v4.new_notebook(
+        cells=[text(c) if isinstance(c, str) else c for c in cells],
+        metadata={"language_info": {"name": "python", "pygments_lexer": "ipython3"}})
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
     return path

@@ -94,8 +94,7 @@ def _notebook(source: Path, target: Path, hidden: str | None = None):
                 output.data[kind] = page.to_pages(output.data[kind], r"""(?:href=["']|\]\()""")
     if hidden == "remove-input":
         notebook.cells.append(nbformat.v4.new_markdown_cell(
-            "## All reports\n\n```{toctree}\n:maxdepth: 1\n:glob:\n"
-            "notebooks/report/*\nnotebooks/explore/*\n```"))
+            "## All reports\n\n```{toctree}\n:maxdepth: 1\n:glob:\nnotebooks/*/*\n```"))
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
 
