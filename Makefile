@@ -104,7 +104,7 @@ bench: $(READY)
 
 # of this checkout, whatever QLSTM_REPORTS says; asks before it removes runs outside of the grids
 clean:
-	@echo "removing reports of smoke and quick, the site, caches; .venv, data/raw, other reports stay"
 	@test -z "$(wildcard reports/smoke reports/quick)" || QLSTM_REPORTS= $(PY) -m qlstm clean $(if $(YES),--yes)
+	@echo "removing reports of smoke and quick, the site, caches; .venv, data/raw, other reports stay"
 	@rm -rf reports/site .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -46,7 +46,7 @@ class Outcome:
 
 
 def say_at_once(text: str):
-    """Print a line, also into a pipe, without delay."""
+    """Print the ``text`` as a line, also into a pipe without delay."""
     print(text, flush=True)
 
 

@@ -85,13 +85,13 @@ class Line:
             print("\r", end="", flush=True)
 
     def say(self, text: str):
-        """Print a line that stays."""
+        """Print the ``text`` as a line that stays."""
         self.clear()
         print(text, flush=True)
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds.
+    """The ``seconds`` as minutes and seconds.
 
     >>> duration(80)
     '1:20'
