@@ -44,7 +44,7 @@ def trained(root):
     write(unfinished / "epochs.jsonl", b'{}\n{"valid_metric": 101.5}\n')
     write(failed / "epochs.jsonl", b'{}\n{"diverged": true}\n')
     write(failed / "error.txt", b"no memory\n")
-    write(failed / ".lease", b"")
+    write(failed / ".lock", b"")
     write(root / "gpu" / "equality.log", b"2 passed\n")
     write(root / "bench" / "card.json", b"{}")
     write(root / "quick" / "index.html", b"not the archive's")
@@ -72,7 +72,7 @@ def test_archives_and_back(trained, tmp_path, monkeypatch):
     told = archive.unpack(tmp_path / "out", tmp_path / "back")
     assert told.endswith("out: 3 runs")
     expected = {path: content for path, content in tree(trained).items()
-                if ROWS[1].run_id not in path.parts and path.name not in (".lease", "index.html")}
+                if ROWS[1].run_id not in path.parts and path.name not in (".lock", "index.html")}
     assert tree(tmp_path / "back") == expected
     assert pack(trained, tmp_path / "out").files == packed.files  # earlier ones are replaced
     joined = b"".join(path.read_bytes() for path in packed.files)

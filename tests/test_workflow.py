@@ -24,7 +24,7 @@ from qlstm import ExperimentConfig, grid
 from qlstm.__main__ import COMMANDS, main
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
-from qlstm.study import locks, records
+from qlstm.study import records
 from qlstm.study.grid import ARTEFACTS, FROM_ALL
 from qlstm.study.tasks import TASKS
 from qlstm.workflow import clean, cluster, made, notebooks, pool, progress, run
@@ -471,7 +471,7 @@ def test_papermill_by_hand_refuses_a_typo(tmp_path):
 def test_states_of_runs(tmp_path):
     assert progress.state(tmp_path) == ("waiting", {})
     (tmp_path / "epochs.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
-    with locks.exclusive(tmp_path):
+    with filelock.FileLock(tmp_path / ".lock"):
         assert progress.state(tmp_path) == ("running", {"epoch": 2})
     (tmp_path / "error.txt").write_text("cause\n")
     assert progress.state(tmp_path) == ("failed", {"cause": "cause"})
@@ -492,7 +492,7 @@ def test_status_names_each_tasks_metric(tmp_path, capsys):
             folder.mkdir(parents=True)
             (folder / "epochs.jsonl").write_text(
                 '{"epoch": 2, "valid_metric": 101.5, "seconds_left": 90}\n')
-            held.enter_context(locks.exclusive(folder))
+            held.enter_context(filelock.FileLock(folder / ".lock"))
             plan["runs"][run] = {"epochs": 4, "dataset": run, "task": task}
             plan["selected"].append(run)
         (tmp_path / "plan.json").write_text(json.dumps(plan))

@@ -1,17 +1,19 @@
 """One process a run, also where several machines share the folder.
 
-The holder's claim is a file, ``.lease``, that it touches every :data:`BEAT` seconds. A holder of
-this machine that is dead is known by its process id, at once; one of another machine counts as dead
-when a process that waits has seen no touch for :data:`STALE` seconds by a clock of its own, so that
-the machines' clocks need not agree. Should two work on one run all the same, both write the same
-content, whole or not at all.
+A lock of the operating system ends with its process, however that ends, but many network file
+systems keep it to one machine. So the holder also names itself in ``.owner`` and touches that file
+every :data:`BEAT` seconds; processes of other machines wait as long as it is touched. Its age is
+taken by the file system's own clock, so that the machines' clocks need not agree. Should two work
+on one run all the same, both write the same content, whole or not at all.
 
-``directory``: the folder of the run that the claim is for.
+``directory``: the folder of the run that the lock is for.
 """
 
 import contextlib
 import os
+import platform
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -20,11 +22,6 @@ import filelock
 BEAT, STALE = 20.0, 120.0
 """Seconds between two touches; seconds without one after which a holder on another machine counts
 as dead."""
-
-
-def _lease(directory: Path) -> filelock.SoftFileLease:
-    return filelock.SoftFileLease(
-        directory / ".lease", lease_duration=STALE, heartbeat_interval=BEAT, poll_interval=0.2)
 
 
 @contextlib.contextmanager
@@ -37,34 +34,63 @@ def exclusive(directory: Path, report=print):
         directory: the folder, which has to exist.
         report: called with a line for people where it has to wait.
     """
-    lease = _lease(directory)
-    try:
-        lease.acquire(timeout=0)
-    except filelock.Timeout:
-        report(f"{directory.name}: another process trains this run; waiting for it to end")
-        lease.acquire()
+    lock, told = filelock.FileLock(directory / ".lock"), False
+    while not _acquired(lock, directory):
+        if not told:
+            report(f"{directory.name}: another process trains this run; waiting for it to end")
+            told = True
+        time.sleep(0.2)
+    owner, over = directory / ".owner", threading.Event()
     try:
         for unfinished in directory.glob(".*.tmp"):
             unfinished.unlink(missing_ok=True)
+        owner.write_text(f"{platform.node()} {os.getpid()}\n", encoding="utf-8")
+        threading.Thread(target=_beat, args=(owner, over), daemon=True).start()
         yield
     finally:
-        lease.release()
+        over.set()
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _acquired(lock: filelock.FileLock, directory: Path) -> bool:
+    """Take the lock, unless a process of this or of another machine works in the folder."""
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return False
+    if _owned_elsewhere(directory):
+        lock.release()
+        return False
+    return True
+
+
+def _beat(owner: Path, over: threading.Event):
+    """Touch the owner's file until it is over."""
+    while not over.wait(BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(owner)
 
 
 def held(directory: Path) -> bool:
-    """Whether a live process, here or on another machine, works in the folder.
+    """Whether a live process, here or on another machine, works in the folder."""
+    if not (directory / ".lock").exists():
+        return False
+    lock = filelock.FileLock(directory / ".lock")
+    free = _acquired(lock, directory)
+    lock.release()
+    return not free
 
-    As this does not wait for a touch, the age of the last one counts, by the clock of the folder's
-    file system.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        touched = (directory / ".lease").stat().st_mtime
-        try:
-            with _lease(directory).acquire(timeout=0):
-                return False
-        except filelock.Timeout:
-            return _now(directory) - touched < STALE
-    return False
+
+def _owned_elsewhere(directory: Path) -> bool:
+    """Whether a process of another machine has touched ``.owner`` lately; of this machine the lock
+    itself tells."""
+    try:
+        host = (directory / ".owner").read_text(encoding="utf-8").split(" ")[0]
+        touched = (directory / ".owner").stat().st_mtime
+    except OSError:
+        return False
+    return host != platform.node() and _now(directory) - touched < STALE
 
 
 def _now(directory: Path) -> float:
