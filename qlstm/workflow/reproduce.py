@@ -29,7 +29,7 @@ from qlstm.data.storage import write_atomically
 from qlstm.errors import ConfigError, unknown
 from qlstm.study import costs, machine, records
 from qlstm.study.config import ExperimentConfig
-from qlstm.study.grid import ARTEFACTS, FROM_ALL, grid, most_wanted
+from qlstm.study.grid import ARTEFACTS, FROM_ALL, grid, most_wanted, no_runs
 from qlstm.study.records import reports
 from qlstm.study.tasks import PROFILES
 from qlstm.workflow import cluster, pool
@@ -238,8 +238,7 @@ def reproduce(options: argparse.Namespace) -> int:
     configs = grid(options.profile, only=options.only, datasets=options.datasets,
                    seeds=options.seeds, epochs=options.epochs)
     if not configs and not set(options.only or []) & set(FROM_ALL):
-        raise ConfigError("this selection has no runs: the tables and figures asked for are not "
-                          "made from these data sets")
+        raise ConfigError(no_runs(options.profile, options.only))
     if options.command == "plan":
         wanted = [] if options.profile != "paper" or options.only else most_wanted(
             options.profile, datasets=options.datasets, epochs=options.epochs)

@@ -276,7 +276,9 @@ def main(arguments: list[str]) -> int:
         options = parse(arguments)
         runs = select(options)
         if not runs:
-            raise ConfigError("this selection has no runs")
+            from qlstm.study.grid import no_runs
+
+            raise ConfigError(no_runs(options.profile, options.only))
         if len(options.run_ids) == 1 and options.minutes is None:
             return one(*next(iter(runs.items())), options)
         stop_when_terminated()
