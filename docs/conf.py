@@ -30,7 +30,7 @@ def typeset(app, what, name, obj, options, lines):
     text = re.sub(r"(?m)^( *)\$\$(.+?)\$\$", _block, "\n".join(lines), flags=re.S)
     lines[:] = re.sub(r"\$([^$]+)\$", r":math:`\1`", text).split("\n")
     if what in ("data", "attribute", "property"):
-        lines.insert(0, "")  # napoleon takes what is before a colon in the first line for a type
+        lines[:0] = ["..", ""]  # napoleon takes what is before a colon in the first line for a type
 
 
 def _block(found):

@@ -130,7 +130,7 @@ def test_the_site_has_every_lesson_module_and_result(built):
     assert "secret" in (built / "quick/notebooks/report/table_2.html").read_text()
     reference = Page((built / "api.html").read_text()).links
     for name in ("layer", "quantizers", "study.theory.propositions", "report.tables"):
-        assert f"api/qlstm.{name}.html" in reference
+        assert f"api/qlstm.{name}.html#module-qlstm.{name}" in reference
     assert 'id="qlstm.layer.QuantLSTM"' in (built / "api/qlstm.layer.html").read_text()
 
 
