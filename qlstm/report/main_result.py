@@ -62,7 +62,8 @@ class Row:
     paper: float | None
 
     def told(self, metric: str) -> str:
-        """The result in words: the mean; of a failed training the range over its seeds."""
+        """The result in words, with the digits of its ``metric``: the mean; of a failed training
+        the range over its seeds."""
         if any(math.isnan(seed) for seed in self.seeds):
             return "diverged"
         ends = [number(metric, end, self.fails) for end in (min(self.seeds), max(self.seeds))]
@@ -292,7 +293,7 @@ def _learned(setting: Setting) -> bool:
 
 
 def listed(words: list[str]) -> str:
-    """Words as a list in a sentence: "a, b and c"."""
+    """``words`` as a list in a sentence: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 

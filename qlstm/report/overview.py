@@ -94,7 +94,8 @@ def _inlined(path: Path) -> str:
 
 
 def claims(card: pd.DataFrame) -> str:
-    """The scorecard: how many claims stand how, in words, and below, to be opened, each of them."""
+    """The scorecard, ``card``: how many claims stand how, in words, and below, to be opened, each
+    of them."""
     parts = [f"<p>{counts(card)}</p>"]
     for standing, (mark, style, summary) in STANDINGS.items():
         group = card[card["standing"] == standing]
