@@ -4,9 +4,9 @@
 of. ``cell``: ``lstm`` or ``gru``.
 
 A claim speaks only of settings within its conditions (:mod:`qlstm.report.evidence`); of others the
-answer says why they are not judged. A condition never asks how the claim itself turns out: gradients at
-initialization, sizes, full precision. Rules and thresholds were written before the first run was
-looked at; what counts as failing to train is rules 2 and 5 of :mod:`qlstm.report.verdicts`.
+answer says why they are not judged. A condition never asks how the claim itself turns out, but for
+gradients at initialization, sizes, full precision. Rules and thresholds were written before the
+first run was looked at; failing to train is rules 2 and 5 of :mod:`qlstm.report.verdicts`.
 """
 
 import dataclasses
