@@ -191,6 +191,9 @@ def test_the_main_sentence_is_made_from_the_numbers():
               for q, test in (("full_precision", 90.0), ("binary_connect", 20.0))]
     told = figures.main_sentence([*of_words(none=90.0), *digits])
     assert "fails on images (20.0 % right beside 90.0 % of full precision) but does not" in told
+    digits = [made_up(quick(q, dataset="digits"), test)
+              for q, test in (("full_precision", 20.0), ("binary_connect", 8.0))]
+    assert "images" not in figures.main_sentence([*of_words(none=90.0), *digits])
 
 
 def test_the_main_result_prefers_the_papers_scale_then_what_has_both_rows():

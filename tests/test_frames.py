@@ -26,6 +26,7 @@ def test_gradients_are_the_growth_by_hand():
     assert first["rate"] == pytest.approx(3)
     assert first["growth"] == pytest.approx(81)
     assert (first["proposition"], first["ratio"], first["lambda_1"]) == ("2.1", 0.5, 2.5)
+    assert (first["lambda_2"], first["largest_lambda_1"]) == (0.5, 2.5)
     batch = tables.gradients([made_up(quick("binary_connect", "batch_shared"), lambdas=(1.0, 9.0))])
     assert set(batch["lambda_1"]) == {3.0}  # of squared norms
     own = made_up(quick("sbn", "batch_separate"))

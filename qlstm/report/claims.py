@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from qlstm.report import judges
+from qlstm.report import evidence, judges
 from qlstm.report.evidence import Answers, View
 from qlstm.report.judges import NORMALIZED
 
@@ -61,17 +61,17 @@ def _stable(quantizer, **wanted):
 
 CLAIMS = [
     Claim("bc_fails", "Without normalization, BinaryConnect fails to train.",
-          "Tables 2-5", _fails("binary_connect"), condition=judges.EXPLODING),
+          "Tables 2-5", _fails("binary_connect"), condition=evidence.EXPLODING),
     Claim("tc_fails", "Without normalization, TerConnect fails to train.",
-          "Tables 2-5", _fails("ter_connect"), condition=judges.EXPLODING),
+          "Tables 2-5", _fails("ter_connect"), condition=evidence.EXPLODING),
     Claim("bc_trains",
           "With weight, layer or batch normalization (shared, on images separate), BinaryConnect "
           "trains.",
-          "Tables 2-5", _trains("binary_connect"), condition=judges.EXPLODING),
+          "Tables 2-5", _trains("binary_connect"), condition=evidence.EXPLODING),
     Claim("tc_trains",
           "With weight, layer or batch normalization (shared, on images separate), TerConnect "
           "trains.",
-          "Tables 2-5", _trains("ter_connect"), condition=judges.EXPLODING),
+          "Tables 2-5", _trains("ter_connect"), condition=evidence.EXPLODING),
     Claim("bc_close",
           "Normalized BinaryConnect ends within 5 % of full precision without normalization, or "
           "better.",
@@ -86,7 +86,7 @@ CLAIMS = [
     Claim("scale_helps",
           "Without normalization, a scaling parameter (BWN, LAB) is better than none "
           "(BinaryConnect).",
-          "section 2.2", judges.scale_helps, condition=judges.EXPLODING),
+          "section 2.2", judges.scale_helps, condition=evidence.EXPLODING),
     Claim("alpha", "The scaling parameter α of W_h* is smaller than 1.",
           "Figure 4", judges.alpha, "any"),
     Claim("sizes", "The printed sizes follow from the layer's bits and parameters.",
@@ -109,10 +109,10 @@ CLAIMS = [
           "section 2.2", judges.lower_bounds, "any"),
     Claim("binary_explodes",
           "Characters: the gradient of the unnormalized, binarized LSTM explodes.",
-          "Figures 1, 6", _explodes("binary_connect", task="char_lm"), condition=judges.LARGE),
+          "Figures 1, 6", _explodes("binary_connect", task="char_lm"), condition=evidence.LARGE),
     Claim("ternary_explodes",
           "Characters: the gradient of the unnormalized, ternarized LSTM explodes.",
-          "Figures 7, 8", _explodes("ter_connect", task="char_lm"), condition=judges.LARGE),
+          "Figures 7, 8", _explodes("ter_connect", task="char_lm"), condition=evidence.LARGE),
     Claim("binary_small",
           "Words, d = 300: the gradient of the unnormalized, binarized LSTM explodes.",
           "Figure 2, appendix D.2",
@@ -133,32 +133,32 @@ CLAIMS = [
           "The gradient of the ternarized LSTM explodes more slowly than that of the binarized "
           "one.",
           "appendix D.2", judges.slower,
-          condition=f"at initialization, where the binarized one explodes; {judges.LARGE}"),
+          condition=f"at initialization, where the binarized one explodes; {evidence.LARGE}"),
     Claim("full_stable", "The gradient of the full-precision LSTM does not explode.",
-          "Figures 1, 2, 6-11", _stable("full_precision"), condition=judges.LARGE),
+          "Figures 1, 2, 6-11", _stable("full_precision"), condition=evidence.LARGE),
     Claim("bc_stable", "With normalization the gradient of the binarized LSTM does not explode.",
           "Figures 1, 2, 6, 10", _stable("binary_connect", normalizers=NORMALIZED),
-          condition=judges.OTHERWISE_EXPLODING),
+          condition=evidence.OTHERWISE_EXPLODING),
     Claim("tc_stable", "With normalization the gradient of the ternarized LSTM does not explode.",
           "Figures 7-9, 11", _stable("ter_connect", normalizers=NORMALIZED),
-          condition=judges.OTHERWISE_EXPLODING),
+          condition=evidence.OTHERWISE_EXPLODING),
     Claim("gains", "g_* grows only slightly during training.",
-          "Figure 5", judges.gains, "paper", judges.CHARACTERS),
+          "Figure 5", judges.gains, "paper", evidence.CHARACTERS),
     Claim("propositions", "Propositions 2.1 and 3.1 to 3.4 hold on every trained network.",
           "sections 2, 3", judges.propositions, "any"),
     Claim("necessary", "Where λ₂ = 0, a gradient explodes only if λ₁ is above 1 at some time step.",
-          "section 2.1", judges.necessary, "any", judges.NO_LAMBDA_2),
+          "section 2.1", judges.necessary, "any", evidence.NO_LAMBDA_2),
     Claim("shared_fails",
           "Sequential MNIST: batch (shared) fails, batch (separate) and layer do not.",
-          "Table 4", judges.shared_fails, "paper", judges.ONE_LEARNED),
+          "Table 4", judges.shared_fails, "paper", evidence.ONE_LEARNED),
     Claim("because_shared",
           "Sequential MNIST: it fails because statistics are shared, whatever the gains and the "
           "noise.",
           "reviewers", judges.because_shared, "paper"),
     Claim("gru_explodes",
           "A GRU's gradient explodes too when it is binarized without normalization.",
-          "reviewers", _explodes("binary_connect", cell="gru"), condition=judges.LARGE),
+          "reviewers", _explodes("binary_connect", cell="gru"), condition=evidence.LARGE),
     Claim("gru_trains", "A GRU too is trained by normalization where BinaryConnect alone is worse.",
-          "reviewers", _trains("binary_connect", cell="gru"), condition=judges.EXPLODING),
+          "reviewers", _trains("binary_connect", cell="gru"), condition=evidence.EXPLODING),
 ]
 """The paper's claims in its own order, then the reviewers' questions."""

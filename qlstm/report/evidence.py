@@ -26,6 +26,18 @@ GUESSING = 10.0
 """Accuracy of guessing one of ten classes, in percent."""
 BASE = ("full_precision", "none")
 
+EXPLODING = (f"the gradient of the network with these weights and no normalization grows more than "
+             f"{EXPLODES:,.0f} times over all steps at initialization; full precision has learned "
+             f"(images: at least {verdicts.FAILS_POINTS:.0f} points above guessing); below the "
+             f"paper's scale, the answer would stand after as long a training again at its last "
+             f"pace")
+LARGE = f"at least {SMALLEST} hidden units, the paper's smallest network"
+OTHERWISE_EXPLODING = f"without normalization it explodes; {LARGE}"
+CHARACTERS = "characters, as in the figure"
+ONE_LEARNED = "at least one of the others is 10 points above guessing"
+NO_LAMBDA_2 = "λ₂ = 0; otherwise the gradient of the cell state adds to the growth"
+"""The conditions of claims, in words."""
+
 
 class Answer(NamedTuple):
     """What the records of one setting say on a claim.
@@ -83,8 +95,8 @@ class Setting(NamedTuple):
         return verdicts.stands(self.metric, ours, base)
 
     def better(self, row: tuple[str, str], other: tuple[str, str]) -> bool:
-        """Whether the result of a ``row`` is better than that of another; a diverged one never
-        is."""
+        """Whether the result of a ``row`` is better than that of the ``other``; a diverged one
+        never is."""
         a, b = self.means[row], self.means[other]
         return not np.isnan(a) and not (a <= b if self.metric == "accuracy" else a >= b)
 
@@ -176,12 +188,17 @@ class View:
 
 
 def of_papers_size(config: ExperimentConfig) -> bool:
-    """Whether network and minibatch of a run have the paper's sizes: what a gradient's growth
-    depends on first."""
+    """Whether network and minibatch of a run with this ``config`` have the paper's sizes: what a
+    gradient's growth depends on first."""
     usual = defaults("paper", config.task, config.dataset) | VARIANTS.get(config.variant, {}).get(
         "paper", {})
     return all(getattr(config, name) == usual[name]
                for name in ("hidden_size", "num_layers", "steps", "batch_size"))
+
+
+def too_small(config: ExperimentConfig) -> str:
+    """Why a network of this ``config`` says nothing on a gradient's growth; "" if it does."""
+    return f"only {config.hidden_size} hidden units" if config.hidden_size < SMALLEST else ""
 
 
 def number(metric: str, value: float) -> str:

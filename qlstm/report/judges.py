@@ -3,10 +3,10 @@
 ``view``: the records of a profile, as a :class:`View`. ``quantizer``: the one that the claim speaks
 of. ``cell``: ``lstm`` or ``gru``.
 
-A claim speaks only of settings within its conditions (:data:`EXPLODING`, ...); of others the answer
-says why they are not judged. A condition never asks how the claim itself turns out: gradients at
-initialization, sizes, full precision. Rules and thresholds were written before the first run was
-looked at; what counts as failing to train is rules 2 and 5 of :mod:`qlstm.report.verdicts`.
+A claim speaks only of settings within its conditions (:mod:`qlstm.report.evidence`); of others the
+answer says why they are not judged. A condition never asks how the claim itself turns out, but for
+gradients at initialization, sizes, full precision. Rules and thresholds were written before the
+first run was looked at; failing to train is rules 2 and 5 of :mod:`qlstm.report.verdicts`.
 """
 
 import dataclasses
@@ -19,7 +19,6 @@ from qlstm.report.evidence import (
     BASE,
     EXPLODES,
     GUESSING,
-    SMALLEST,
     Answer,
     Answers,
     Setting,
@@ -27,6 +26,7 @@ from qlstm.report.evidence import (
     number,
     of_papers_size,
     times,
+    too_small,
 )
 from qlstm.report.names import SHORT, label, model_name
 from qlstm.study.config import ExperimentConfig
@@ -41,17 +41,6 @@ SMALL = 1 / 20
 EXACT = 0.95
 """Sizes as printed: at least so many of them to the kilobyte."""
 
-EXPLODING = (f"the gradient of the network with these weights and no normalization grows more than "
-             f"{EXPLODES:,.0f} times over all steps at initialization; full precision has learned "
-             f"(images: at least {verdicts.FAILS_POINTS:.0f} points above guessing); below the "
-             f"paper's scale, the answer would stand after as long a training again at its last "
-             f"pace")
-LARGE = f"at least {SMALLEST} hidden units, the paper's smallest network"
-OTHERWISE_EXPLODING = f"without normalization it explodes; {LARGE}"
-CHARACTERS = "characters, as in the figure"
-ONE_LEARNED = "at least one of the others is 10 points above guessing"
-NO_LAMBDA_2 = "λ₂ = 0; otherwise the gradient of the cell state adds to the growth"
-"""The conditions of claims, in words."""
 OPEN = "a longer training could turn it"
 
 NORMALIZED = ["weight", "layer", "batch_shared"]
@@ -61,8 +50,7 @@ too."""
 
 
 def _answer(setting: Setting, holds: bool | None, evidence: str, quantizer: str) -> Answer:
-    """The answer of a setting on a claim on training, if it is within the conditions
-    :data:`EXPLODING`."""
+    """The answer of a setting on a claim on training, if it is within its conditions."""
     because = setting.outside(quantizer) or (OPEN if holds is None else "")
     return Answer(
         setting.label, setting.paper_scale, None if because else bool(holds), evidence, because)
@@ -142,7 +130,7 @@ def explodes(view: View, quantizer: str, expected: bool, cell: str = "lstm",
     bare = {name: growth["none"]
             for name, _, growth in view.growth(quantizer, ["none"], cell=cell, **wanted)}
     for name, config, growth in view.growth(quantizer, list(normalizers), cell=cell, **wanted):
-        because = _too_small(config)
+        because = too_small(config)
         if "none" not in normalizers and not because:
             if name not in bare:
                 because = "not run without normalization"
@@ -154,10 +142,6 @@ def explodes(view: View, quantizer: str, expected: bool, cell: str = "lstm",
                      f"{told} over {config.steps - 1} steps", because)
 
 
-def _too_small(config: ExperimentConfig) -> str:
-    return f"only {config.hidden_size} hidden units" if config.hidden_size < SMALLEST else ""
-
-
 def slower(view: View) -> Answers:
     """At initialization the ternarized LSTM's gradient grows more slowly than the binarized
     one's."""
@@ -166,7 +150,7 @@ def slower(view: View) -> Answers:
     for name, config, growth in view.growth("ter_connect", ["none"], "initial", cell="lstm"):
         if name in binary:
             explodes = binary[name] > EXPLODES
-            because = _too_small(config) or ("" if explodes else "neither explodes")
+            because = too_small(config) or ("" if explodes else "neither explodes")
             yield Answer(name, of_papers_size(config),
                          None if because else bool(growth["none"] < binary[name]),
                          f"TC {times(growth['none'])}, BC {times(binary[name])} over "

@@ -18,6 +18,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from qlstm.report import verdicts
+from qlstm.report.evidence import GUESSING
 from qlstm.report.frames import best_settings, published
 from qlstm.report.names import NORMALIZER_WORDS, in_parts, number
 from qlstm.report.statistics import over_seeds
@@ -61,7 +62,8 @@ class Row:
     paper: float | None
 
     def told(self, metric: str) -> str:
-        """The result in words: the mean; of a failed training the range over its seeds."""
+        """The result in words, with the digits of its ``metric``: the mean; of a failed training
+        the range over its seeds."""
         if any(math.isnan(seed) for seed in self.seeds):
             return "diverged"
         ends = [number(metric, end, self.fails) for end in (min(self.seeds), max(self.seeds))]
@@ -214,7 +216,9 @@ def _span(setting: Setting) -> tuple[float, float]:
 
 def _decades(least: float, most: float) -> list[float]:
     """Round numbers from ``least`` to ``most``, at least three where there are as many."""
-    for steps in ([1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7], [k / 10 for k in range(10, 100)]):
+    if most > 30 * least:
+        return [10.0**e for e in range(6) if least * 0.95 <= 10.0**e <= most * 1.05]
+    for steps in ([1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7], [k / 10 for k in range(10, 100)]):
         ticks = [step * 10.0**e for e in range(6) for step in steps
                  if least * 0.95 <= step * 10.0**e <= most * 1.05]
         if len(ticks) >= 3:
@@ -264,12 +268,14 @@ def _draw(axis: Axes, metric: str, row: Row, position: float, most: float):
 def main_sentence(records: list[dict]) -> str:
     """What :func:`main_result` shows, in one sentence made from its numbers.
 
+    Images on which full precision itself learned nothing are left out.
+
     Example:
         "Without normalization BinaryConnect fails on words (perplexity 135 beside 86.0 of full
         precision); with normalization it ends at 89.8 to 92.3, at 1/22 to 1/28 of the size."
     """
     judged = [s for s in settings(records)
-              if s.base and BARE in s.rows and s.rows[BARE].fails is not None]
+              if s.base and BARE in s.rows and s.rows[BARE].fails is not None and _learned(s)]
     if not judged:
         return "No run tells yet whether BinaryConnect fails without normalization."
     failing, training = ([f"{WHAT[s.task]} ({_compared(s)})" for s in judged
@@ -282,8 +288,12 @@ def main_sentence(records: list[dict]) -> str:
     return f"Without normalization BinaryConnect {' '.join(parts)}{_normalized(judged)}."
 
 
+def _learned(setting: Setting) -> bool:
+    return setting.metric != "accuracy" or setting.base.mean > GUESSING + verdicts.FAILS_POINTS
+
+
 def listed(words: list[str]) -> str:
-    """Words as a list in a sentence: "a, b and c"."""
+    """``words`` as a list in a sentence: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 

@@ -53,7 +53,8 @@ STYLE = """<style>
   line-height: 1.35; margin: .5rem 0; max-width: 100%; }
 .settings caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
 .settings caption small, .quiet { color: #555; font-weight: 400; }
-.settings :is(th, td), table.claims tr :is(th, td), table.runs tr :is(th, td) { padding: .2rem .5rem;
+.settings :is(th, td), table.claims tr :is(th, td),
+  table.runs tr :is(th, td) { padding: .2rem .5rem;
   text-align: left; vertical-align: top; border: 0; border-bottom: 1px solid #e3e3e3;
   white-space: normal; overflow-wrap: break-word; }
 .settings table.results :is(th, td):not(:last-child) { text-align: left; }
@@ -93,7 +94,8 @@ def _inlined(path: Path) -> str:
 
 
 def claims(card: pd.DataFrame) -> str:
-    """The scorecard: how many claims stand how, in words, and below, to be opened, each of them."""
+    """The scorecard, ``card``: how many claims stand how, in words, and below, to be opened, each
+    of them."""
     parts = [f"<p>{counts(card)}</p>"]
     for standing, (mark, style, summary) in STANDINGS.items():
         group = card[card["standing"] == standing]

@@ -181,7 +181,7 @@ def _cell(text: str) -> str:
 
 def markdown(sections: list[Section], remarks: Iterable[str] = (),
              folded: list[Section] | None = None) -> str:
-    """The tables as Markdown; see :func:`html`."""
+    """The tables as Markdown; ``remarks`` and ``folded`` are those of :func:`html`."""
 
     def each(shown):
         return [f"**{s.title}**{f' (reduced: {s.scale})' if s.scale else ''}\n\n"

@@ -265,7 +265,8 @@ class Shown(NamedTuple):
     folded: list[Section] | None
 
     def save(self, directory: Path, artefact: str):
-        """Write its files (:func:`qlstm.report.sections.save`), named after the ``artefact``."""
+        """Write its files (:func:`qlstm.report.sections.save`) into a ``directory``, named after
+        the ``artefact``."""
         save(self.table, directory, artefact, self.sections, self.remarks, self.folded)
 
     def html(self) -> str:
