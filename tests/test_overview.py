@@ -22,11 +22,10 @@ def text_of(html):
     return re.sub(r"<[^>]*>", " ", html.removeprefix(overview.STYLE))
 
 
-def test_the_finding_is_the_figure_with_its_sentence_and_loads_nothing(found, tmp_path):
-    html = overview.finding(found, tmp_path)
-    for name in ("main_result", "main_result_narrow"):
-        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
-        assert (tmp_path / "figures" / f"{name}.pdf").exists()
+def test_the_finding_is_the_figure_with_its_sentence_and_loads_nothing(found):
+    pictures = overview.pictures(found)
+    assert list(pictures) == ["main_result", "main_result_narrow"]
+    html = overview.finding(found, pictures)
     assert set(re.findall(r'src(?:set)?="([^,"]*)', html)) == {"data:image/png;base64"}
     assert f"<strong>{figures.main_sentence(found)}</strong>" in html
     assert re.search(r'alt="Test metric by normalization[^"]*fails on characters', html)

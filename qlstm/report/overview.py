@@ -6,14 +6,16 @@ its folder below ``reports``, where the report notebooks have left tables and fi
 """
 
 import base64
+import io
 import json
 from html import escape
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from qlstm import data
-from qlstm.report.figures import CAPTIONS, NAMES, main_result, main_sentence, save
+from qlstm.report.figures import CAPTIONS, NAMES, main_result, main_sentence
 from qlstm.report.frames import frame
 from qlstm.report.names import NORMALIZER_WORDS, QUANTIZER_TITLES, in_parts, number
 from qlstm.report.scorecard import counts
@@ -75,22 +77,32 @@ details { margin: .6rem 0; } summary { cursor: pointer; }
 """What the parts look like, wherever they stand."""
 
 
-def finding(records: list[dict], folder: Path) -> str:
-    """The main figure (:func:`qlstm.report.figures.main_result`) and its sentence; the files are
-    written as ``figures/main_result`` and, for a narrow screen, ``figures/main_result_narrow``."""
-    wide, narrow = folder / "figures" / "main_result", folder / "figures" / "main_result_narrow"
-    for path, columns in ((wide, 3), (narrow, 1)):
-        save(main_result(records, columns), path.parent, path.name)
+def pictures(records: list[dict]) -> dict[str, Figure]:
+    """The main figure (:func:`qlstm.report.figures.main_result`) by the names of its files: for a
+    wide screen, and for a narrow one."""
+    return {"main_result": main_result(records, 3), "main_result_narrow": main_result(records, 1)}
+
+
+def finding(records: list[dict], shown: dict[str, Figure]) -> str:
+    """The main figure as :func:`pictures` has it, ``shown`` by the width of the screen, and the
+    sentence below it."""
     sentence = main_sentence(records)
     return (f'{STYLE}<figure class="report"><picture><source media="(max-width: 700px)" '
-            f'srcset="{_inlined(narrow)}"><img src="{_inlined(wide)}" alt="Test metric by '
-            f'normalization for full precision, BinaryConnect and TerConnect. {escape(sentence)}">'
+            f'srcset="{_inlined(_png(shown["main_result_narrow"]))}"><img '
+            f'src="{_inlined(_png(shown["main_result"]))}" alt="Test metric by normalization for '
+            f'full precision, BinaryConnect and TerConnect. {escape(sentence)}">'
             f"</picture><figcaption><strong>{escape(sentence)}</strong></figcaption></figure>")
 
 
-def _inlined(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(
-        path.with_suffix(".png").read_bytes()).decode()
+def _png(figure: Figure) -> bytes:
+    """The ``figure`` as a file."""
+    written = io.BytesIO()
+    figure.savefig(written, format="png", bbox_inches="tight", dpi=160)
+    return written.getvalue()
+
+
+def _inlined(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def claims(card: pd.DataFrame) -> str:
@@ -133,12 +145,13 @@ def figures(folder: Path) -> str:
     """The figures that the report notebooks have made, with captions, to be opened."""
     parts = []
     for name, title in FIGURES.items():
-        path = folder / "figures" / name
-        if path.with_suffix(".png").exists():
+        path = folder / "figures" / f"{name}.png"
+        if path.exists():
             caption = CAPTIONS.get(name, "")
             parts.append(
                 f'<details id="{name}"><summary>{escape(title)}</summary><figure class="report">'
-                f'<img src="{_inlined(path)}" alt="{escape(title)}"><figcaption>{escape(caption)} '
+                f'<img src="{_inlined(path.read_bytes())}" alt="{escape(title)}">'
+                f'<figcaption>{escape(caption)} '
                 f'<a href="figures/{name}.pdf">PDF</a>{_notebook(folder, name)}</figcaption>'
                 "</figure></details>")
     return "".join(parts) or "<p>None made yet.</p>"
