@@ -120,14 +120,15 @@ def test_a_result_stands_beside_full_precision_of_the_same_setting(tmp_path, mon
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
     record = made_up(quick("binary_connect", "layer"), 2.5)
     folder = experiment.folder(ExperimentConfig(**record["config"]))
-    assert list(experiment.result(record, folder).index) == ["BC+LN"]
-    others = [made_up(quick(epochs=9), 1.0), made_up(quick(), 1.5, sha256="b" * 64),
-              made_up(quick(seed=1), 1.7), made_up(quick(), 2.0)]
-    for other in others:
-        directory = files.run_directory(ExperimentConfig(**other["config"]))
-        directory.mkdir(parents=True, exist_ok=True)
-        files.save(other, directory / "record.json")
-    assert list(experiment.result(record, folder)["test BPC"]) == [2.5, 2.0]
+    for others, shown in (
+            ([made_up(quick(epochs=9), 1.0), made_up(quick(), 1.5, sha256="b" * 64)], [2.5]),
+            ([made_up(quick(seed=1), 1.7)], [2.5, 1.7]),
+            ([made_up(quick(), 2.0)], [2.5, 2.0])):
+        for other in others:
+            directory = files.run_directory(ExperimentConfig(**other["config"]))
+            directory.mkdir(parents=True, exist_ok=True)
+            files.save(other, directory / "record.json")
+        assert list(experiment.result(record, folder)["test BPC"]) == shown
 
 
 def test_the_network_of_a_run_is_listed_with_its_bits():

@@ -112,10 +112,12 @@ def test_pictures_take_a_small_share_of_the_time(pictures, monkeypatch):
 
 
 def test_a_loss_without_bounds_can_be_drawn():
-    epochs = [{"epoch": 0}, {"epoch": 1, "train_loss": 1e200, "valid_loss": 700.0,
-                             "valid_metric": 1e304}, {"epoch": 2, "diverged": True}]
+    epochs = [{"epoch": 0},
+              {"epoch": 1, "train_loss": 5.0, "valid_loss": 5.0, "valid_metric": 150.0},
+              {"epoch": 2, "train_loss": 1e305, "valid_loss": 1e306, "valid_metric": 1e304},
+              {"epoch": 3, "diverged": True}]
     bundle = live._bundle(dataclasses.replace(CONFIG, task="word_lm", dataset=None), epochs, {})
-    assert bundle["text/plain"] == "epoch 2 of 3: the loss is not finite, diverged"
+    assert bundle["text/plain"] == "epoch 3 of 3: the loss is not finite, diverged"
 
 
 def test_a_long_epoch_tells_how_far_it_has_come(tmp_path, monkeypatch):
