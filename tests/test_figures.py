@@ -23,7 +23,7 @@ def test_every_figure_is_made_from_records(name, texts):
     assert title.startswith(figures.NAMES[name])
     assert title.count("reduced") == title.count("in place of") == len(panels)
     if panels[0].task == "word_lm":
-        assert f"d = {128 if panels[0].variant == 'large' else 48}" in title
+        assert f"d = {128 if panels[0].variant == 'large' else 300}" in title
     titles = [axis.get_title() for axis in figure.axes]
     for quantizer, normalizer in rows:
         assert any(text.startswith(figures.model_name(quantizer, normalizer)) for text in titles)
@@ -99,15 +99,10 @@ def test_growth_and_lambda_is_a_point_a_network_and_moment():
         text.get_text() for text in figure.legends[0].get_texts()}
 
 
-def test_learning_curves_of_three_tasks_have_their_units():
-    sets = ("python_help", "python_help_words", "digits")
-    runs = [made_up(quick(q, dataset=name), 50.0) for name in sets
-            for q in ("full_precision", "binary_connect")]
-    figure = figures.learning_curves(runs)
-    assert sorted(axis.get_ylabel() for axis in figure.axes) == [
-        "validation BPC", "validation PPL", "validation accuracy (%)"]
-    for axis in figure.axes:
-        assert sum(len(line.get_ydata()) == 2 for line in axis.get_lines()) == 2
+def test_settings_that_differ_in_scale_alone_stay_apart():
+    runs = [made_up(quick("binary_connect", hidden_size=d), 2.0) for d in (96, 128)]
+    assert len(figures.lambda_by_epoch(runs[:1]).axes) == 1
+    assert len(figures.lambda_by_epoch(runs).axes) == 2
 
 
 # the main result
@@ -202,6 +197,6 @@ def test_the_main_result_prefers_the_papers_scale_then_what_has_both_rows():
     def titles(found):
         return [axis.get_title(loc="left") for axis in figures.main_result(found).axes]
     assert titles([*small, *of_words(none=135.0)]) == ["Penn Treebank (words), d = 300"]
-    assert titles([*small, *of_words(weight=90.0)]) == ["Python's help text (words), d = 48"]
+    assert titles([*small, *of_words(weight=90.0)]) == ["Python's help text (words), d = 300"]
     gru = made_up(quick("binary_connect", cell="gru"))
-    assert titles([*small, gru]) == ["Python's help text (words), d = 48"]
+    assert titles([*small, gru]) == ["Python's help text (words), d = 300"]

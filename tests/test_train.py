@@ -174,7 +174,7 @@ def test_a_lost_record_is_made_again_without_training(tmp_path, monkeypatch):
     record = qlstm.run(TINY, tmp_path, report=quiet)
     (
         tmp_path / "record.json"
-    ).unlink()  # as the engine does when it was killed before it had noted the end of the job
+    ).unlink()
     monkeypatch.setattr(training, "train_epoch", None)
     assert comparable(qlstm.run(TINY, tmp_path, report=quiet)) == comparable(record)
 

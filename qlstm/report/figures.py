@@ -18,11 +18,10 @@ from qlstm.report.frames import by_epoch, gradients, select
 from qlstm.report.main_result import main_result, main_sentence
 from qlstm.report.names import NORMALIZER_WORDS, in_parts, model_name
 from qlstm.study.grid import ARTEFACTS
-from qlstm.study.tasks import TASKS
 
 __all__ = ["CAPTIONS", "NAMES", "QUESTIONS", "figure", "gains_and_lambda", "gradient_norms",
-           "growth_and_lambda", "images", "lambda_by_epoch", "learning_curves", "main_result",
-           "main_sentence", "model_name", "of_gates", "save"]
+           "growth_and_lambda", "lambda_by_epoch", "main_result", "main_sentence",
+           "model_name", "of_gates", "save"]
 
 GATES = ["i", "f", "a", "o"]
 MOMENTS = {"initial": "at initialization", "epoch 1": "after epoch 1", "best": "at the best epoch"}
@@ -192,29 +191,17 @@ def of_gates(runs: dict[str, dict], quantity: str) -> Figure:
 
 
 def _named(lines: pd.DataFrame) -> pd.DataFrame:
-    """A column ``model`` with the short names, and ``setting`` without the scale's details."""
-    models = [
-        model_name(q, n) for q, n in zip(lines["quantizer"], lines["normalizer"], strict=True)]
-    return lines.assign(model=models, setting=[in_parts(name)[0] for name in lines["label"]])
-
-
-def learning_curves(records: list[dict]) -> Figure:
-    """Validation metric by epoch, a line a model (mean over seeds), a panel a setting."""
-    lines = _named(by_epoch(records))
-    lines = lines.assign(valid_metric=pd.to_numeric(lines["valid_metric"])).dropna(
-        subset=["valid_metric"])
-    units = {label: TASKS[config.task].metric.title
-             for label, config in zip(lines["setting"], lines["config"], strict=True)}
-    with style():
-        facets = sns.relplot(lines, x="epoch", y="valid_metric", hue="model", style="model",
-                             col="setting", kind="line", markers=True, palette="colorblind",
-                             errorbar=None, height=2.8, aspect=1.4, col_wrap=min(3, len(units)),
-                             facet_kws={"sharey": False, "sharex": False})
-        facets.set_titles("{col_name}").set_axis_labels("epoch", "")
-        for name, axis in facets.axes_dict.items():
-            axis.set_ylabel(f"validation {units[name]}")
-        _whole_epochs(facets)
-        return finished(facets, top=1, bottom=0.1)
+    """A column ``model`` with the short names, with the setting where there are several, so that
+    nothing is averaged across settings; and ``setting``, without the scale's details where that
+    tells all apart."""
+    short = {name: in_parts(name)[0] for name in lines["label"].unique()}
+    if len(set(short.values())) < len(short):
+        short = {name: name for name in short}
+    settings = lines["label"].map(short)
+    models = [model_name(quantizer, normalizer) + (f"\n{setting}" if len(short) > 1 else "")
+              for quantizer, normalizer, setting in zip(
+                  lines["quantizer"], lines["normalizer"], settings, strict=True)]
+    return lines.assign(model=models, setting=settings)
 
 
 def lambda_by_epoch(records: list[dict]) -> Figure:
@@ -262,7 +249,7 @@ def growth_and_lambda(records: list[dict]) -> Figure:
     Only where $\lambda_2 = 0$, networks whose gradient grows (above 1) must lie right of
     $\lambda_1 = 1$.
     """
-    points = _named(gradients(records)).dropna(subset=["rate", "lambda_1"])
+    points = gradients(records).dropna(subset=["rate", "lambda_1"])
     points = points.assign(moment=points["moment"].map(MOMENTS),
                            normalization=points["normalizer"].map(NORMALIZER_WORDS))
     with style():
@@ -275,25 +262,6 @@ def growth_and_lambda(records: list[dict]) -> Figure:
         facets.figure.tight_layout(rect=(0, 0, 0.78, 1))
         plt.close(facets.figure)
         return facets.figure
-
-
-def images(dataset: data.ImageDataset, count: int = 8) -> Figure:
-    """The first test images, as their pixels are ordered.
-
-    Args:
-        dataset: sequences of pixels: line by line as seen, or permuted.
-        count: how many of them.
-    """
-    pixels, labels = (part[:count] for part in dataset.test)
-    side = round(dataset.steps**0.5)
-    with sns.axes_style("white"):
-        result, axes = plt.subplots(1, count, figsize=(count * 0.9, 1.2))
-    for axis, image, digit in zip(axes, pixels, labels, strict=True):
-        axis.imshow(image.view(side, side), cmap="gray_r")
-        axis.set_title(f"{digit}", fontsize="small")
-        axis.set_axis_off()
-    plt.close(result)
-    return result
 
 
 def save(result: Figure, directory: Path, name: str):
