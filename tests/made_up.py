@@ -1,5 +1,7 @@
 """Records as a run would write them, with numbers that only a test may invent."""
 
+import dataclasses
+
 from qlstm import ExperimentConfig
 from qlstm.study import records
 from qlstm.study.grid import ARTEFACTS
@@ -76,7 +78,12 @@ def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, s
 
 
 def quick(quantizer="full_precision", normalizer="none", **more):
-    return ExperimentConfig(quantizer=quantizer, normalizer=normalizer, **more)
+    """Settings of a small run; characters have T = 100, as the paper's."""
+    config = ExperimentConfig(quantizer=quantizer, normalizer=normalizer, **more)
+    if config.profile == "quick" and config.task == "char_lm":
+        usual = {"steps": 100, "batch_size": 64, "max_train": 240_000}
+        return dataclasses.replace(config, **usual | more)
+    return config
 
 
 def paper(dataset, quantizer="full_precision", normalizer="none", **more):

@@ -21,8 +21,10 @@ def of(quantizer, normalizer="none", test=2.0, *, task=CHAR, variant="", setting
     def build(profile):
         sizes = VARIANTS[variant][profile] if variant else {}
         dataset = PAPERS[task] if profile == "paper" else TASKS[task].stand_in
+        if task == CHAR and profile == "quick":
+            sizes = sizes | {"steps": 100}  # as the paper's
         config = ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer,
-                                  normalizer=normalizer, **sizes, **settings or {})
+                                  normalizer=normalizer, **sizes | (settings or {}))
         return made_up(config, test, **content)
 
     return build

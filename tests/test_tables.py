@@ -280,7 +280,7 @@ def test_what_is_shown_was_run_one_setting_at_a_time():
     assert shown.title == "Table 3: words, one layer (Python's help text (words))"
     small, large = shown.sections
     assert (small.title, small.scale) == (
-        "Python's help text (words), d = 48", "4 epochs, first 40,000")
+        "Python's help text (words), d = 300", "3 epochs, first 40,000")
     assert list(small.cells) == ["quantization", "normalization", "our PPL", "KB"]
     assert small.cells["our PPL"].tolist() == ["100.0", "90.0", "101.2"]
     assert len(large.cells) == 1
