@@ -272,7 +272,9 @@ def test_what_is_lost_or_was_half_made_is_made_again(changing, tmp_path):
     make, root = changing
     folder = tmp_path / "quick"
     (folder / "notebooks" / "report" / "theory.html").unlink()
-    assert make() == ["report/theory"]
+    assert make() == ["report/theory", made.OVERVIEW]
+    (folder / "notebooks" / "learn" / "01.html").unlink()
+    assert make() == ["learn/01"]
     (root / "notebooks/report/theory.ipynb").write_text("another")
     found = [{"run_id": letter, "checksum": letter} for letter in "ab"]
     made.MadeFrom(folder).outdated(made.copies(PLAN, found))  # and is killed
@@ -307,7 +309,38 @@ def test_a_notebook_that_fails_is_named_with_its_cause_and_the_others_are_made(
     assert (tmp_path / "smoke" / "index.html").exists()
     monkeypatch.setattr(pool, "side_by_side", plain)
     assert workflow.main(["report", "--profile", "smoke", "--only", "theory"]) == 0
-    assert all("0" in name for name in pretended[-1])
+    assert all("0" in name for name in pretended[-2])
+    assert list(pretended[-1]) == [made.OVERVIEW]  # which was made without them
+    pretended.clear()
+    assert workflow.main(["report", "--profile", "smoke", "--only", "theory"]) == 0
+    assert pretended == []
+
+
+def test_a_page_that_cannot_be_written_is_made_again(pretended, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    command, plain = ["report", "--profile", "smoke", "--only", "theory"], workflow.to_html
+
+    def full(notebook, page, code):
+        raise OSError(28, "No space left on device", str(page))
+
+    monkeypatch.setattr(workflow, "to_html", full)
+    assert workflow.main(command) == 2
+    assert "index.html: No space left on device" in capsys.readouterr().err
+    pretended.clear()
+    monkeypatch.setattr(workflow, "to_html", plain)
+    assert workflow.main(command) == 0
+    assert [list(names) for names in pretended] == [[made.OVERVIEW]]
+    assert (tmp_path / "smoke" / "index.html").exists()
+
+
+def test_a_page_is_written_as_a_whole_or_stays_as_it_was(tmp_path, monkeypatch):
+    write_notebook(tmp_path / "n.ipynb", "x = 1")
+    (tmp_path / "n.html").write_text("as it was")
+    places = []
+    monkeypatch.setattr(notebooks, "write_atomically", lambda path, content: places.append(path))
+    notebooks.to_html(tmp_path / "n.ipynb")
+    assert places == [tmp_path / "n.html"]
+    assert (tmp_path / "n.html").read_text() == "as it was"
 
 
 def test_notebooks_are_counted_in_one_line_with_the_time_left(monkeypatch, capsys):

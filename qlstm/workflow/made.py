@@ -104,10 +104,14 @@ class MadeFrom:
         return self.folder / "notebooks" / f"{name}.ipynb"
 
     def outdated(self, wanted: dict[str, Copy]) -> dict[str, Copy]:
-        """Those of the copies ``wanted`` that are not there, or were made from something else. They
-        are forgotten: until they are made again there may be half of one."""
-        todo = {name: copy for name, copy in wanted.items()
-                if self.digests.get(name) != copy.made_from or not self._there(name)}
+        """Those of the copies ``wanted`` that are not there, or were made from something else, and
+        with any but a lesson the overview. They are forgotten: until they are made again there may
+        be half of one."""
+        again = {name for name, copy in wanted.items()
+                 if self.digests.get(name) != copy.made_from or not self._there(name)}
+        if not all(name.startswith("learn/") for name in again):
+            again.add(OVERVIEW)
+        todo = {name: copy for name, copy in wanted.items() if name in again}
         if self.digests.keys() & todo:
             self._write({name: digest for name, digest in self.digests.items() if name not in todo})
         return todo

@@ -195,6 +195,8 @@ def show(plan: dict[str, Any], work: Work, found: list[dict[str, Any]],
          only: list[str] | None) -> tuple[dict[str, Any], int]:
     """Phase 3: make tables, figures, lessons and the page, as far as they are not there.
 
+    While a notebook fails the page is made without it, and again by the next call.
+
     Args:
         plan, work, found: As in the module's legend.
         only: The tables and figures that are asked for; ``None`` for all.
@@ -212,15 +214,19 @@ def show(plan: dict[str, Any], work: Work, found: list[dict[str, Any]],
         words = [f"{key}={json.dumps(value)}" for key, value in copy.parameters.items()]
         return ["notebook", str(copy.source), str(made_from.place(name)), *words]
 
-    def made(name: str):
-        made_from.note(name, todo[name])
-
     others = {name: command(name) for name in todo if name != OVERVIEW}
-    failed = work.execute("lessons, tables and figures", others, made)
-    if OVERVIEW in todo:  # it shows what the others have made
-        failed += work.execute("the page", {OVERVIEW: command(OVERVIEW)}, made)
+    failed = work.execute("lessons, tables and figures", others,
+                          lambda name: made_from.note(name, todo[name]))
     page, overview = work.folder / "index.html", made_from.place(OVERVIEW)
-    if OVERVIEW in made_from.digests and (OVERVIEW in todo or not page.exists()):
+
+    def page_made(name: str):
+        to_html(overview, page, code=False)
+        if not failed:
+            made_from.note(name, todo[name])
+
+    if OVERVIEW in todo:  # it shows what the others have made
+        failed += work.execute("the page", {OVERVIEW: command(OVERVIEW)}, page_made)
+    elif not page.exists():
         to_html(overview, page, code=False)
     return plan, failed
 
