@@ -5,8 +5,10 @@ import nbformat
 import pytest
 import torch
 
+import qlstm
 from qlstm import ConfigError, DataError, ExperimentConfig, data, grid
 from qlstm.data.storage import ROOT
+from qlstm.report import experiment
 from qlstm.report.frames import published
 from qlstm.report.tables import label
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, TABLE_ROWS, most_wanted, no_runs
@@ -168,7 +170,8 @@ def test_selections_combine():
     assert ({config.dataset for config in grid("quick")}
             == {task.stand_in for task in TASKS.values()})
     rows = {(config.quantizer, config.normalizer) for config in grid("quick", only=["table_2"])}
-    needed = {(q, n) for q in ("binary_connect", "ter_connect") for n in ("none", "weight", "layer")}
+    needed = {(q, n) for q in ("binary_connect", "ter_connect")
+              for n in ("none", "weight", "layer")}
     assert needed | {("full_precision", "none"), ("binary_connect", "batch_shared")} <= rows
     for name in FROM_ALL:
         assert grid("quick", only=[name]) == []
@@ -398,3 +401,19 @@ def test_a_run_can_read_images_at_half_their_width_and_height():
     assert part[0].shape == (200, 16)
     assert not config.at_paper_scale
     assert "T = 16" in label(config, "")
+
+
+def test_a_run_on_smaller_images_shows_what_it_reads(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(experiment, "display", shown.append)
+    config = ExperimentConfig(profile="smoke", dataset="digits", steps=16, hidden_size=8, epochs=1)
+    qlstm.run(config, tmp_path, report=lambda line: None)
+    experiment.show_data(config)
+    experiment.show_answers(tmp_path)
+    first, _ = data.smaller(data.load_dataset("digits").test, 16)
+    for figure in shown:
+        image = figure.axes[0].get_images()[0].get_array()
+        assert (image == first[0].view(4, 4).numpy()).all()
+    _, pixels, chances = shown[1].axes[:3]
+    assert len(pixels.get_lines()[0].get_xdata()) == 16
+    assert len(chances.get_lines()[0].get_xdata()) == 16
