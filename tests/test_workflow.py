@@ -558,6 +558,19 @@ def index_of_parameters(notebook):
     return index
 
 
+def test_texts_name_notebooks_that_are_there():
+    named = re.compile(r"`((?:learn|report|run|explore)/\w+\.ipynb)`")
+    folder, found = ROOT / "notebooks", []
+    texts = [path.read_text() for path in folder.rglob("*.md")]
+    for path in folder.glob("*/*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        texts += [cell.source for cell in cells if cell.cell_type == "markdown"]
+    for text in texts:
+        found += named.findall(text)
+    assert "report/table.ipynb" in found
+    assert [name for name in found if not (folder / name).exists()] == []
+
+
 def test_a_report_executed_by_hand_changes_no_file():
     """What is written is tracked by git, where the profile is paper: only make report and make
     bench write it."""
