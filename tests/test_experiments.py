@@ -11,6 +11,7 @@ from qlstm.data.storage import ROOT
 from qlstm.report import experiment
 from qlstm.report.frames import published
 from qlstm.report.tables import label
+from qlstm.study import grid as study_grid
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, TABLE_ROWS, most_wanted, no_runs
 from qlstm.study.profiles import PAPER_DATASETS, VARIANTS
 from qlstm.study.run_data import RunData
@@ -190,7 +191,14 @@ def test_every_run_once_and_under_a_name_of_its_own(profile):
     assert left_out == (["table_5", "figure_10", "figure_11", "statistics"]
                         if profile == "quick" else [])
     if left_out:
-        assert "PROFILE=paper" in no_runs(profile, ["table_2", "table_5"])
+        said = no_runs(profile, ["table_2", *left_out])
+        assert said.endswith(f"{', '.join(left_out)}; try PROFILE=smoke or PROFILE=paper")
+
+
+def test_a_selection_without_runs_names_only_profiles_that_have_some(monkeypatch):
+    smoke = study_grid.REDUCED_ROWS["smoke"] | {"deep": []}
+    monkeypatch.setitem(study_grid.REDUCED_ROWS, "smoke", smoke)
+    assert no_runs("quick", ["table_5"]).endswith("; try PROFILE=paper")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
