@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import queue
 import re
 import signal
@@ -268,6 +269,16 @@ def test_what_is_made_again_when_the_records_change(changing, tmp_path):
     assert make("", artefacts=[]) == [made.OVERVIEW]
 
 
+def test_runs_by_hand_are_explored(changing, tmp_path):
+    make, _ = changing
+    record = tmp_path / "by_hand" / "quick" / "runs" / "mine" / "record.json"
+    record.parent.mkdir(parents=True)
+    for content in ("one", "another"):
+        record.write_text(content)
+        assert make() == [made.EXPLORE, made.OVERVIEW]
+        assert make() == []
+
+
 def test_what_is_lost_or_was_half_made_is_made_again(changing, tmp_path):
     make, root = changing
     folder = tmp_path / "quick"
@@ -341,6 +352,44 @@ def test_a_page_is_written_as_a_whole_or_stays_as_it_was(tmp_path, monkeypatch):
     notebooks.to_html(tmp_path / "n.ipynb")
     assert places == [tmp_path / "n.html"]
     assert (tmp_path / "n.html").read_text() == "as it was"
+
+
+def test_the_log_of_a_trained_run_stays_when_its_notebook_is_made(
+        pretended, monkeypatch, tmp_path):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    config, folders, plain = grid("smoke")[0], {}, pool.side_by_side
+    directory = records.run_directory(config)
+    directory.mkdir(parents=True)
+    records.save(made_up(config), directory / "record.json")
+
+    def noting(commands, jobs, *, logs, **more):
+        folders.update(dict.fromkeys(commands, logs))
+        return plain(commands, jobs, **more)
+
+    monkeypatch.setattr(pool, "side_by_side", noting)
+    workflow.main(["report", "--profile", "smoke", "--only", "theory"])
+    logs = tmp_path / "smoke" / "logs"
+    assert folders.pop(config.run_id) == logs / "notebooks"
+    assert set(folders.values()) == {logs}
+
+
+def test_what_a_cluster_lacks_is_installed_for_this_python(reproduce, monkeypatch):
+    monkeypatch.setattr(workflow, "find_spec", lambda name: None)
+    one_clear_line(reproduce("--cluster", "slurm"), f"{sys.executable} -m pip install", "[slurm]")
+
+
+def test_make_clean_needs_no_installation_where_there_is_nothing_to_ask(tmp_path):
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+
+    def installs():
+        return "-m venv" in subprocess.run(
+            ["make", "-n", "-f", str(ROOT / "Makefile"), "clean"], cwd=tmp_path, check=True,
+            capture_output=True, text=True, env=os.environ | {"CONDA_DEFAULT_ENV": ""}).stdout
+
+    assert not installs()
+    (tmp_path / "reports" / "quick").mkdir(parents=True)
+    assert installs()  # its runs are looked at before they are removed
 
 
 def test_notebooks_are_counted_in_one_line_with_the_time_left(monkeypatch, capsys):
