@@ -28,7 +28,7 @@ class ExperimentConfig:
 
     Example:
         >>> ExperimentConfig(task="word_lm").hidden_size
-        48
+        300
         >>> ExperimentConfig(quantizer="bnw")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
