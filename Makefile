@@ -103,7 +103,7 @@ bench: $(READY)
 	@$(PY) -m qlstm notebook notebooks/report/bench.ipynb $(or $(QLSTM_REPORTS),reports)/bench/bench.ipynb save=true
 
 # of this checkout, whatever QLSTM_REPORTS says; asks before it removes runs outside of the grids
-clean:
+clean: $(if $(wildcard reports/smoke reports/quick),$(READY))
 	@test -z "$(wildcard reports/smoke reports/quick)" || QLSTM_REPORTS= $(PY) -m qlstm clean $(if $(YES),--yes)
 	@echo "removing reports of smoke and quick, the site, caches; .venv, data/raw, other reports stay"
 	@rm -rf reports/site .pytest_cache .ruff_cache .hypothesis

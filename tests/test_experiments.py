@@ -5,10 +5,13 @@ import nbformat
 import pytest
 import torch
 
+import qlstm
 from qlstm import ConfigError, DataError, ExperimentConfig, data, grid
 from qlstm.data.storage import ROOT
+from qlstm.report import experiment
 from qlstm.report.frames import published
 from qlstm.report.tables import label
+from qlstm.study import grid as study_grid
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, TABLE_ROWS, most_wanted, no_runs
 from qlstm.study.profiles import PAPER_DATASETS, VARIANTS
 from qlstm.study.run_data import RunData
@@ -168,7 +171,8 @@ def test_selections_combine():
     assert ({config.dataset for config in grid("quick")}
             == {task.stand_in for task in TASKS.values()})
     rows = {(config.quantizer, config.normalizer) for config in grid("quick", only=["table_2"])}
-    needed = {(q, n) for q in ("binary_connect", "ter_connect") for n in ("none", "weight", "layer")}
+    needed = {(q, n) for q in ("binary_connect", "ter_connect")
+              for n in ("none", "weight", "layer")}
     assert needed | {("full_precision", "none"), ("binary_connect", "batch_shared")} <= rows
     for name in FROM_ALL:
         assert grid("quick", only=[name]) == []
@@ -187,7 +191,14 @@ def test_every_run_once_and_under_a_name_of_its_own(profile):
     assert left_out == (["table_5", "figure_10", "figure_11", "statistics"]
                         if profile == "quick" else [])
     if left_out:
-        assert "PROFILE=paper" in no_runs(profile, ["table_2", "table_5"])
+        said = no_runs(profile, ["table_2", *left_out])
+        assert said.endswith(f"{', '.join(left_out)}; try PROFILE=smoke or PROFILE=paper")
+
+
+def test_a_selection_without_runs_names_only_profiles_that_have_some(monkeypatch):
+    smoke = study_grid.REDUCED_ROWS["smoke"] | {"deep": []}
+    monkeypatch.setitem(study_grid.REDUCED_ROWS, "smoke", smoke)
+    assert no_runs("quick", ["table_5"]).endswith("; try PROFILE=paper")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -398,3 +409,19 @@ def test_a_run_can_read_images_at_half_their_width_and_height():
     assert part[0].shape == (200, 16)
     assert not config.at_paper_scale
     assert "T = 16" in label(config, "")
+
+
+def test_a_run_on_smaller_images_shows_what_it_reads(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(experiment, "display", shown.append)
+    config = ExperimentConfig(profile="smoke", dataset="digits", steps=16, hidden_size=8, epochs=1)
+    qlstm.run(config, tmp_path, report=lambda line: None)
+    experiment.show_data(config)
+    experiment.show_answers(tmp_path)
+    first, _ = data.smaller(data.load_dataset("digits").test, 16)
+    for figure in shown:
+        image = figure.axes[0].get_images()[0].get_array()
+        assert (image == first[0].view(4, 4).numpy()).all()
+    _, pixels, chances = shown[1].axes[:3]
+    assert len(pixels.get_lines()[0].get_xdata()) == 16
+    assert len(chances.get_lines()[0].get_xdata()) == 16

@@ -2,8 +2,10 @@
 them changes a number."""
 
 import dataclasses
+import json
 import types
 
+import filelock
 import nbformat
 import pytest
 
@@ -11,7 +13,7 @@ import qlstm
 from qlstm import ExperimentConfig
 from qlstm.report import live
 from qlstm.study import records, training, underway
-from qlstm.workflow import notebooks
+from qlstm.workflow import notebooks, progress
 
 CONFIG = ExperimentConfig(profile="smoke", hidden_size=8, steps=10, batch_size=8, epochs=3,
                           max_train=1600, quantizer="binary_connect", normalizer="batch_shared")
@@ -154,6 +156,42 @@ def test_what_is_told_of_an_epoch_ends_with_it_however_it_ends(tmp_path, monkeyp
         qlstm.run(CONFIG, tmp_path, report=quiet)
     assert underway.read(tmp_path) == {}
 
+
+def test_what_a_killed_run_left_is_not_told_of_the_next_epoch(tmp_path):
+    (tmp_path / underway.FILE).write_text('{"epoch": 1, "share": 0.9}')
+    with underway.Underway(3, 100, tmp_path, quiet).epoch([{"epoch": 0}]):
+        assert underway.read(tmp_path) == {}
+
+
+def test_status_and_the_line_tell_how_far_an_epoch_has_come(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(underway, "WRITE", 0.0)
+    run = "python_help-mine"
+    folder, lines = tmp_path / "runs" / run, []
+    folder.mkdir(parents=True)
+    plan = {"selected": [run], "runs": {run: dataclasses.asdict(CONFIG)}, "metrics": {}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    line = types.SimpleNamespace(show=lambda text, news: lines.append(text))
+    shown = progress.Progress(tmp_path, plan, line)
+    plain = training.update
+
+    def watched(*arguments, **settings):
+        if underway.read(folder).get("updates") == 8:
+            shown.show()
+            progress.status(tmp_path)
+        return plain(*arguments, **settings)
+
+    monkeypatch.setattr(training, "update", watched)
+    qlstm.run(CONFIG, folder, report=quiet)
+    told = [text for text in capsys.readouterr().out.splitlines() if run in text]
+    for epoch, text, status in zip((1, 2, 3), lines, told, strict=True):
+        assert f" {epoch}/3, 40 %" in text
+        assert f"  {run}: epoch {epoch}/3, 40 %" in status
+    assert "validation" in told[1]
+    (folder / "record.json").unlink()
+    (folder / underway.FILE).write_text('{"epoch": 2, "share": 0.9}')  # an old one, of a kill
+    with filelock.FileLock(folder / ".lock"):
+        assert "share" not in progress.state(folder)[1]
+    assert progress.state(folder)[0] == "waiting"
 
 def test_a_full_disk_does_not_end_an_epoch_that_only_tells_of_itself(tmp_path, monkeypatch):
     def full(path, content):

@@ -108,6 +108,7 @@ def built(tmp_path_factory):
                    cell("secret = 1", {"text/html": "<a href='scorecard.csv'>CSV</a> "
                         "<a href='notebooks/report/table_2.html'>Table 2</a>"}))
     write_notebook(folder / "notebooks/report/table_2.ipynb", "# Table 2", cell("secret = 1"))
+    (folder / "index.html").touch()
     done = subprocess.run([sys.executable, "-m", "qlstm", "site"], capture_output=True, text=True,
                           cwd=ROOT, env=os.environ | {"QLSTM_REPORTS": str(results)})
     assert (done.returncode, done.stderr) == (0, "")  # Sphinx has nothing to complain of
@@ -132,6 +133,33 @@ def test_the_site_has_every_lesson_module_and_result(built):
     for name in ("layer", "quantizers", "study.theory.propositions", "report.tables"):
         assert f"api/qlstm.{name}.html#module-qlstm.{name}" in reference
     assert 'id="qlstm.layer.QuantLSTM"' in (built / "api/qlstm.layer.html").read_text()
+
+
+def test_a_checkout_shows_its_finding_before_any_page_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    assert (site.with_finding(["paper", "quick"]), site.with_results()) == ("", [])
+    config = quick("binary_connect", "layer")
+    directory = records.run_directory(config, tmp_path)
+    directory.mkdir(parents=True)
+    records.save(made_up(config), directory / "record.json")
+    assert site.with_finding(["paper", "quick"]) == ""
+    (tmp_path / "quick" / "figures").mkdir()
+    (tmp_path / "quick" / "figures" / "main_result.png").write_bytes(base64.b64decode(PIXEL))
+    assert site.with_finding(["paper", "quick"]) == "quick"
+    site.collect(tmp_path / "source", [], "quick")
+    home = (tmp_path / "source" / "index.md").read_text()
+    assert '<img src="quick/figures/main_result.png"' in home
+    assert "quick/index" not in home
+    assert "No results yet" not in home
+    assert (tmp_path / "source" / "quick" / "figures" / "main_result.png").exists()
+
+
+def test_half_an_overview_is_no_result(tmp_path, monkeypatch):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    write_notebook(tmp_path / "quick" / site.OVERVIEW, "# What came out")
+    assert site.with_results() == []
+    (tmp_path / "quick" / "index.html").touch()
+    assert site.with_results() == ["quick"]
 
 
 def test_formulas_of_lessons_and_reference_are_typeset(built):

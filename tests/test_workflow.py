@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import queue
 import re
 import signal
@@ -268,11 +269,23 @@ def test_what_is_made_again_when_the_records_change(changing, tmp_path):
     assert make("", artefacts=[]) == [made.OVERVIEW]
 
 
+def test_runs_by_hand_are_explored(changing, tmp_path):
+    make, _ = changing
+    record = tmp_path / "by_hand" / "quick" / "runs" / "mine" / "record.json"
+    record.parent.mkdir(parents=True)
+    for content in ("one", "another"):
+        record.write_text(content)
+        assert make() == [made.EXPLORE, made.OVERVIEW]
+        assert make() == []
+
+
 def test_what_is_lost_or_was_half_made_is_made_again(changing, tmp_path):
     make, root = changing
     folder = tmp_path / "quick"
     (folder / "notebooks" / "report" / "theory.html").unlink()
-    assert make() == ["report/theory"]
+    assert make() == ["report/theory", made.OVERVIEW]
+    (folder / "notebooks" / "learn" / "01.html").unlink()
+    assert make() == ["learn/01"]
     (root / "notebooks/report/theory.ipynb").write_text("another")
     found = [{"run_id": letter, "checksum": letter} for letter in "ab"]
     made.MadeFrom(folder).outdated(made.copies(PLAN, found))  # and is killed
@@ -307,7 +320,76 @@ def test_a_notebook_that_fails_is_named_with_its_cause_and_the_others_are_made(
     assert (tmp_path / "smoke" / "index.html").exists()
     monkeypatch.setattr(pool, "side_by_side", plain)
     assert workflow.main(["report", "--profile", "smoke", "--only", "theory"]) == 0
-    assert all("0" in name for name in pretended[-1])
+    assert all("0" in name for name in pretended[-2])
+    assert list(pretended[-1]) == [made.OVERVIEW]  # which was made without them
+    pretended.clear()
+    assert workflow.main(["report", "--profile", "smoke", "--only", "theory"]) == 0
+    assert pretended == []
+
+
+def test_a_page_that_cannot_be_written_is_made_again(pretended, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    command, plain = ["report", "--profile", "smoke", "--only", "theory"], workflow.to_html
+
+    def full(notebook, page, code):
+        raise OSError(28, "No space left on device", str(page))
+
+    monkeypatch.setattr(workflow, "to_html", full)
+    assert workflow.main(command) == 2
+    assert "index.html: No space left on device" in capsys.readouterr().err
+    pretended.clear()
+    monkeypatch.setattr(workflow, "to_html", plain)
+    assert workflow.main(command) == 0
+    assert [list(names) for names in pretended] == [[made.OVERVIEW]]
+    assert (tmp_path / "smoke" / "index.html").exists()
+
+
+def test_a_page_is_written_as_a_whole_or_stays_as_it_was(tmp_path, monkeypatch):
+    write_notebook(tmp_path / "n.ipynb", "x = 1")
+    (tmp_path / "n.html").write_text("as it was")
+    places = []
+    monkeypatch.setattr(notebooks, "write_atomically", lambda path, content: places.append(path))
+    notebooks.to_html(tmp_path / "n.ipynb")
+    assert places == [tmp_path / "n.html"]
+    assert (tmp_path / "n.html").read_text() == "as it was"
+
+
+def test_the_log_of_a_trained_run_stays_when_its_notebook_is_made(
+        pretended, monkeypatch, tmp_path):
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    config, folders, plain = grid("smoke")[0], {}, pool.side_by_side
+    directory = records.run_directory(config)
+    directory.mkdir(parents=True)
+    records.save(made_up(config), directory / "record.json")
+
+    def noting(commands, jobs, *, logs, **more):
+        folders.update(dict.fromkeys(commands, logs))
+        return plain(commands, jobs, **more)
+
+    monkeypatch.setattr(pool, "side_by_side", noting)
+    workflow.main(["report", "--profile", "smoke", "--only", "theory"])
+    logs = tmp_path / "smoke" / "logs"
+    assert folders.pop(config.run_id) == logs / "notebooks"
+    assert set(folders.values()) == {logs}
+
+
+def test_what_a_cluster_lacks_is_installed_for_this_python(reproduce, monkeypatch):
+    monkeypatch.setattr(workflow, "find_spec", lambda name: None)
+    one_clear_line(reproduce("--cluster", "slurm"), f"{sys.executable} -m pip install", "[slurm]")
+
+
+def test_make_clean_needs_no_installation_where_there_is_nothing_to_ask(tmp_path):
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+
+    def installs():
+        return "-m venv" in subprocess.run(
+            ["make", "-n", "-f", str(ROOT / "Makefile"), "clean"], cwd=tmp_path, check=True,
+            capture_output=True, text=True, env=os.environ | {"CONDA_DEFAULT_ENV": ""}).stdout
+
+    assert not installs()
+    (tmp_path / "reports" / "quick").mkdir(parents=True)
+    assert installs()  # its runs are looked at before they are removed
 
 
 def test_notebooks_are_counted_in_one_line_with_the_time_left(monkeypatch, capsys):
@@ -523,6 +605,19 @@ def index_of_parameters(notebook):
     (index,) = [index for index, cell in enumerate(notebook.cells)
                 if "parameters" in cell.metadata.get("tags", [])]
     return index
+
+
+def test_texts_name_notebooks_that_are_there():
+    named = re.compile(r"`((?:learn|report|run|explore)/\w+\.ipynb)`")
+    folder, found = ROOT / "notebooks", []
+    texts = [path.read_text() for path in folder.rglob("*.md")]
+    for path in folder.glob("*/*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        texts += [cell.source for cell in cells if cell.cell_type == "markdown"]
+    for text in texts:
+        found += named.findall(text)
+    assert "report/table.ipynb" in found
+    assert [name for name in found if not (folder / name).exists()] == []
 
 
 def test_a_report_executed_by_hand_changes_no_file():

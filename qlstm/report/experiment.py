@@ -1,6 +1,7 @@
 """What the notebook of one run shows beside its curve: the data, the network, the result and what
 the trained network does."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def show_data(config: ExperimentConfig):
     if config.max_train:
         print(f"this run trains on the first {config.max_train:,}")
     if config.task == "sequential_image":
-        display(_images(dataset))
+        display(_images(_as_read(dataset, config)))
     else:
         print("\n" + dataset.decode(dataset.train[: BEGINNING[config.task]]))
 
@@ -135,11 +136,19 @@ def show_answers(directory: Path):
     config = ExperimentConfig(**record["config"])
     dataset = data.load_dataset(config.dataset, config.task)
     if config.task == "sequential_image":
-        display(reading(model, dataset, permuted=config.permuted))
+        display(reading(model, _as_read(dataset, config), permuted=config.permuted))
     else:
         prompt = dataset.test[: PROMPT[config.task]].long()
         drawn = model.sample(prompt, 5 * len(prompt), temperature=0.7)
         print(f"{dataset.decode(prompt)} | {dataset.decode(drawn)}")
+
+
+def _as_read(dataset: data.ImageDataset, config: ExperimentConfig) -> data.ImageDataset:
+    """The images with those of the test part as the network of a run reads them, which may be
+    smaller."""
+    if config.steps == dataset.steps:
+        return dataset
+    return dataclasses.replace(dataset, test=data.smaller(dataset.test, config.steps))
 
 
 @torch.no_grad()
@@ -149,7 +158,8 @@ def reading(model: nn.Module, dataset: data.ImageDataset, count: int = 3, *,
 
     Args:
         model: The trained network.
-        dataset: The images, of whose test part the first are read.
+        dataset: The images, of whose test part the first are read; those have the size that the
+            network reads.
         count: How many of them.
         permuted: Whether their pixels come in the fixed random order.
     """
@@ -161,7 +171,7 @@ def reading(model: nn.Module, dataset: data.ImageDataset, count: int = 3, *,
     model(inputs)
     hook.remove()
     answers = torch.softmax(model.decoder(states[0]), -1)  # (T, N, classes)
-    steps = range(1, dataset.steps + 1)
+    steps = range(1, len(inputs) + 1)
     with style():
         figure, axes = plt.subplots(count, 3, figsize=(8, 1.5 * count), layout="constrained",
                                     width_ratios=[1, 3, 3], squeeze=False, sharex="col")
@@ -181,7 +191,6 @@ def reading(model: nn.Module, dataset: data.ImageDataset, count: int = 3, *,
         axes[-1, 2].set_xlabel("pixels read")
     plt.close(figure)
     return figure
-
 
 
 def _images(dataset: data.ImageDataset, count: int = 8) -> Figure:

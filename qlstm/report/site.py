@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import qlstm
@@ -29,14 +30,17 @@ OVERVIEW = "notebooks/report/overview.ipynb"
 FILES = ["figures/*", "tables/*", "scorecard.csv", "runs/*/record.json", "runs/*/notebook.html",
          "notebooks/learn/*.html"]
 """What the results of a profile may link to, as patterns in its folder."""
+FINDING = ["figures/main_result.png", "figures/main_result_narrow.png"]
+"""The main figure, which a checkout has without its page."""
 
 
-def collect(folder: Path, profiles: list[str]):
+def collect(folder: Path, profiles: list[str], first: str = ""):
     """Write the sources of the site.
 
     Args:
         folder: where; it does not exist yet.
         profiles: names of the profiles whose results are shown.
+        first: that of the one whose main figure is, if any; it may have no page.
     """
     shutil.copytree(ROOT / "docs", folder)
     for path in (path for pattern in GUIDES for path in ROOT.glob(pattern)):
@@ -56,16 +60,19 @@ def collect(folder: Path, profiles: list[str]):
             place = folder / path.relative_to(reports())
             _notebook(path, folder / profile / "index.ipynb" if path.match(OVERVIEW) else place,
                       hidden="remove-input" if path.match(OVERVIEW) else "hide-input")
+    if first:
+        copy_files(first, folder, FINDING)
     doors = [f"- [Results of profile {name}]({name}/index.ipynb): tables, figures, claims"
              for name in profiles]
     _fill(folder / "index.md", {
-        "FINDING": _finding(profiles), "DOORS": "\n".join(doors),
+        "FINDING": _finding(first, profiles), "DOORS": "\n".join(doors),
         "RESULTS": "\n".join(f"Profile {name} <{name}/index>" for name in profiles)})
 
 
-def copy_files(profile: str, folder: Path):
-    """Copy what the results of a ``profile`` link to into a ``folder``."""
-    for path in (path for pattern in FILES for path in (reports() / profile).glob(pattern)):
+def copy_files(profile: str, folder: Path, patterns: list[str] = FILES):
+    """Copy what the results of a ``profile`` link to, files of these ``patterns``, into a
+    ``folder``."""
+    for path in (path for pattern in patterns for path in (reports() / profile).glob(pattern)):
         _copy(path, folder / path.relative_to(reports()))
 
 
@@ -99,17 +106,31 @@ def _notebook(source: Path, target: Path, hidden: str | None = None):
     nbformat.write(notebook, target)
 
 
-def _finding(profiles: list[str]) -> str:
-    """The main figure of the first profile, and its sentence, in Markdown."""
-    if not profiles:
+def _finding(first: str, profiles: list[str]) -> str:
+    """The main figure of the profile ``first``, and its sentence, in Markdown; a link to its
+    results if it is one of those that are shown (``profiles``)."""
+    if not first:
         return "No results yet: `make reproduce` makes some, and `make site` shows them here."
-    first, sentence = profiles[0], figures.main_sentence(records.load_all(profiles[0]))
-    return f"""<a href="{first}/index.html"><picture>
+    sentence = figures.main_sentence(records.load_all(first))
+    picture = f"""<picture>
 <source media="(max-width: 700px)" srcset="{first}/figures/main_result_narrow.png">
 <img src="{first}/figures/main_result.png" alt="{sentence}">
-</picture></a>
+</picture>"""
+    if first in profiles:
+        picture = f'<a href="{first}/index.html">{picture}</a>'
+    return f"{picture}\n\n**{sentence}** (Profile `{first}`.)"
 
-**{sentence}** (Profile `{first}`.)"""
+
+def with_results() -> list[str]:
+    """The profiles whose page is made: it is written when its overview is there in full."""
+    return [name for name in reversed(PROFILES)
+            if all((reports() / name / file).exists() for file in (OVERVIEW, "index.html"))]
+
+
+def with_finding(profiles: Iterable[str]) -> str:
+    """The first of the ``profiles`` that has records and the main figure; empty if none has."""
+    return next((name for name in profiles if (reports() / name / FINDING[0]).exists()
+                 and any((reports() / name).glob("runs/*/record.json"))), "")
 
 
 def main(arguments: list[str]) -> int:
@@ -121,8 +142,7 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit status: 2 for a profile that is unknown or has no results, or where Sphinx fails.
     """
-    made = [name for name in reversed(PROFILES) if (reports() / name / OVERVIEW).exists()]
-    site = reports() / "site"
+    made, site = with_results(), reports() / "site"
     try:
         for name in arguments:
             if name not in PROFILES:
@@ -132,7 +152,8 @@ def main(arguments: list[str]) -> int:
                     f"profile {name} has no results yet: make reproduce PROFILE={name}")
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "source"
-            collect(source, arguments or made)
+            first = with_finding(arguments or reversed(PROFILES))
+            collect(source, arguments or made, first)
             # built there, for myst-nb writes beside the site too
             done = subprocess.run([sys.executable, "-m", "sphinx", "-q", source, f"{folder}/site"])
             if done.returncode:
@@ -144,5 +165,7 @@ def main(arguments: list[str]) -> int:
         return 2
     for profile in arguments or made:
         copy_files(profile, site)
+    if first:
+        copy_files(first, site, FINDING)
     print(f"Open {os.path.relpath(site / 'index.html')}")
     return 0

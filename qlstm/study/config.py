@@ -28,7 +28,7 @@ class ExperimentConfig:
 
     Example:
         >>> ExperimentConfig(task="word_lm").hidden_size
-        48
+        300
         >>> ExperimentConfig(quantizer="bnw")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
@@ -55,7 +55,8 @@ class ExperimentConfig:
     """Recurrent layers, one above the other."""
     steps: int | None = None
     """$T$, the time steps of a minibatch, which are as far as the gradient reaches back. Of
-    images their pixels; fewer make the image smaller, by means of blocks (196 for MNIST)."""
+    images their pixels; fewer make the image smaller, by means of blocks (in quick 49
+    for MNIST)."""
     batch_size: int | None = None
     """$N$, the streams of text, or the images, that a minibatch has side by side."""
     epochs: int | None = None

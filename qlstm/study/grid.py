@@ -223,8 +223,9 @@ def no_runs(profile: str, only: list[str] | None) -> str:
     """
     others = [name for name in only or [] if name in ARTEFACTS and not grid(profile, only=[name])]
     if others:
-        return (f"profile {profile} has no runs for {', '.join(others)}; PROFILE=smoke and "
-                "PROFILE=paper have")
+        able = [f"PROFILE={name}" for name in PROFILES
+                if all(grid(name, only=[other]) for other in others)]
+        return f"profile {profile} has no runs for {', '.join(others)}; try {' or '.join(able)}"
     return ("this selection has no runs: the tables and figures asked for are not made from these "
             "data sets")
 

@@ -54,6 +54,7 @@ class Underway:
             (SAY, lambda here: self.report(line(here)))]
         if self.path is not None:
             listeners.append((WRITE, self._write))
+            self.path.unlink(missing_ok=True)  # of a run that was killed
         start = time.monotonic()
         due = [start + seconds for seconds, _ in listeners]
 
@@ -100,8 +101,8 @@ def read(directory: Path) -> dict[str, Any]:
 
     Returns:
         ``epoch`` (the present one, from 1) of ``epochs``, its ``updates`` so far, the ``share`` of
-        the training data that they have read (0 to 1) and the mean ``train_loss`` over it, at most
-        a few seconds old. Empty if it has just begun, or if nothing is trained there.
+        the training data that they have read (0 to 1) and the mean ``train_loss`` over it, up to
+        10 s old. Empty if it has just begun, or if nothing is trained there.
     """
     with contextlib.suppress(OSError, ValueError):
         return json.loads((directory / FILE).read_bytes())

@@ -2,9 +2,10 @@
 shows them; each made anew exactly when something changes that it is made from.
 
 A notebook is made from its source, its parameters and the code of the package; a report also from
-the records; the overview, which is the page, also from what failed, which runs have a notebook, and
-what all other reports are made from. Of these a digest is kept beside each name in
-``made_from.json`` in the profile's folder. Ages tell nothing, as clocks differ.
+the records, and the exploration from those of runs by hand too; the overview, which is the page,
+also from what failed, which runs have a notebook, and what all other reports are made from. Of
+these a digest is kept beside each name in ``made_from.json`` in the profile's folder. Ages tell
+nothing, as clocks differ.
 
 Here ``plan`` is as in :mod:`qlstm.workflow.plan`, ``found`` are the records of the profile, and the
 ``name`` of a copy is its path below ``notebooks`` in the profile's folder, without suffix.
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from qlstm.data.storage import ROOT, write_atomically
+from qlstm.report.experiment import BY_HAND
+from qlstm.study.records import reports
 from qlstm.workflow.notebooks import report_notebook
 from qlstm.workflow.plan import without_notebook
 
@@ -63,7 +66,9 @@ def copies(plan: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Copy]
         notebook, chosen = report_notebook(artefact)
         add(f"report/{artefact}", notebook, profile | chosen | {"save": True}, code, checksums)
     if found:
-        add(EXPLORE, EXPLORE, profile, code, checksums)
+        by_hand = (reports() / BY_HAND / plan["profile"]).glob("runs/*/record.json")
+        add(EXPLORE, EXPLORE, profile, code, checksums,
+            [_digest(path.as_posix(), path.read_bytes()) for path in sorted(by_hand)])
     for lesson in plan["lessons"]:
         add(lesson, lesson, {}, all_code)
     others = {name: "" if name in plan["lessons"] else copy.made_from
@@ -104,10 +109,14 @@ class MadeFrom:
         return self.folder / "notebooks" / f"{name}.ipynb"
 
     def outdated(self, wanted: dict[str, Copy]) -> dict[str, Copy]:
-        """Those of the copies ``wanted`` that are not there, or were made from something else. They
-        are forgotten: until they are made again there may be half of one."""
-        todo = {name: copy for name, copy in wanted.items()
-                if self.digests.get(name) != copy.made_from or not self._there(name)}
+        """Those of the copies ``wanted`` that are not there, or were made from something else, and
+        with any but a lesson the overview. They are forgotten: until they are made again there may
+        be half of one."""
+        again = {name for name, copy in wanted.items()
+                 if self.digests.get(name) != copy.made_from or not self._there(name)}
+        if not all(name.startswith("learn/") for name in again):
+            again.add(OVERVIEW)
+        todo = {name: copy for name, copy in wanted.items() if name in again}
         if self.digests.keys() & todo:
             self._write({name: digest for name, digest in self.digests.items() if name not in todo})
         return todo

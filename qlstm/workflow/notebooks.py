@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from qlstm.data.storage import write_atomically
 from qlstm.errors import ConfigError, unknown
 
 # Two of the three seconds that papermill takes to import: jsonschema's check of international
@@ -58,7 +59,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
 
 
 def to_html(notebook: Path, page: Path | None = None, *, code: bool = True):
-    """Write an executed notebook as a page that loads nothing from a network.
+    """Write an executed notebook as a page that loads nothing from a network, as a whole.
 
     Args:
         notebook: its path.
@@ -68,7 +69,7 @@ def to_html(notebook: Path, page: Path | None = None, *, code: bool = True):
     from qlstm.report.page import html  # not needed to train, as its packages are not
 
     page = page or notebook.with_suffix(".html")
-    page.write_text(html(notebook, code), encoding="utf-8")
+    write_atomically(page, html(notebook, code).encode())
 
 
 def report_notebook(artefact: str) -> tuple[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from qlstm.study import underway
 from qlstm.study.locks import held
 from qlstm.study.records import reports
 
@@ -28,7 +29,8 @@ def state(directory: Path) -> tuple[str, dict[str, Any]]:
 
     Returns:
         The state, with the last line of ``epochs.jsonl`` if the run is not finished (empty before
-        the first epoch), or with its ``cause`` if it failed.
+        the first epoch), or with its ``cause`` if it failed. If it is running, ``share`` is what of
+        the epoch after that is done (0 to 1), once that is known.
     """
     if (end := _end(directory / "record.json", 2)) is not None:
         return (("done", {}) if end == b"}\n"
@@ -37,10 +39,24 @@ def state(directory: Path) -> tuple[str, dict[str, Any]]:
     with contextlib.suppress(ValueError, IndexError):
         last = json.loads((_end(directory / "epochs.jsonl", 2**16) or b"").splitlines()[-1])
     if held(directory):
-        return "running", last
+        here = underway.read(directory)
+        present = here.get("epoch") == last.get("epoch", 0) + 1
+        return "running", last | ({"share": here["share"]} if present else {})
     if (directory / "error.txt").exists():
         return "failed", {"cause": (directory / "error.txt").read_text(encoding="utf-8").strip()}
     return "waiting", last
+
+
+def _epochs(last: dict[str, Any], of: str) -> str:
+    """The epoch and the share of it where a run is that is in the midst of one, else the epochs it
+    has done.
+
+    >>> _epochs({"epoch": 2}, "/120"), _epochs({"epoch": 2, "share": 0.4}, "/120")
+    ('2/120', '3/120, 40 %')
+    """
+    if "share" not in last:
+        return f"{last.get('epoch', 0)}{of}"
+    return f"{last.get('epoch', 0) + 1}{of}, {100 * last['share']:.0f} %"
 
 
 def _end(path: Path, size: int) -> bytes | None:
@@ -156,8 +172,9 @@ class Progress:
         return {run: state(self.folder / "runs" / run) for run in self.epochs}
 
     def _work(self, states) -> float:
-        """Epochs done so far; a run that has its record counts in full."""
-        return sum(self.epochs[run] if kind == "done" else last.get("epoch", 0)
+        """Epochs done so far, and shares of them; a run that has its record counts in full."""
+        return sum(self.epochs[run] if kind == "done"
+                   else last.get("epoch", 0) + last.get("share", 0)
                    for run, (kind, last) in states.items())
 
     def show(self):
@@ -165,7 +182,7 @@ class Progress:
         states = self._states()
         kinds = [kind for kind, _ in states.values()]
         done, failed = kinds.count("done"), kinds.count("failed")
-        running = [f"{short(run, self.plan)} {last.get('epoch', 0)}/{self.epochs[run]}"
+        running = [f"{short(run, self.plan)} {_epochs(last, f'/{self.epochs[run]}')}"
                    for run, (kind, last) in states.items() if kind == "running"]
         text = f"{done} of {len(states)} runs done" + (f", {failed} failed" if failed else "")
         left = self._time_left(states)
@@ -212,12 +229,12 @@ def status(folder: Path) -> int:
 
 
 def _epoch(last: dict, settings: dict, metrics: dict) -> str:
-    """What a running run says in the last line of its history."""
-    if "valid_metric" not in last:
-        return "first epoch"
+    """What a running run says of its present epoch, and in the last line of its history."""
     epochs = f"/{settings['epochs']}" if settings else ""
+    if "valid_metric" not in last:
+        return f"epoch {_epochs(last, epochs)}" if "share" in last else "first epoch"
     metric = metrics.get(settings.get("task"), "metric")
-    return (f"epoch {last['epoch']}{epochs}, validation {metric} {last['valid_metric']:.3f}, "
+    return (f"epoch {_epochs(last, epochs)}, validation {metric} {last['valid_metric']:.3f}, "
             f"about {last['seconds_left'] / 60:.1f} min left")
 
 

@@ -83,8 +83,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if options.cluster and options.cluster not in cluster.CLUSTERS:
         raise ConfigError(unknown("cluster", options.cluster, cluster.CLUSTERS))
     if options.cluster and find_spec(f"snakemake_executor_plugin_{options.cluster}") is None:
-        raise ConfigError(f"CLUSTER={options.cluster} needs one package more: .venv/bin/pip "
-                          f"install -c constraints.txt -e '.[{options.cluster}]'")
+        raise ConfigError(f"CLUSTER={options.cluster} needs one package more: {sys.executable} "
+                          f"-m pip install -c constraints.txt -e '.[{options.cluster}]'")
     if options.datasets:  # notebooks run in folders of their own
         options.datasets = [
             os.path.abspath(name) if name not in data.CATALOGUE and os.path.exists(name) else name
@@ -113,30 +113,32 @@ class Work:
         write_atomically(self.folder / "plan.json", json.dumps(plan, indent=1).encode())
 
     def execute(self, what: str, commands: dict[str, list[str]],
-                made: Callable[[str], object] = lambda name: None) -> int:
+                made: Callable[[str], object] = lambda name: None,
+                logs: Path | None = None) -> int:
         """Execute notebooks side by side on this machine, and say which failed and why.
 
         Args:
             what: What they are, for people.
             commands: The words that follow ``python -m qlstm``, by the name of each.
             made: Called with the name of each that is made.
+            logs: The folder of what they print; None: :attr:`logs`.
 
         Returns:
             How many failed.
         """
-        count = Count(what, len(commands), self.progress.line)
+        count, logs = Count(what, len(commands), self.progress.line), logs or self.logs
 
         def ended(name: str, status: int):
             count.one_more()
             if status:
-                self.progress.line.say(f"failed: {name}: {pool.cause(self.logs, name, status)}")
+                self.progress.line.say(f"failed: {name}: {pool.cause(logs, name, status)}")
             else:
                 made(name)
 
         commands = {name: [*pool.QLSTM, *words] for name, words in commands.items()}
         outcome = pool.side_by_side(
             commands, min(self.jobs, machine.cores()), watch=count.show, ended=ended,
-            say=self.progress.line.say, logs=self.logs)
+            say=self.progress.line.say, logs=logs)
         self.progress.line.clear()
         return len(outcome.failed)
 
@@ -187,13 +189,16 @@ def render(plan: dict[str, Any], work: Work, found: list[dict[str, Any]]) -> dic
         print(f"{left_out} notebooks are left out: their data sets are not at hand")
     work.execute("notebooks of records made without one",
                  {run_id: ["run", run_id, "--profile", plan["profile"], "--render"]
-                  for run_id in plan["unrendered"]})
+                  for run_id in plan["unrendered"]},
+                 logs=work.logs / "notebooks")  # those of training stay
     return plan
 
 
 def show(plan: dict[str, Any], work: Work, found: list[dict[str, Any]],
          only: list[str] | None) -> tuple[dict[str, Any], int]:
     """Phase 3: make tables, figures, lessons and the page, as far as they are not there.
+
+    While a notebook fails the page is made without it, and again by the next call.
 
     Args:
         plan, work, found: As in the module's legend.
@@ -212,15 +217,19 @@ def show(plan: dict[str, Any], work: Work, found: list[dict[str, Any]],
         words = [f"{key}={json.dumps(value)}" for key, value in copy.parameters.items()]
         return ["notebook", str(copy.source), str(made_from.place(name)), *words]
 
-    def made(name: str):
-        made_from.note(name, todo[name])
-
     others = {name: command(name) for name in todo if name != OVERVIEW}
-    failed = work.execute("lessons, tables and figures", others, made)
-    if OVERVIEW in todo:  # it shows what the others have made
-        failed += work.execute("the page", {OVERVIEW: command(OVERVIEW)}, made)
+    failed = work.execute("lessons, tables and figures", others,
+                          lambda name: made_from.note(name, todo[name]))
     page, overview = work.folder / "index.html", made_from.place(OVERVIEW)
-    if OVERVIEW in made_from.digests and (OVERVIEW in todo or not page.exists()):
+
+    def page_made(name: str):
+        to_html(overview, page, code=False)
+        if not failed:
+            made_from.note(name, todo[name])
+
+    if OVERVIEW in todo:  # it shows what the others have made
+        failed += work.execute("the page", {OVERVIEW: command(OVERVIEW)}, page_made)
+    elif not page.exists():
         to_html(overview, page, code=False)
     return plan, failed
 
