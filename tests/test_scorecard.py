@@ -23,6 +23,8 @@ def of(quantizer, normalizer="none", test=2.0, *, task=CHAR, variant="", setting
         dataset = PAPERS[task] if profile == "paper" else TASKS[task].stand_in
         if task == CHAR and profile == "quick":
             sizes = sizes | {"steps": 100}  # as the paper's
+        if task == WORD and profile == "quick":
+            sizes = sizes | {"batch_size": 10}  # with the usual 20 the small model is the paper's
         config = ExperimentConfig(profile=profile, dataset=dataset, quantizer=quantizer,
                                   normalizer=normalizer, **sizes | (settings or {}))
         return made_up(config, test, **content)
@@ -106,8 +108,6 @@ CASES = {
                   grown(TC, 1.2) + grown(TC, 1.11, "batch_shared")),
     "gains": ([of(BC, "layer", gains=(1.0, 1.5, 1.2))], [of(BC, "weight", gains=(1.0, 1.6, 1.2))]),
     "propositions": ([of(BC, ratio=1.0)], [of(BC, "layer", ratio=1.01)]),
-    "necessary": ([of(BC, rate=2.0, lambdas=(0.5, 1.1), lambda_2=0.0)],
-                  [of(BC, rate=2.0, lambdas=(1.5, 0.9), lambda_2=0.0)]),
     "shared_fails": (
         [of(BC, "batch_shared", 20.0, task=IMAGE), of(BC, "layer", 90.0, task=IMAGE),
          of(BC, "batch_separate", 15.0, task=IMAGE)],
@@ -366,11 +366,11 @@ def test_what_a_longer_training_could_turn_is_open():
     assert verdict_of("bc_fails", lm(full=2.0, bc=2.1, curves=left_behind), "paper") == FALSE
 
 
-def test_one_row_that_is_still_learning_leaves_the_others_to_be_judged():
+def test_one_row_that_is_still_learning_leaves_the_claim_open_unless_another_decides():
     slow = {"bc_weight": [4.0, 3.5, 3.0, 2.6]}
     runs = lm(full=2.0, bc=4.0, bc_weight=2.6, bc_layer=2.1, curves=slow)
     found = judged("bc_trains", at("quick", runs), "quick")
-    assert found["standing"] == HOLDS
+    assert found["standing"] == UNTESTED
     assert "BC+WN 2.60 BPC (open: still learning), BC+LN 2.10 BPC;" in found["evidence"]
     failing = lm(full=2.0, bc=4.0, bc_weight=2.6, bc_layer=2.5, curves=slow)
     assert verdict_of("bc_trains", failing) == FALSE
@@ -393,10 +393,9 @@ def test_small_networks_say_nothing_on_growth(name):
     assert why_not(name, runs).startswith("only 99 hidden units")
 
 
-def test_gains_are_those_of_characters_and_lambda_1_is_judged_where_lambda_2_is_0():
+def test_gains_are_those_of_characters():
     run = of(BC, "weight", task=WORD, variant="small", gains=(1.0, 9.0))
     assert why_not("gains", [run], "paper").startswith("no characters")
-    assert why_not("necessary", [of(BC, rate=1.2, lambdas=(1.0, 0.9))]).startswith("λ₂ is above 0")
 
 
 def test_the_counts_are_a_sentence():

@@ -146,8 +146,6 @@ CLAIMS = [
           "Figure 5", judges.gains, "paper", evidence.CHARACTERS),
     Claim("propositions", "Propositions 2.1 and 3.1 to 3.4 hold on every trained network.",
           "sections 2, 3", judges.propositions, "any"),
-    Claim("necessary", "Where λ₂ = 0, a gradient explodes only if λ₁ is above 1 at some time step.",
-          "section 2.1", judges.necessary, "any", evidence.NO_LAMBDA_2),
     Claim("shared_fails",
           "Sequential MNIST: batch (shared) fails, batch (separate) and layer do not.",
           "Table 4", judges.shared_fails, "paper", evidence.ONE_LEARNED),

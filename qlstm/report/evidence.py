@@ -35,7 +35,6 @@ LARGE = f"at least {SMALLEST} hidden units, the paper's smallest network"
 OTHERWISE_EXPLODING = f"without normalization it explodes; {LARGE}"
 CHARACTERS = "characters, as in the figure"
 ONE_LEARNED = "at least one of the others is 10 points above guessing"
-NO_LAMBDA_2 = "λ₂ = 0; otherwise the gradient of the cell state adds to the growth"
 """The conditions of claims, in words."""
 
 

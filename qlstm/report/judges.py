@@ -79,12 +79,18 @@ def normalized_trains(view: View, quantizer: str, cell: str = "lstm") -> Answers
         if not rows or not {BASE, bare} <= set(setting.means):
             continue
         failed = {row: setting.failed(row) for row in rows}
-        decided = [not failed[row] and setting.better(row, bare)
-                   for row in rows if failed[row] is not None]
+        trains = [None if failed[row] is None else not failed[row] and setting.better(row, bare)
+                  for row in rows]
         yield _answer(
-            setting, all(decided) if decided else None,
+            setting, _every(trains),
             f"{_listed(setting, failed)}; without {setting.told(*bare)}; full precision "
             f"{setting.told(*BASE)}", quantizer)
+
+
+def _every(answers: list[bool | None]) -> bool | None:
+    """Whether all are true: one that is false decides, otherwise one that is open leaves it
+    open."""
+    return False if False in answers else None if None in answers else True
 
 
 def _listed(setting: Setting, failed: dict[tuple[str, str], bool | None]) -> str:
@@ -239,22 +245,6 @@ def propositions(view: View) -> Answers:
             f"{group['ratio'].max():.3f}")
 
 
-def necessary(view: View) -> Answers:
-    """Where lambda_2 is 0, a gradient that explodes needs a lambda_1 above 1."""
-    lstm = np.array([config.cell == "lstm" for config in view.gradients["config"]], dtype=bool)
-    growing = view.gradients[lstm & (view.gradients["growth"] > EXPLODES)
-                             & view.gradients["lambda_1"].notna()]
-    for name, group in growing.groupby("label", sort=False):
-        alone = group[group["lambda_2"] == 0]
-        judged = alone if len(alone) else group
-        yield Answer(
-            name, group["config"].iloc[0].at_paper_scale,
-            bool((alone["largest_lambda_1"] > 1).all()) if len(alone) else None,
-            f"exploding gradients: {len(judged)}, largest λ₁ at least "
-            f"{judged['largest_lambda_1'].min():.2f}, λ₂ at least {judged['lambda_2'].min():.2f}",
-            "" if len(alone) else "λ₂ is above 0")
-
-
 def raises_lambda(view: View, trained: bool) -> Answers:
     """Quantization raises lambda_1 of the unnormalized LSTM, at initialization or at every epoch
     of its training (``trained``)."""
@@ -291,9 +281,9 @@ def scale_helps(view: View) -> Answers:
         rows = [(q, "none") for q in ("bwn", "lab") if (q, "none") in setting.means]
         if rows and {BASE, bare} <= set(setting.means):
             kept = [_kept(setting, row, bare) for row in rows]
-            holds = False if False in kept else None if None in kept else True
-            yield _answer(setting, holds, f"{_listed(setting, dict.fromkeys(rows, True))}; BC "
-                          f"{setting.told(*bare)}", "binary_connect")
+            told = _listed(setting, dict.fromkeys(rows, True))
+            yield _answer(setting, _every(kept), f"{told}; BC {setting.told(*bare)}",
+                          "binary_connect")
 
 
 def _kept(setting: Setting, row: tuple[str, str], other: tuple[str, str]) -> bool | None:
