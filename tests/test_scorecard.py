@@ -110,7 +110,7 @@ CASES = {
     "propositions": ([of(BC, ratio=1.0)], [of(BC, "layer", ratio=1.01)]),
     "shared_fails": (
         [of(BC, "batch_shared", 20.0, task=IMAGE), of(BC, "layer", 90.0, task=IMAGE),
-         of(BC, "batch_separate", 15.0, task=IMAGE)],
+         of(BC, "batch_separate", 80.1, task=IMAGE)],
         [of(BC, "batch_shared", 80.1, task=IMAGE), of(BC, "layer", 90.0, task=IMAGE)],
     ),
     "because_shared": (images(LOW, HIGH), images(LOW | {(0.1, 0.0): 85.0}, HIGH)),
@@ -273,11 +273,35 @@ def test_shared_statistics_that_diverge_have_failed():
     shared = of(BC, "batch_shared", task=IMAGE, diverged=True)
     good = of(BC, "layer", 90.0, task=IMAGE)
     assert verdict_of("shared_fails", [shared, good], "paper") == HOLDS
-    assert (
-        verdict_of("shared_fails",
-                   [shared, good, of(BC, "batch_separate", task=IMAGE, diverged=True)], "paper")
-        == HOLDS
-    )
+    for others in (of(BC, "batch_separate", task=IMAGE, diverged=True),
+                   of(BC, "batch_separate", 79.9, task=IMAGE)):  # of which the claim speaks too
+        assert verdict_of("shared_fails", [shared, good, others], "paper") == FALSE
+    runs = [shared, of(BC, "batch_separate", task=IMAGE, diverged=True)]
+    assert why_not("shared_fails", runs, "paper").startswith("none of the others learned")
+
+
+def test_separate_statistics_that_learned_nothing_tell_nothing_on_shared_ones():
+    guessing = {key: 20.0 * one for key, one in EVERYWHERE.items()}
+    worse = {key: 5.0 * one for key, one in EVERYWHERE.items()}
+    assert why_not("because_shared", images(worse, guessing), "paper").startswith("none of the")
+    runs = at("paper", images(LOW, HIGH))
+    diverged = [r for r in runs if r["config"]["state_noise"] == 0.0
+                and r["config"]["initial_gain"] == 0.1]
+    for record in diverged:  # shared and separate ones alike
+        record |= {"test_metric": None, "diverged": True}
+    assert len(diverged) == 2
+    found = judged("because_shared", runs, "paper")
+    assert found["standing"] == FALSE
+    assert "noise 0.0: shared diverged, separate diverged" in found["evidence"]
+    diverged[[r["config"]["normalizer"] for r in diverged].index("batch_separate")] |= {
+        "test_metric": 90.0, "diverged": False}
+    assert judged("because_shared", runs, "paper")["standing"] == HOLDS
+
+
+def test_the_slower_gradient_is_judged_where_either_explodes():
+    assert verdict_of("slower", grown(BC, 1.09) + grown(TC, 1.2)) == FALSE
+    assert verdict_of("slower", grown(BC, 1.2) + grown(TC, 1.09)) == HOLDS
+    assert why_not("slower", grown(BC, 1.09) + grown(TC, 1.08)).startswith("neither")
 
 
 def test_without_its_baseline_a_claim_is_not_judged():
@@ -348,6 +372,10 @@ def test_where_full_precision_learned_nothing_no_quantizer_is_judged():
     assert why_not("bc_fails", lm(IMAGE, full=20.0, bc=10.0)).startswith("20.0 %")
     assert verdict_of("bc_fails", lm(IMAGE, full=20.1, bc=10.0)) == HOLDS
     assert verdict_of("bc_fails", lm(IMAGE, full=90.0, bc=85.0)) == FALSE
+    for profile in ("quick", "paper"):
+        for tests in ({"bc": 4.0}, {"bc": None}):
+            assert why_not("bc_fails", lm(full=None, **tests), profile) == (
+                "full precision diverged).")
 
 
 def test_what_a_longer_training_could_turn_is_open():

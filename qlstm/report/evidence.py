@@ -27,14 +27,15 @@ GUESSING = 10.0
 BASE = ("full_precision", "none")
 
 EXPLODING = (f"the gradient of the network with these weights and no normalization grows more than "
-             f"{EXPLODES:,.0f} times over all steps at initialization; full precision has learned "
-             f"(images: at least {verdicts.FAILS_POINTS:.0f} points above guessing); below the "
-             f"paper's scale, the answer would stand after as long a training again at its last "
-             f"pace")
+             f"{EXPLODES:,.0f} times over all steps at initialization; full precision has not "
+             f"diverged and, on images, has learned (is more than {verdicts.FAILS_POINTS:.0f} "
+             f"points above guessing); below the paper's scale, the answer would stand after as "
+             f"long a training again at its last pace")
 LARGE = f"at least {SMALLEST} hidden units, the paper's smallest network"
 OTHERWISE_EXPLODING = f"without normalization it explodes; {LARGE}"
 CHARACTERS = "characters, as in the figure"
-ONE_LEARNED = "at least one of the others is 10 points above guessing"
+ONE_LEARNED = (f"at least one of the others is more than {verdicts.FAILS_POINTS:.0f} points above "
+               f"guessing")
 """The conditions of claims, in words."""
 
 
@@ -102,9 +103,12 @@ class Setting(NamedTuple):
     def outside(self, quantizer: str) -> str:
         """Why the setting is outside the conditions of a claim on training with a ``quantizer``.
 
-        "" if it is within them: full precision learned, and the gradient of the quantized,
-        unnormalized network explodes at initialization (:data:`EXPLODES`).
+        "" if it is within them: full precision did not diverge and, on images, learned; and the
+        gradient of the quantized, unnormalized network explodes at initialization
+        (:data:`EXPLODES`).
         """
+        if np.isnan(self.means[BASE]):
+            return "full precision diverged"
         if self.metric == "accuracy" and not (
                 self.means[BASE] > GUESSING + verdicts.FAILS_POINTS):
             return f"full precision did not learn ({self.told(*BASE)})"

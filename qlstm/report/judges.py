@@ -28,7 +28,7 @@ from qlstm.report.evidence import (
     times,
     too_small,
 )
-from qlstm.report.names import SHORT, label, model_name
+from qlstm.report.names import NORMALIZER_WORDS, SHORT, label, model_name
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.sizes import round_half_up, size_kb
 
@@ -41,7 +41,7 @@ SMALL = 1 / 20
 EXACT = 0.95
 """Sizes as printed: at least so many of them to the kilobyte."""
 
-OPEN = "a longer training could turn it"
+OPEN, NONE_LEARNED = "a longer training could turn it", "none of the others learned"
 
 NORMALIZED = ["weight", "layer", "batch_shared"]
 ON_IMAGES = ["weight", "layer", "batch_separate"]
@@ -155,8 +155,8 @@ def slower(view: View) -> Answers:
         "binary_connect", ["none"], "initial", cell="lstm")}
     for name, config, growth in view.growth("ter_connect", ["none"], "initial", cell="lstm"):
         if name in binary:
-            explodes = binary[name] > EXPLODES
-            because = too_small(config) or ("" if explodes else "neither explodes")
+            either = max(growth["none"], binary[name]) > EXPLODES
+            because = too_small(config) or ("" if either else "neither explodes")
             yield Answer(name, of_papers_size(config),
                          None if because else bool(growth["none"] < binary[name]),
                          f"TC {times(growth['none'])}, BC {times(binary[name])} over "
@@ -310,20 +310,26 @@ def _statistics(view: View) -> dict[tuple[str, bool], dict[tuple[str, float, flo
     return found
 
 
+def _learned(accuracy: float) -> bool:
+    """Whether a classifier is well above guessing; one that diverged (NaN) is not."""
+    return accuracy > GUESSING + verdicts.FAILS_POINTS
+
+
 def shared_fails(view: View) -> Answers:
-    """On images, batch (shared) fails by the best of layer and batch (separate)."""
+    """On images, by the best of layer and batch (separate), batch (shared) fails and neither of
+    the two, as far as they were run, does."""
     for (dataset, scale), runs in _statistics(view).items():
-        others = [
-            v for (n, gain, noise), v in runs.items()
-            if n in ("layer", "batch_separate") and (gain, noise) == (0.1, 0.1) and not np.isnan(v)]
+        others = {n: v for (n, gain, noise), v in runs.items()
+                  if n in ("layer", "batch_separate") and (gain, noise) == (0.1, 0.1)}
         shared = runs.get(("batch_shared", 0.0, 0.1))
         if others and shared is not None:
-            best = max(others)
-            because = "" if best > GUESSING + verdicts.FAILS_POINTS else "none of them learned"
-            yield Answer(dataset, scale,
-                         None if because else verdicts.fails("accuracy", shared, best),
-                         f"batch (shared) {number('accuracy', shared)}, best of layer and batch "
-                         f"(separate) {number('accuracy', best)}", because)
+            best = max(others.values(), key=lambda v: -1 if np.isnan(v) else v)
+            holds = verdicts.fails("accuracy", shared, best) and not any(
+                verdicts.fails("accuracy", v, best) for v in others.values())
+            because = "" if _learned(best) else NONE_LEARNED
+            told = ", ".join(f"{NORMALIZER_WORDS[n]} {number('accuracy', v)}"
+                             for n, v in [("batch_shared", shared), *others.items()])
+            yield Answer(dataset, scale, None if because else holds, told, because)
 
 
 def because_shared(view: View) -> Answers:
@@ -333,8 +339,10 @@ def because_shared(view: View) -> Answers:
                  for (n, gain, noise), value in sorted(runs.items())
                  if n == "batch_shared" and ("batch_separate", gain, noise) in runs}
         if len(pairs) > 1:  # a single pair varies nothing
-            yield Answer(
-                dataset, scale, all(verdicts.fails("accuracy", *pair) for pair in pairs.values()),
-                "; ".join(f"gains {gain or 'U(0, 1)'}, noise {noise}: shared {shared:.1f} %, "
-                          f"separate {alone:.1f} %"
-                          for (gain, noise), (shared, alone) in pairs.items()))
+            because = "" if any(_learned(alone) for _, alone in pairs.values()) else NONE_LEARNED
+            holds = all(not np.isnan(alone) and verdicts.fails("accuracy", shared, alone)
+                        for shared, alone in pairs.values())
+            told = "; ".join(f"gains {gain or 'U(0, 1)'}, noise {noise}: shared "
+                             f"{number('accuracy', shared)}, separate {number('accuracy', alone)}"
+                             for (gain, noise), (shared, alone) in pairs.items())
+            yield Answer(dataset, scale, None if because else holds, told, because)
