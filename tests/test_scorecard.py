@@ -1,10 +1,12 @@
 """The scorecard: for each claim runs with which it holds, and with which it does not."""
 
+from pathlib import Path
+
 import pytest
 from made_up import made_up
 
 from qlstm import ExperimentConfig
-from qlstm.report import frames, judges, scorecard
+from qlstm.report import claims, evidence, frames, judges, scorecard
 from qlstm.report.claims import CLAIMS
 from qlstm.report.scorecard import UNTESTED
 from qlstm.study.grid import STATISTICS_EXPERIMENT
@@ -358,6 +360,21 @@ def test_a_network_whose_gradient_does_not_explode_says_nothing_on_training(name
     assert verdict_of(name, runs) == UNTESTED
     assert verdict_of(name, lm(full=2.0, bc=2.1, tc=2.1, bc_layer=4.0, tc_layer=4.0, bwn=4.0,
                                rate=1.10)) == FALSE  # 12,500 over 99 steps
+
+
+def test_a_gru_too_is_judged_where_it_explodes_whether_or_not_it_is_worse():
+    runs = {"full": 2.0, "bc": 2.0, "bc_layer": 2.1}
+    assert verdict_of("gru_trains", lm(settings=GRU, **runs)) == FALSE
+    assert "does not explode" in judged(
+        "gru_trains", at("quick", lm(settings=GRU, rate=1.09, **runs)), "quick")["evidence"]
+
+
+def test_the_change_of_the_threshold_is_told_where_it_is_read():
+    for module in (claims, judges, evidence):
+        told = Path(module.__file__).read_text()
+        assert "2026-11-26" in told
+        assert "1.1 a step" in told
+    assert evidence.EXPLODES == 1e4
 
 
 def test_growth_at_initialization_is_a_condition_not_what_becomes_of_it():

@@ -5,8 +5,10 @@ of. ``cell``: ``lstm`` or ``gru``.
 
 A claim speaks only of settings within its conditions (:mod:`qlstm.report.evidence`); of others the
 answer says why they are not judged. A condition never asks how the claim itself turns out, but for
-gradients at initialization, sizes, full precision. Rules and thresholds were written before the
-first run was looked at; failing to train is rules 2 and 5 of :mod:`qlstm.report.verdicts`.
+gradients at initialization, sizes, full precision. Thresholds were written before the first run was
+looked at, but for what explodes, which was 1.1 a step until 2026-11-26
+(:data:`qlstm.report.evidence.EXPLODES` says why); conditions are of that day (:mod:`.claims`).
+Failing to train is rules 2 and 5 of :mod:`qlstm.report.verdicts`.
 """
 
 import dataclasses
