@@ -175,8 +175,14 @@ def test_seeds_are_dots_and_a_failed_row_has_their_range():
 def test_the_main_sentence_is_made_from_the_numbers():
     told = figures.main_sentence(of_words(none=135.0, weight=89.8, layer=92.3))
     assert told == ("Without normalization BinaryConnect fails on words (perplexity 135 beside "
-                    "86.0 of full precision); with normalization it ends at 89.8 to 92.3, at 1/25 "
-                    "to 1/28 of the size.")
+                    "86.0 of full precision); with normalization (weight, layer) it ends at 89.8 "
+                    "to 92.3, at 1/25 to 1/28 of the size.")
+    # the numbers and the sizes are of the same rows
+    rows = {"none": 135.0, "weight": 89.8, "batch_shared": 91.9}
+    assert figures.main_sentence(of_words(**rows, batch_separate=92.3)) == (
+        figures.main_sentence(of_words(**rows)))
+    assert figures.main_sentence(of_words(**rows, batch_separate=200.0)).endswith(
+        "but fails with batch (separate) normalization on words (200).")
     told = figures.main_sentence(of_words(none=90.0, weight=120.0))
     assert told.startswith("Without normalization BinaryConnect does not fail on words (perplexity "
                            "90.0 beside 86.0")
@@ -186,6 +192,9 @@ def test_the_main_sentence_is_made_from_the_numbers():
               for q, test in (("full_precision", 90.0), ("binary_connect", 20.0))]
     told = figures.main_sentence([*of_words(none=90.0), *digits])
     assert "fails on images (20.0 % right beside 90.0 % of full precision) but does not" in told
+    digits.append(made_up(quick("binary_connect", "batch_separate", dataset="digits"), 88.0))
+    told = figures.main_sentence([*of_words(none=90.0, layer=89.0), *digits])
+    assert "it ends at 89.0 on words (layer) and 88.0 on images (batch (separate)), at 1/" in told
     digits = [made_up(quick(q, dataset="digits"), test)
               for q, test in (("full_precision", 20.0), ("binary_connect", 8.0))]
     assert "images" not in figures.main_sentence([*of_words(none=90.0), *digits])

@@ -19,7 +19,14 @@ It is the growth over all steps that counts, not a rate: 1.3 % a step is harmles
 of a text and a factor of 25,000 over the 784 pixels of an image. Every task here clips the norm of
 the gradient, so that the sum over steps is scaled to a fixed length: past this factor what the last
 steps have to teach makes less than a ten-thousandth of an update, and is lost. Over the 100 steps
-of the paper's character models it is 10 % a step."""
+of the paper's character models it is 10 % a step.
+
+This was changed on 2026-11-26, after reduced runs of words and images and the first runs at the
+paper's scale (words) had been looked at. Until then it was a rate, 1.1 a step, written before the
+first run was looked at, which called a factor of 26 over the 35 steps of words an explosion and one
+of 20,000 over 784 pixels none. For characters the two are nearly the same; for words the new one asks for
+more growth, for images for less. Claims on training ask for it at initialization since that day;
+until then they asked for nothing."""
 SMALLEST = 100
 """Hidden units of the paper's smallest network: how fast a gradient grows depends on the size."""
 GUESSING = 10.0
@@ -27,15 +34,15 @@ GUESSING = 10.0
 BASE = ("full_precision", "none")
 
 EXPLODING = (f"the gradient of the network with these weights and no normalization grows more than "
-             f"{EXPLODES:,.0f} times over all steps at initialization; full precision has learned "
-             f"(images: at least {verdicts.FAILS_POINTS:.0f} points above guessing); below the "
-             f"paper's scale, the answer would stand after as long a training again at its last "
-             f"pace")
+             f"{EXPLODES:,.0f} times over all steps at initialization; full precision has not "
+             f"diverged and, on images, has learned (is more than {verdicts.FAILS_POINTS:.0f} "
+             f"points above guessing); below the paper's scale, the answer would stand after as "
+             f"long a training again at its last pace")
 LARGE = f"at least {SMALLEST} hidden units, the paper's smallest network"
 OTHERWISE_EXPLODING = f"without normalization it explodes; {LARGE}"
 CHARACTERS = "characters, as in the figure"
-ONE_LEARNED = "at least one of the others is 10 points above guessing"
-NO_LAMBDA_2 = "λ₂ = 0; otherwise the gradient of the cell state adds to the growth"
+ONE_LEARNED = (f"at least one of the others is more than {verdicts.FAILS_POINTS:.0f} points above "
+               f"guessing")
 """The conditions of claims, in words."""
 
 
@@ -103,9 +110,12 @@ class Setting(NamedTuple):
     def outside(self, quantizer: str) -> str:
         """Why the setting is outside the conditions of a claim on training with a ``quantizer``.
 
-        "" if it is within them: full precision learned, and the gradient of the quantized,
-        unnormalized network explodes at initialization (:data:`EXPLODES`).
+        "" if it is within them: full precision did not diverge and, on images, learned; and the
+        gradient of the quantized, unnormalized network explodes at initialization
+        (:data:`EXPLODES`).
         """
+        if np.isnan(self.means[BASE]):
+            return "full precision diverged"
         if self.metric == "accuracy" and not (
                 self.means[BASE] > GUESSING + verdicts.FAILS_POINTS):
             return f"full precision did not learn ({self.told(*BASE)})"

@@ -5,8 +5,10 @@ of. ``cell``: ``lstm`` or ``gru``.
 
 A claim speaks only of settings within its conditions (:mod:`qlstm.report.evidence`); of others the
 answer says why they are not judged. A condition never asks how the claim itself turns out, but for
-gradients at initialization, sizes, full precision. Rules and thresholds were written before the
-first run was looked at; failing to train is rules 2 and 5 of :mod:`qlstm.report.verdicts`.
+gradients at initialization, sizes, full precision. Thresholds were written before the first run was
+looked at, but for what explodes, which was 1.1 a step until 2026-11-26
+(:data:`qlstm.report.evidence.EXPLODES` says why); conditions are of that day (:mod:`.claims`).
+Failing to train is rules 2 and 5 of :mod:`qlstm.report.verdicts`.
 """
 
 import dataclasses
@@ -28,7 +30,7 @@ from qlstm.report.evidence import (
     times,
     too_small,
 )
-from qlstm.report.names import SHORT, label, model_name
+from qlstm.report.names import NORMALIZER_WORDS, SHORT, label, model_name
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.sizes import round_half_up, size_kb
 
@@ -41,7 +43,7 @@ SMALL = 1 / 20
 EXACT = 0.95
 """Sizes as printed: at least so many of them to the kilobyte."""
 
-OPEN = "a longer training could turn it"
+OPEN, NONE_LEARNED = "a longer training could turn it", "none of the others learned"
 
 NORMALIZED = ["weight", "layer", "batch_shared"]
 ON_IMAGES = ["weight", "layer", "batch_separate"]
@@ -79,12 +81,18 @@ def normalized_trains(view: View, quantizer: str, cell: str = "lstm") -> Answers
         if not rows or not {BASE, bare} <= set(setting.means):
             continue
         failed = {row: setting.failed(row) for row in rows}
-        decided = [not failed[row] and setting.better(row, bare)
-                   for row in rows if failed[row] is not None]
+        trains = [None if failed[row] is None else not failed[row] and setting.better(row, bare)
+                  for row in rows]
         yield _answer(
-            setting, all(decided) if decided else None,
+            setting, _every(trains),
             f"{_listed(setting, failed)}; without {setting.told(*bare)}; full precision "
             f"{setting.told(*BASE)}", quantizer)
+
+
+def _every(answers: list[bool | None]) -> bool | None:
+    """Whether all are true: one that is false decides, otherwise one that is open leaves it
+    open."""
+    return False if False in answers else None if None in answers else True
 
 
 def _listed(setting: Setting, failed: dict[tuple[str, str], bool | None]) -> str:
@@ -149,8 +157,8 @@ def slower(view: View) -> Answers:
         "binary_connect", ["none"], "initial", cell="lstm")}
     for name, config, growth in view.growth("ter_connect", ["none"], "initial", cell="lstm"):
         if name in binary:
-            explodes = binary[name] > EXPLODES
-            because = too_small(config) or ("" if explodes else "neither explodes")
+            either = max(growth["none"], binary[name]) > EXPLODES
+            because = too_small(config) or ("" if either else "neither explodes")
             yield Answer(name, of_papers_size(config),
                          None if because else bool(growth["none"] < binary[name]),
                          f"TC {times(growth['none'])}, BC {times(binary[name])} over "
@@ -239,22 +247,6 @@ def propositions(view: View) -> Answers:
             f"{group['ratio'].max():.3f}")
 
 
-def necessary(view: View) -> Answers:
-    """Where lambda_2 is 0, a gradient that explodes needs a lambda_1 above 1."""
-    lstm = np.array([config.cell == "lstm" for config in view.gradients["config"]], dtype=bool)
-    growing = view.gradients[lstm & (view.gradients["growth"] > EXPLODES)
-                             & view.gradients["lambda_1"].notna()]
-    for name, group in growing.groupby("label", sort=False):
-        alone = group[group["lambda_2"] == 0]
-        judged = alone if len(alone) else group
-        yield Answer(
-            name, group["config"].iloc[0].at_paper_scale,
-            bool((alone["largest_lambda_1"] > 1).all()) if len(alone) else None,
-            f"exploding gradients: {len(judged)}, largest λ₁ at least "
-            f"{judged['largest_lambda_1'].min():.2f}, λ₂ at least {judged['lambda_2'].min():.2f}",
-            "" if len(alone) else "λ₂ is above 0")
-
-
 def raises_lambda(view: View, trained: bool) -> Answers:
     """Quantization raises lambda_1 of the unnormalized LSTM, at initialization or at every epoch
     of its training (``trained``)."""
@@ -291,9 +283,9 @@ def scale_helps(view: View) -> Answers:
         rows = [(q, "none") for q in ("bwn", "lab") if (q, "none") in setting.means]
         if rows and {BASE, bare} <= set(setting.means):
             kept = [_kept(setting, row, bare) for row in rows]
-            holds = False if False in kept else None if None in kept else True
-            yield _answer(setting, holds, f"{_listed(setting, dict.fromkeys(rows, True))}; BC "
-                          f"{setting.told(*bare)}", "binary_connect")
+            told = _listed(setting, dict.fromkeys(rows, True))
+            yield _answer(setting, _every(kept), f"{told}; BC {setting.told(*bare)}",
+                          "binary_connect")
 
 
 def _kept(setting: Setting, row: tuple[str, str], other: tuple[str, str]) -> bool | None:
@@ -320,20 +312,26 @@ def _statistics(view: View) -> dict[tuple[str, bool], dict[tuple[str, float, flo
     return found
 
 
+def _learned(accuracy: float) -> bool:
+    """Whether a classifier is well above guessing; one that diverged (NaN) is not."""
+    return accuracy > GUESSING + verdicts.FAILS_POINTS
+
+
 def shared_fails(view: View) -> Answers:
-    """On images, batch (shared) fails by the best of layer and batch (separate)."""
+    """On images, by the best of layer and batch (separate), batch (shared) fails and neither of
+    the two, as far as they were run, does."""
     for (dataset, scale), runs in _statistics(view).items():
-        others = [
-            v for (n, gain, noise), v in runs.items()
-            if n in ("layer", "batch_separate") and (gain, noise) == (0.1, 0.1) and not np.isnan(v)]
+        others = {n: v for (n, gain, noise), v in runs.items()
+                  if n in ("layer", "batch_separate") and (gain, noise) == (0.1, 0.1)}
         shared = runs.get(("batch_shared", 0.0, 0.1))
         if others and shared is not None:
-            best = max(others)
-            because = "" if best > GUESSING + verdicts.FAILS_POINTS else "none of them learned"
-            yield Answer(dataset, scale,
-                         None if because else verdicts.fails("accuracy", shared, best),
-                         f"batch (shared) {number('accuracy', shared)}, best of layer and batch "
-                         f"(separate) {number('accuracy', best)}", because)
+            best = max(others.values(), key=lambda v: -1 if np.isnan(v) else v)
+            holds = verdicts.fails("accuracy", shared, best) and not any(
+                verdicts.fails("accuracy", v, best) for v in others.values())
+            because = "" if _learned(best) else NONE_LEARNED
+            told = ", ".join(f"{NORMALIZER_WORDS[n]} {number('accuracy', v)}"
+                             for n, v in [("batch_shared", shared), *others.items()])
+            yield Answer(dataset, scale, None if because else holds, told, because)
 
 
 def because_shared(view: View) -> Answers:
@@ -343,8 +341,10 @@ def because_shared(view: View) -> Answers:
                  for (n, gain, noise), value in sorted(runs.items())
                  if n == "batch_shared" and ("batch_separate", gain, noise) in runs}
         if len(pairs) > 1:  # a single pair varies nothing
-            yield Answer(
-                dataset, scale, all(verdicts.fails("accuracy", *pair) for pair in pairs.values()),
-                "; ".join(f"gains {gain or 'U(0, 1)'}, noise {noise}: shared {shared:.1f} %, "
-                          f"separate {alone:.1f} %"
-                          for (gain, noise), (shared, alone) in pairs.items()))
+            because = "" if any(_learned(alone) for _, alone in pairs.values()) else NONE_LEARNED
+            holds = all(not np.isnan(alone) and verdicts.fails("accuracy", shared, alone)
+                        for shared, alone in pairs.values())
+            told = "; ".join(f"gains {gain or 'U(0, 1)'}, noise {noise}: shared "
+                             f"{number('accuracy', shared)}, separate {number('accuracy', alone)}"
+                             for (gain, noise), (shared, alone) in pairs.items())
+            yield Answer(dataset, scale, None if because else holds, told, because)
