@@ -104,6 +104,8 @@ def _finding(profiles: list[str]) -> str:
     if not profiles:
         return "No results yet: `make reproduce` makes some, and `make site` shows them here."
     first, sentence = profiles[0], figures.main_sentence(records.load_all(profiles[0]))
+    if not (reports() / first / "figures" / "main_result.png").exists():
+        return f"[{sentence}]({first}/index.html) (Profile `{first}`.)"
     return f"""<a href="{first}/index.html"><picture>
 <source media="(max-width: 700px)" srcset="{first}/figures/main_result_narrow.png">
 <img src="{first}/figures/main_result.png" alt="{sentence}">
