@@ -1,5 +1,5 @@
-"""The records that the repository carries: sound, of clean code, and the tables beside them made
-from them."""
+"""The records that the repository carries: sound, of clean code, and the tables and the scorecard
+beside them made from them."""
 
 import json
 import subprocess
@@ -8,6 +8,7 @@ import pytest
 
 from qlstm.data.storage import ROOT
 from qlstm.report import benchmarks, tables
+from qlstm.report.scorecard import scorecard
 from qlstm.study import records
 
 REPORTS = ROOT / "reports"
@@ -52,6 +53,13 @@ def test_tables_are_those_of_the_records(tmp_path, name):
     if beside.exists():
         tables.save(tables.results(found, name), tmp_path, name)
         assert (tmp_path / beside.name).read_text() == beside.read_text()
+
+
+@unchanged_paper
+def test_the_scorecard_is_that_of_the_records(tmp_path):
+    made = tmp_path / "scorecard.csv"
+    scorecard(records.load_all("paper", REPORTS), "paper").to_csv(made, index=False)
+    assert made.read_text() == (REPORTS / "paper" / made.name).read_text()
 
 
 @pytest.mark.skipif(

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from made_up import everything, made_up, paper, quick
 
-from qlstm.report import figures, tables
+from qlstm.report import figures, frames, tables
 from qlstm.study import records
 
 
@@ -108,6 +108,32 @@ def test_a_figure_prefers_the_papers_text_and_scale():
         ("bwn", "none"): "penn_char-bwn-none-seed0", ("lab", "none"): "penn_char-lab-none-seed0"}
     with pytest.raises(LookupError, match="make reproduce ONLY=figure_04"):
         tables.select([made_up(quick("twn"))], "figure_04")
+
+
+def test_the_best_setting_is_the_users_text_then_the_longest_training(tmp_path):
+    rows = [("full_precision", "none"), ("binary_connect", "none")]
+
+    def runs(epochs=3, train=10**6, **settings):
+        found = [made_up(quick(q, n, epochs=epochs, **settings), curve=[2.0] * epochs)
+                 for q, n in rows]
+        for record in found:
+            record["data"]["sizes"] = {"train": train, "valid": 1, "test": 1}
+        return found
+
+    def best(found):
+        return [name for name, _ in frames.best_settings(found, ["full_precision",
+                                                                 "binary_connect"])]
+    short, long = runs(), runs(10)
+    assert best(short + long) == best(long + short) == best(long)
+    few, many = (runs(train=size, max_train=size) for size in (10**5, 2 * 10**6))
+    assert best(few + many) == best(many + few) == best(many)
+    text = tmp_path / "my.txt"
+    text.write_text("My own text. " * 200)
+    own = runs(dataset=str(text))
+    assert best(long + own) == best(own + long) == best(own)
+    complete = [*short, made_up(quick("binary_connect", "layer"), curve=[2.0] * 3)]
+    complete[-1]["config"]["epochs"] = 3
+    assert best(complete + own)[0] == best(short)[0]
 
 
 def test_a_figure_of_words_takes_the_model_of_its_size():

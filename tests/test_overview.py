@@ -6,8 +6,10 @@ import re
 import pytest
 from made_up import made_up, quick
 
-from qlstm.report import figures, overview, tables
+from qlstm.data.storage import ROOT
+from qlstm.report import figures, overview, site, tables
 from qlstm.report.scorecard import scorecard
+from qlstm.study import records
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,29 @@ def test_the_finding_is_the_figure_with_its_sentence_and_loads_nothing(found):
     assert set(re.findall(r'src(?:set)?="([^,"]*)', html)) == {"data:image/png;base64"}
     assert f"<strong>{figures.main_sentence(found)}</strong>" in html
     assert re.search(r'alt="Test metric by normalization[^"]*fails on characters', html)
+
+
+def test_a_page_without_the_runs_of_the_figure_is_a_page(tmp_path, monkeypatch):
+    assert overview.pictures([]) == {}
+    assert "No runs yet: <code>make reproduce</code>" in overview.finding([], {})
+    alone = [made_up(quick("bwn"))]
+    assert overview.pictures(alone) == {}
+    html = overview.finding(alone, {})
+    assert f"<strong>{figures.main_sentence(alone)}</strong>" in html
+    assert "<img" not in html
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
+    cells = json.loads((ROOT / "notebooks" / "report" / "overview.ipynb").read_text())["cells"]
+    for saved in ([], alone):
+        for record in saved:
+            path = tmp_path / "quick" / "runs" / record["run_id"] / "record.json"
+            path.parent.mkdir(parents=True)
+            records.save(record, path)
+        names = {}
+        for cell in cells:
+            if cell["cell_type"] == "code":
+                exec("".join(cell["source"]), names)
+        assert len(names["found"]) == len(saved)
+    assert site._finding(["quick"]).startswith(f"[{figures.main_sentence(alone)}](quick/index")
 
 
 def test_claims_are_counted_in_words_and_opened_by_how_they_stand(found):

@@ -24,9 +24,9 @@ of the paper's character models it is 10 % a step.
 This was changed on 2026-11-26, after reduced runs of words and images and the first runs at the
 paper's scale (words) had been looked at. Until then it was a rate, 1.1 a step, written before the
 first run was looked at, which called a factor of 26 over the 35 steps of words an explosion and one
-of 20,000 over 784 pixels none. For characters the two are nearly the same; for words the new one asks for
-more growth, for images for less. Claims on training ask for it at initialization since that day;
-until then they asked for nothing."""
+of 20,000 over 784 pixels none. For characters the two are nearly the same; for words the new one
+asks for more growth, for images for less. Claims on training ask for it at initialization since
+that day; until then they asked for nothing."""
 SMALLEST = 100
 """Hidden units of the paper's smallest network: how fast a gradient grows depends on the size."""
 GUESSING = 10.0

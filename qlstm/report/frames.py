@@ -15,8 +15,10 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
+from qlstm import data
 from qlstm.report.names import label
 from qlstm.study.config import SPECIAL, ExperimentConfig
+from qlstm.study.costs import updates
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, Panel
 from qlstm.study.profiles import PAPER_DATASETS
 from qlstm.study.tasks import TASKS
@@ -50,7 +52,11 @@ def published() -> pd.DataFrame:
 
 @dataclass
 class Run:
-    """A run: its settings, its test metric, its size and what it took."""
+    """A run: its settings, its test metric, its size and what it took.
+
+    Attributes:
+        updates: how long it was trained, as :func:`qlstm.study.costs.updates` counts them.
+    """
 
     dataset: str
     task: str
@@ -66,6 +72,7 @@ class Run:
     packed_kb: float
     seconds: float
     epochs: int
+    updates: float
     run_id: str
     config: ExperimentConfig
 
@@ -74,7 +81,7 @@ def frame(records: list[dict]) -> pd.DataFrame:
     """Records as a DataFrame, a :class:`Run` a row; runs on different data have other labels."""
     rows = []
     for record in records:
-        config = ExperimentConfig(**record["config"])
+        config, epochs = ExperimentConfig(**record["config"]), len(record["epochs"]) - 1
         rows.append(Run(
             dataset=config.dataset, task=config.task,
             label=label(config, record["data"]["sha256"]),
@@ -82,7 +89,8 @@ def frame(records: list[dict]) -> pd.DataFrame:
             quantizer=config.quantizer, normalizer=config.normalizer, seed=config.seed,
             metric=record["metric"], test=record["test_metric"], diverged=record["diverged"],
             size_kb=record["size_kb"], packed_kb=(record["packed_bytes"] or np.nan) / 1024,
-            seconds=record["seconds"], epochs=len(record["epochs"]) - 1, run_id=record["run_id"],
+            seconds=record["seconds"], epochs=epochs,
+            updates=epochs * updates(config, record["data"]["sizes"]), run_id=record["run_id"],
             config=config))
     return as_frame(Run, rows)
 
@@ -122,7 +130,8 @@ def best_settings(records: list[dict], quantizers: list[str]) -> list[tuple[str,
     """The runs that tell most on each task, of usual LSTMs with some of the ``quantizers``.
 
     Preferred are, in this order, a setting that has BinaryConnect without normalization beside full
-    precision, the paper's scale, the paper's data set, the one with most rows, the largest network.
+    precision, the paper's scale, the paper's data set, the one with most rows, a text of the user's
+    own, the largest network, the longest training (in updates).
 
     Returns:
         A setting's label and its runs (as :func:`frame`) for each task that has any, in the order
@@ -146,7 +155,8 @@ def _worth(runs: pd.DataFrame) -> tuple:
     rows = set(zip(runs["quantizer"], runs["normalizer"], strict=True))
     first = runs.iloc[0]
     return ({("full_precision", "none"), ("binary_connect", "none")} <= rows, first["paper_scale"],
-            first["dataset"] in PAPER_DATASETS, len(rows), first["config"].hidden_size)
+            first["dataset"] in PAPER_DATASETS, len(rows), first["dataset"] not in data.CATALOGUE,
+            first["config"].hidden_size, runs["updates"].max())
 
 
 def _of_panel(runs: pd.DataFrame, panel: Panel) -> pd.DataFrame:

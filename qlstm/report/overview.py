@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from qlstm import data
 from qlstm.report.figures import CAPTIONS, NAMES, main_result, main_sentence
 from qlstm.report.frames import frame
+from qlstm.report.main_result import settings as main_settings
 from qlstm.report.names import NORMALIZER_WORDS, QUANTIZER_TITLES, in_parts, number
 from qlstm.report.scorecard import counts
 from qlstm.report.tables import TITLES
@@ -79,14 +80,20 @@ details { margin: .6rem 0; } summary { cursor: pointer; }
 
 def pictures(records: list[dict]) -> dict[str, Figure]:
     """The main figure (:func:`qlstm.report.figures.main_result`) by the names of its files: for a
-    wide screen, and for a narrow one."""
+    wide screen, and for a narrow one; {} where there is no run that it could show."""
+    if not main_settings(records):
+        return {}
     return {"main_result": main_result(records, 3), "main_result_narrow": main_result(records, 1)}
 
 
 def finding(records: list[dict], shown: dict[str, Figure]) -> str:
     """The main figure as :func:`pictures` has it, ``shown`` by the width of the screen, and the
-    sentence below it."""
+    sentence below it, which stands alone where there is no figure."""
+    if not records:
+        return f"{STYLE}<p><strong>No runs yet: <code>make reproduce</code>.</strong></p>"
     sentence = main_sentence(records)
+    if not shown:
+        return f"{STYLE}<p><strong>{escape(sentence)}</strong></p>"
     return (f'{STYLE}<figure class="report"><picture><source media="(max-width: 700px)" '
             f'srcset="{_inlined(_png(shown["main_result_narrow"]))}"><img '
             f'src="{_inlined(_png(shown["main_result"]))}" alt="Test metric by normalization for '

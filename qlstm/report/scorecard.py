@@ -98,7 +98,7 @@ def counts(card: pd.DataFrame) -> str:
         card: of :func:`scorecard`.
 
     Example:
-        "Of 32 claims, 12 hold in every setting, 1 holds in none, 19 are not tested at this scale."
+        "Of 31 claims, 12 hold in every setting, 1 holds in none, 18 are not tested at this scale."
     """
     found = card["standing"].value_counts()
     parts = []
