@@ -7,7 +7,7 @@ import pytest
 from made_up import made_up, quick
 
 from qlstm.data.storage import ROOT
-from qlstm.report import figures, overview, site, tables
+from qlstm.report import figures, overview, tables
 from qlstm.report.scorecard import scorecard
 from qlstm.study import records
 
@@ -53,7 +53,6 @@ def test_a_page_without_the_runs_of_the_figure_is_a_page(tmp_path, monkeypatch):
             if cell["cell_type"] == "code":
                 exec("".join(cell["source"]), names)
         assert len(names["found"]) == len(saved)
-    assert site._finding(["quick"]).startswith(f"[{figures.main_sentence(alone)}](quick/index")
 
 
 def test_claims_are_counted_in_words_and_opened_by_how_they_stand(found):
