@@ -47,7 +47,7 @@ TOLD = {
     "the seed that gives it again": r"again: QLSTM_SEED=0 python -m pytest",
     "a part that hangs": r"hangs .* stopped at its limit of 3 s",
     "too little memory": r"had too little memory and goes on with 1 side by side",
-    "a killed row": r"was killed .*goes on",
+    "a killed row": r"was killed .*is started once more",
     "the stop in the middle": r"== rows: stopped\n",
     "the archives it goes on from": r"from .*: \d+ runs\n(.*\n)*3 runs, [012] done before",
     "all rows in the end": r"3 done, 0 failed, 0 not finished"}
@@ -90,9 +90,9 @@ def rehearse(out: Path) -> int:
 def plant():
     """Tiny sizes, and the faults of a row; each strikes once."""
     from qlstm.study import checkpoints, training
-    from qlstm.workflow import bench, measure, run, throughput
+    from qlstm.workflow import bench, measure, pool, throughput
 
-    run.QLSTM = OWN
+    pool.QLSTM = OWN
     bench.in_own_process = lambda function, *arguments: function(*arguments)
     measure.SHAPES, measure.WARM_UP = SHAPE, 0
     throughput.COUNTS, throughput.SECONDS = [1], 0.2
