@@ -192,9 +192,10 @@ def test_the_main_sentence_is_made_from_the_numbers():
               for q, test in (("full_precision", 90.0), ("binary_connect", 20.0))]
     told = figures.main_sentence([*of_words(none=90.0), *digits])
     assert "fails on images (20.0 % right beside 90.0 % of full precision) but does not" in told
-    digits.append(made_up(quick("binary_connect", "batch_separate", dataset="digits"), 88.0))
+    digits += [made_up(quick("binary_connect", n, dataset="digits"), test)
+               for n, test in (("weight", 88.0), ("batch_separate", 89.0))]
     told = figures.main_sentence([*of_words(none=90.0, layer=89.0), *digits])
-    assert "it ends at 89.0 on words (layer) and 88.0 on images (batch (separate)), at 1/" in told
+    assert "it ends at 89.0 on words (layer) and 88.0 on images (weight), at 1/11 to" in told
     digits = [made_up(quick(q, dataset="digits"), test)
               for q, test in (("full_precision", 20.0), ("binary_connect", 8.0))]
     assert "images" not in figures.main_sentence([*of_words(none=90.0), *digits])

@@ -306,14 +306,14 @@ def _compared(setting: Setting) -> str:
 
 
 def _normalized(judged: list[Setting]) -> str:
-    """How BinaryConnect ends with normalization, and how small it is; of texts without batch
-    (separate), which is no small network. All numbers are of the normalizations that are named."""
+    """How BinaryConnect ends with normalization, and how small it is. Batch (separate), whose
+    statistics of each time step make it no small network, does not count. All numbers are of the
+    normalizations that are named."""
     ends, lost, shares = [], [], []
     for setting in judged:
         rows = [row for row in setting.rows.values()
                 if row.quantizer == "binary_connect" and row.normalizer != "none"]
-        good = [row for row in rows if not row.fails and (
-            row.normalizer != "batch_separate" or setting.metric == "accuracy")]
+        good = [row for row in rows if not row.fails and row.normalizer != "batch_separate"]
         if good:
             means = [row.mean for row in good]
             numbers = [number(setting.metric, value) for value in (min(means), max(means))]
