@@ -172,7 +172,8 @@ def test_formulas_of_lessons_and_reference_are_typeset(built):
 
 def test_faults_are_found(tmp_path):
     (tmp_path / "a.html").write_text(
-        '<h1 id="x">A</h1><img src="no.png" alt=" "><script src="https://cdn.example/x.js"></script>'
+        '<h1 id="x">A</h1><img src="no.png" alt=" ">'
+        '<script src="https://cdn.example/x.js"></script>'
         '<a href="b.html">b</a><a href="#y">y</a><a href="https://example.org">read</a>'
         '<script type="module">import x from "https://cdn.example/y.mjs"</script>')
     (tmp_path / "b.css").write_text('a { background: url("//cdn.example/z.png") }')

@@ -91,7 +91,7 @@ class Setting(NamedTuple):
 
     def told(self, *row: str) -> str:
         """The result of a ``row`` (quantizer, normalizer), in words."""
-        return number(self.metric, self.means[row])
+        return with_unit(self.metric, self.means[row])
 
     def failed(self, row: tuple[str, str]) -> bool | None:
         """Whether a ``row`` (quantizer, normalizer) failed to train by full precision without
@@ -116,8 +116,7 @@ class Setting(NamedTuple):
         """
         if np.isnan(self.means[BASE]):
             return "full precision diverged"
-        if self.metric == "accuracy" and not (
-                self.means[BASE] > GUESSING + verdicts.FAILS_POINTS):
+        if self.metric == "accuracy" and not learned(self.means[BASE]):
             return f"full precision did not learn ({self.told(*BASE)})"
         growth = self.growth.get(quantizer, np.nan)
         if np.isnan(growth):
@@ -206,15 +205,20 @@ def of_papers_size(config: ExperimentConfig) -> bool:
                for name in ("hidden_size", "num_layers", "steps", "batch_size"))
 
 
+def learned(accuracy: float) -> bool:
+    """Whether an ``accuracy``, in percent, is clearly above that of guessing; NaN: it is not."""
+    return accuracy > GUESSING + verdicts.FAILS_POINTS
+
+
 def too_small(config: ExperimentConfig) -> str:
     """Why a network of this ``config`` says nothing on a gradient's growth; "" if it does."""
     return f"only {config.hidden_size} hidden units" if config.hidden_size < SMALLEST else ""
 
 
-def number(metric: str, value: float) -> str:
+def with_unit(metric: str, value: float) -> str:
     """A ``value`` of a ``metric`` with its unit; NaN: diverged.
 
-    >>> number("ppl", 87.612)
+    >>> with_unit("ppl", 87.612)
     'PPL 87.6'
     """
     if np.isnan(value):

@@ -20,15 +20,15 @@ from qlstm.report import frames, verdicts
 from qlstm.report.evidence import (
     BASE,
     EXPLODES,
-    GUESSING,
     Answer,
     Answers,
     Setting,
     View,
-    number,
+    learned,
     of_papers_size,
     times,
     too_small,
+    with_unit,
 )
 from qlstm.report.names import NORMALIZER_WORDS, SHORT, label, model_name
 from qlstm.study.config import ExperimentConfig
@@ -312,11 +312,6 @@ def _statistics(view: View) -> dict[tuple[str, bool], dict[tuple[str, float, flo
     return found
 
 
-def _learned(accuracy: float) -> bool:
-    """Whether a classifier is well above guessing; one that diverged (NaN) is not."""
-    return accuracy > GUESSING + verdicts.FAILS_POINTS
-
-
 def shared_fails(view: View) -> Answers:
     """On images, by the best of layer and batch (separate), batch (shared) fails and neither of
     the two, as far as they were run, does."""
@@ -328,8 +323,8 @@ def shared_fails(view: View) -> Answers:
             best = max(others.values(), key=lambda v: -1 if np.isnan(v) else v)
             holds = verdicts.fails("accuracy", shared, best) and not any(
                 verdicts.fails("accuracy", v, best) for v in others.values())
-            because = "" if _learned(best) else NONE_LEARNED
-            told = ", ".join(f"{NORMALIZER_WORDS[n]} {number('accuracy', v)}"
+            because = "" if learned(best) else NONE_LEARNED
+            told = ", ".join(f"{NORMALIZER_WORDS[n]} {with_unit('accuracy', v)}"
                              for n, v in [("batch_shared", shared), *others.items()])
             yield Answer(dataset, scale, None if because else holds, told, because)
 
@@ -341,10 +336,11 @@ def because_shared(view: View) -> Answers:
                  for (n, gain, noise), value in sorted(runs.items())
                  if n == "batch_shared" and ("batch_separate", gain, noise) in runs}
         if len(pairs) > 1:  # a single pair varies nothing
-            because = "" if any(_learned(alone) for _, alone in pairs.values()) else NONE_LEARNED
+            because = "" if any(learned(alone) for _, alone in pairs.values()) else NONE_LEARNED
             holds = all(not np.isnan(alone) and verdicts.fails("accuracy", shared, alone)
                         for shared, alone in pairs.values())
             told = "; ".join(f"gains {gain or 'U(0, 1)'}, noise {noise}: shared "
-                             f"{number('accuracy', shared)}, separate {number('accuracy', alone)}"
+                             f"{with_unit('accuracy', shared)}, separate "
+                             f"{with_unit('accuracy', alone)}"
                              for (gain, noise), (shared, alone) in pairs.items())
             yield Answer(dataset, scale, None if because else holds, told, because)
