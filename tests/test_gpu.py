@@ -14,7 +14,7 @@ from qlstm.study import records
 from qlstm.study.grid import most_wanted
 from qlstm.study.records import run_directory
 from qlstm.workflow import bench, run
-from qlstm.workflow.gpu import archive, command, processes, summary
+from qlstm.workflow.gpu import archive, command, processes, rehearsal, summary
 from qlstm.workflow.gpu.archive import ArchiveError, Packed
 
 ROWS = most_wanted("smoke")[:4]
@@ -363,13 +363,13 @@ def test_no_time_is_told(root):
     assert state["parts"]["p"]["status"] == "no time left"
 
 
-def test_the_rehearsal(tmp_path):
-    """All parts on the CPU, with every fault survived and told."""
-    done = subprocess.run(
-        [sys.executable, "-m", "qlstm", "gpu", "--rehearse", "--out", str(tmp_path / "out")],
-        capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "NOT told" not in done.stdout
+def test_the_rehearsal(tmp_path, capsys):
+    """On the CPU, with every fault survived and told; kernels and ratios have tests of their
+    own."""
+    status = rehearsal.rehearse(tmp_path / "out", without=("equality", "ratios"))
+    told = capsys.readouterr().out
+    assert status == 0, told[-6000:]
+    assert told.count(": told: ") == 6
     second = tmp_path / "out" / "second"
     assert {path.name for path in second.iterdir()} == {
         "qlstm-gpu.1-of-1.tgz", "summary.txt", "reports"}

@@ -28,7 +28,7 @@ from qlstm.study.progress import Progress
 from qlstm.study.run_data import RunData
 
 TINY = ExperimentConfig(
-    profile="smoke", hidden_size=8, steps=10, batch_size=8, epochs=4, max_train=1600)
+    profile="smoke", hidden_size=8, steps=10, batch_size=8, epochs=4, max_train=480)
 WORDS = ExperimentConfig(profile="smoke", task="word_lm", hidden_size=8, steps=6, batch_size=5,
                          max_train=800, epochs=3, learning_rate=2.0)
 IMAGES = ExperimentConfig(profile="smoke", task="sequential_image", hidden_size=6, batch_size=16,
@@ -240,7 +240,7 @@ def test_the_record(tmp_path):
     assert record["best_epoch"] == min(valid, key=valid.get)
     assert record["valid_metric"] == pytest.approx(min(valid.values()) / math.log(2), rel=1e-12)
     assert (record["schema"], record["recipe"]) == (4, 1)
-    assert record["data"]["sizes"] == {"train": 1600, "valid": 200, "test": 200}
+    assert record["data"]["sizes"] == {"train": 480, "valid": 60, "test": 60}
     assert record["packed_bytes"] < 2 * 1024 * record["size_kb"]
     for line in record["epochs"][1:]:
         assert line["valid_metric"] == pytest.approx(line["valid_loss"] / math.log(2), rel=1e-12)
