@@ -11,21 +11,29 @@ YES      ?=
 
 FOLDERS := QLSTM_MIRROR QLSTM_DATA QLSTM_REPORTS
 KNOWN   := PROFILE ONLY DATASETS SEEDS EPOCHS JOBS CLUSTER YES PYTHON $(FOLDERS)
-$(foreach v,$(MAKEOVERRIDES),$(if $(filter $(KNOWN),$(firstword $(subst =, ,$v))),,$(error unknown variable in "$v"; possible: $(KNOWN))))
-# notebooks run in folders of their own, so paths are made absolute
-$(foreach v,$(FOLDERS),$(if $($v),$(eval override export $v := $(if $(findstring ://,$($v)),$($v),$(abspath $($v))))))
+$(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$(if $(filter $v,$(KNOWN)),,\
+  $(error unknown variable in "$v=$(value $v)"; possible: $(KNOWN)))))
+PYTHON  ?= python3
+# what is given goes on as it was typed, with blanks, quotes, #, $$
+quoted = '$(subst ','\'',$(value $1))'
+# notebooks run in folders of their own, so folders are made absolute (not by abspath, which splits at blanks)
+absolute = $(if $(findstring ://,$1),$1,$(subst :::,$(CURDIR)/,$(subst :::/,/,$(subst :::~/,$(value HOME)/,:::$1))))
+$(foreach v,$(FOLDERS),$(if $(value $v),$(eval override export $v := $$(call absolute,$$(value $v)))))
 
-PYTHON ?= python3
+# what runs is the code of this folder, and what else it runs on is that of its environment
+$(if $(findstring :,$(CURDIR)),$(error the path of this folder, $(CURDIR), has a colon, which Python's path cannot: rename it))
+export PYTHONPATH := $(CURDIR)
+export PYTHONNOUSERSITE := 1
+unexport PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS PYTHONINSPECT PYTHONSAFEPATH PYTHONUSERBASE
 ifeq ($(CONDA_DEFAULT_ENV),qlstm)
-PY    := python
-READY :=
+PY := "$${CONDA_PREFIX:+$$CONDA_PREFIX/bin/}python"
 else
-PY    := .venv/bin/python
-READY := .venv/ready
+PY := .venv/bin/python
 endif
 
-SELECTION = --profile "$(PROFILE)" --only "$(ONLY)" --datasets "$(DATASETS)" \
-            --seeds "$(SEEDS)" --epochs "$(EPOCHS)" --jobs "$(JOBS)" --cluster "$(CLUSTER)"
+SELECTION = --profile=$(call quoted,PROFILE) --only=$(call quoted,ONLY) --datasets=$(call quoted,DATASETS) \
+            --seeds=$(call quoted,SEEDS) --epochs=$(call quoted,EPOCHS) --jobs=$(call quoted,JOBS) \
+            --cluster=$(call quoted,CLUSTER)
 
 .PHONY: help setup lab learn data plan reproduce status report site course test test-slurm soak lint bench clean
 .DEFAULT_GOAL := help
@@ -52,58 +60,52 @@ help:
 	@echo "  SEEDS=3  EPOCHS=10          seeds 0, 1, 2; epochs instead of the profile's        JOBS=2  side by side"
 	@echo "  CLUSTER=slurm               each run is a job of the cluster (workflow/profiles/slurm)"
 
-setup: $(READY)
+# nothing happens where the environment is ready
+setup:
+	@PYTHON=$(call quoted,PYTHON) sh workflow/install.sh
 
-.venv/ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "error: Python 3.11, 3.12 or 3.13 is needed ($(PYTHON) is another or missing): make setup PYTHON=python3.12"; exit 1; }
-	@echo "setting up .venv (once, a few minutes, 2.4 GB)"
-	@$(PYTHON) -m venv .venv
-	@sh workflow/install.sh .venv/bin/python
-	@touch .venv/ready
-
-lab: $(READY)
+lab: setup
 	@$(PY) -m jupyterlab notebooks
 
 learn: course
-	@$(PY) -m jupyterlab $(or $(QLSTM_REPORTS),reports)/course/exercises
+	@$(PY) -m jupyterlab "$${QLSTM_REPORTS:-reports}/course/exercises"
 
-data plan reproduce report: $(READY)
+data plan reproduce report: setup
 	@$(PY) -m qlstm $@ $(SELECTION)
 
-status: $(READY)
-	@$(PY) -m qlstm status "$(PROFILE)"
+status: setup
+	@$(PY) -m qlstm status $(call quoted,PROFILE)
 
 # all profiles with results, or the one that was asked for
-site: $(READY)
-	@$(PY) -m qlstm site $(if $(filter file,$(origin PROFILE)),,$(PROFILE))
+site: setup
+	@$(PY) -m qlstm site $(if $(filter file,$(origin PROFILE)),,$(call quoted,PROFILE))
 
-course: $(READY)
+course: setup
 	@$(PY) -m qlstm course write
 
-test: $(READY)
+test: setup
 	@$(PY) -m pytest
-	@$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg -p no:warnings notebooks/learn
+	@$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg -p no:warnings notebooks/learn/[0-9]*.ipynb
 	@$(PY) tests/smoke_records.py .pytest_cache/reports
-	@QLSTM_REPORTS=$(CURDIR)/.pytest_cache/reports $(PY) -m pytest --nbval-lax --nbval-current-env -p no:warnings notebooks/report
+	@QLSTM_REPORTS="$$PWD/.pytest_cache/reports" $(PY) -m pytest --nbval-lax --nbval-current-env -p no:warnings notebooks/report
 
-test-slurm: $(READY)
+test-slurm: setup
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[slurm]'
 	@$(PY) -m pytest -n 0 tests/test_workflow.py -k cluster
 	@$(PY) tests/slurm.py
 
-soak: $(READY)
+soak: setup
 	@$(PY) tests/soak.py
 
-lint: $(READY)
+lint: setup
 	@$(PY) -m ruff check . && $(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
-bench: $(READY)
+bench: setup
 	@$(PY) -m qlstm bench
-	@$(PY) -m qlstm notebook notebooks/report/bench.ipynb $(or $(QLSTM_REPORTS),reports)/bench/bench.ipynb save=true
+	@$(PY) -m qlstm notebook notebooks/report/bench.ipynb "$${QLSTM_REPORTS:-reports}/bench/bench.ipynb" save=true
 
 # of this checkout, whatever QLSTM_REPORTS says; asks before it removes runs outside of the grids
-clean: $(if $(wildcard reports/smoke reports/quick),$(READY))
+clean: $(if $(wildcard reports/smoke reports/quick),setup)
 	@test -z "$(wildcard reports/smoke reports/quick)" || QLSTM_REPORTS= $(PY) -m qlstm clean $(if $(YES),--yes)
 	@echo "removing reports of smoke and quick, the site, caches; .venv, data/raw, other reports stay"
 	@rm -rf reports/site .pytest_cache .ruff_cache .hypothesis
