@@ -425,6 +425,34 @@ def test_a_cluster_gets_the_runs_with_its_own_settings(tmp_path):
         assert f"-m qlstm run {run_id} --profile smoke" in listed.stdout
 
 
+def test_a_cluster_gets_no_settings_but_its_own(tmp_path, monkeypatch):
+    """By Snakemake's own parser, which also looks for some where it is called, at home and in the
+    environment."""
+    parser = pytest.importorskip("snakemake.cli")
+    own = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    # without the plugin, which has the executor and the words that begin like it
+    own = {key: value for key, value in own.items() if not key.startswith("slurm")}
+    others = "latency-wait: 5\nretries: 9\ncores: 7\ndry-run: true\n"
+    for place in ("default", "profiles/default", "workflow/profiles/default", ".config/snakemake/x",
+                  ".config/snakemake/default"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "config.yaml").write_text(others)
+    (tmp_path / "workflow/profiles/slurm").mkdir()
+    (tmp_path / "workflow/profiles/slurm/config.yaml").write_text(
+        yaml.safe_dump(own | {"executor": "local"}))
+    (tmp_path / "workflow/Snakefile").touch()
+    monkeypatch.setattr(cluster, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"HOME": str(tmp_path), "SNAKEMAKE_PROFILE": "x"}.items():
+        monkeypatch.setenv(name, value)
+    _, settings = parser.parse_args(cluster.command("slurm", tmp_path, 100))
+    assert (settings.executor, settings.jobs, settings.cores, settings.dryrun) == (
+        "local", 100, None, False)
+    for key in ("latency-wait", "retries", "keep-going", "rerun-incomplete", "nolock"):
+        assert getattr(settings, key.replace("-", "_")) == own[key]
+    assert settings.profile == [str(tmp_path / "workflow/profiles/slurm")]
+
+
 def test_an_unknown_run_is_named():
     result = subprocess.run([sys.executable, "-m", "qlstm", "run", "python_help-bwn-nome-seed0"],
                             capture_output=True, text=True)

@@ -24,9 +24,10 @@ def command(cluster: str, folder: Path, jobs: int) -> list[str]:
         folder: The folder of the profile, with its ``plan.json``.
         jobs: How many jobs the cluster has at once.
     """
-    return ["runs", "--directory", str(folder), "--snakefile", str(ROOT / "workflow" / "Snakefile"),
-            "--profile", str(ROOT / "workflow" / "profiles" / cluster), "--jobs", str(jobs),
-            "--forcerun", "run"]
+    settings = ROOT / "workflow"
+    return ["runs", "--directory", str(folder), "--snakefile", str(settings / "Snakefile"),
+            "--profile", str(settings / "profiles" / cluster), "--workflow-profile", "none",
+            "--jobs", str(jobs), "--forcerun", "run"]
 
 
 def train(cluster: str, folder: Path, jobs: int, watch: Callable[[], object],
