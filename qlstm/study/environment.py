@@ -1,16 +1,19 @@
 """The environment of a run, as its record keeps it: commit, versions, machine."""
 
+import os
 import platform
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 
-from qlstm.data.storage import ROOT
 from qlstm.recurrence import cpu
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def describe_environment(device: torch.device, backend: str) -> dict[str, Any]:
@@ -34,10 +37,18 @@ def describe_environment(device: torch.device, backend: str) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
+    """That of the checkout, whatever the environment says of others, and whoever owns it; a
+    repository that it merely lies in is another."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*words: str) -> str:
         return subprocess.run(
-            git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            ["git", "-c", "safe.directory=*", "-C", _CHECKOUT, *words], env=others,
+            capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        above = git("rev-parse", "--show-cdup")
+        return None if above else git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return None
 
