@@ -19,17 +19,12 @@ import pandas as pd
 from nbformat import NotebookNode
 
 from qlstm.course.exercises import NotYet
-from qlstm.data.storage import ROOT
+from qlstm.data.storage import ROOT, files, lessons
 from qlstm.study.records import reports
 
 LEARN = ROOT / "notebooks" / "learn"
-MATERIALS = ["models", "records"]
-"""The folders beside the lessons that they read."""
-
-
-def lessons() -> list[Path]:
-    """The notebooks of the lessons, in the order in which they are read."""
-    return sorted(LEARN.glob("[0-9]*.ipynb"))
+MATERIALS = ["models/*.safetensors", "models/*.json", "records/*.json"]
+"""What the lessons read, in folders beside them."""
 
 
 def tagged(cell: NotebookNode, tag: str) -> bool:
@@ -90,8 +85,10 @@ def write(folder: Path) -> list[Path]:
 
 
 def _copy_materials(target: Path):
-    for name in MATERIALS:
-        shutil.copytree(LEARN / name, target / name, dirs_exist_ok=True)
+    for path in files(LEARN, *MATERIALS):
+        copy = target / path.relative_to(LEARN)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def grade(submission: Path, timeout: int = 300) -> dict[str, str]:

@@ -15,13 +15,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import qlstm
-from qlstm.data.storage import ROOT
+from qlstm.data.storage import ROOT, files, lessons
 from qlstm.errors import ConfigError, unknown
 from qlstm.report import figures, page
 from qlstm.study import records
 from qlstm.study.records import reports
 from qlstm.study.tasks import PROFILES
 
+NOTEBOOKS = [f"notebooks/{folder}/*.ipynb" for folder in ("run", "report", "explore")]
 GUIDES = ["notebooks/*.md", "notebooks/*/*.md", "data/README.md", "reports/README.md",
           "CONTRIBUTING.md", "Containerfile"]
 NOT_PUBLIC = re.compile(r"qlstm\.(course|workflow|__main__)|.*\.triton_")
@@ -42,10 +43,10 @@ def collect(folder: Path, profiles: list[str], first: str = ""):
         profiles: names of the profiles whose results are shown.
         first: that of the one whose main figure is, if any; it may have no page.
     """
-    shutil.copytree(ROOT / "docs", folder)
-    for path in (path for pattern in GUIDES for path in ROOT.glob(pattern)):
+    shutil.copytree(ROOT / "docs", folder, ignore=shutil.ignore_patterns(".*"))
+    for path in files(ROOT, *GUIDES):
         _copy(path, folder / path.relative_to(ROOT))
-    for path in ROOT.glob("notebooks/*/*.ipynb"):
+    for path in [*lessons(), *files(ROOT, *NOTEBOOKS)]:
         _notebook(path, folder / path.relative_to(ROOT))
     modules = [module.name for module in pkgutil.walk_packages(qlstm.__path__, "qlstm.")
                if not NOT_PUBLIC.match(module.name)]
@@ -56,7 +57,7 @@ def collect(folder: Path, profiles: list[str], first: str = ""):
     _fill(folder / "api.rst", {"MODULES": "\n   ".join(modules)})
     for profile in profiles:
         copy_files(profile, folder)
-        for path in (reports() / profile / "notebooks").glob("[er]*/*.ipynb"):
+        for path in files(reports() / profile / "notebooks", "[er]*/*.ipynb"):
             place = folder / path.relative_to(reports())
             _notebook(path, folder / profile / "index.ipynb" if path.match(OVERVIEW) else place,
                       hidden="remove-input" if path.match(OVERVIEW) else "hide-input")
@@ -72,7 +73,7 @@ def collect(folder: Path, profiles: list[str], first: str = ""):
 def copy_files(profile: str, folder: Path, patterns: list[str] = FILES):
     """Copy what the results of a ``profile`` link to, files of these ``patterns``, into a
     ``folder``."""
-    for path in (path for pattern in patterns for path in (reports() / profile).glob(pattern)):
+    for path in files(reports() / profile, *patterns):
         _copy(path, folder / path.relative_to(reports()))
 
 

@@ -13,12 +13,11 @@ Here ``plan`` is as in :mod:`qlstm.workflow.plan`, ``found`` are the records of 
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qlstm.data.storage import ROOT, write_atomically
+from qlstm.data.storage import ROOT, content, files, write_atomically
 from qlstm.report.experiment import BY_HAND
 from qlstm.study.records import reports
 from qlstm.workflow.notebooks import report_notebook
@@ -27,6 +26,8 @@ from qlstm.workflow.plan import without_notebook
 OVERVIEW = "report/overview"
 """The copy that is made last, and is the page of the profile."""
 EXPLORE = "explore/explore_runs"
+CODE = ["**/*.py", "**/*.cpp", "**/*.csv", "**/*.j2"]
+"""The files of the package."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,15 @@ class Copy:
 def copies(plan: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Copy]:
     """All copies that belong to a plan, by their names; the overview is the last."""
     package, learn = ROOT / "qlstm", ROOT / "notebooks" / "learn"
-    code = _content(package, without=("course", "workflow"))
-    all_code = _content(package) + _content(learn / "models") + _content(learn / "records")
+    all_code = _digests(package, *CODE)
+    code = {name: digest for name, digest in all_code.items()
+            if not name.startswith(("course/", "workflow/"))}
+    material = _digests(learn, "models/*.safetensors", "models/*.json", "records/*.json")
     checksums = [record["checksum"] for record in found]
     made = {}
 
     def add(name: str, notebook: str, parameters: dict[str, Any], *made_from: Any):
-        source = (ROOT / "notebooks" / f"{notebook}.ipynb").read_bytes()
+        source = content(ROOT / "notebooks" / f"{notebook}.ipynb")
         made[name] = Copy(notebook, parameters, _digest(source, parameters, *made_from))
 
     profile = {"profile": plan["profile"]}
@@ -66,11 +69,10 @@ def copies(plan: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Copy]
         notebook, chosen = report_notebook(artefact)
         add(f"report/{artefact}", notebook, profile | chosen | {"save": True}, code, checksums)
     if found:
-        by_hand = (reports() / BY_HAND / plan["profile"]).glob("runs/*/record.json")
-        add(EXPLORE, EXPLORE, profile, code, checksums,
-            [_digest(path.as_posix(), path.read_bytes()) for path in sorted(by_hand)])
+        by_hand = _digests(reports() / BY_HAND / plan["profile"], "runs/*/record.json")
+        add(EXPLORE, EXPLORE, profile, code, checksums, by_hand)
     for lesson in plan["lessons"]:
-        add(lesson, lesson, {}, all_code)
+        add(lesson, lesson, {}, all_code, material)
     others = {name: "" if name in plan["lessons"] else copy.made_from
               for name, copy in made.items()}
     bare = [record["run_id"] for record in without_notebook(plan, found)]
@@ -79,12 +81,10 @@ def copies(plan: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Copy]
     return made
 
 
-def _content(folder: Path, without: Iterable[str] = ()) -> list[str]:
-    """The digests of the files in a folder, but in those folders of it."""
-    paths = sorted(path.relative_to(folder) for path in folder.rglob("*.*"))
-    return [_digest(path.as_posix(), (folder / path).read_bytes()) for path in paths
-            if path.parts[0] not in without and "__pycache__" not in path.parts
-            and not path.name.startswith(".") and (folder / path).is_file()]
+def _digests(folder: Path, *patterns: str) -> dict[str, str]:
+    """The digests of the files of these patterns in a folder, by their paths in it."""
+    return {path.relative_to(folder).as_posix(): _digest(content(path))
+            for path in files(folder, *patterns)}
 
 
 def _digest(*parts: Any) -> str:

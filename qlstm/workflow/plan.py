@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from qlstm import data
-from qlstm.data.storage import ROOT
+from qlstm.data.storage import lessons
 from qlstm.report import tables
 from qlstm.study import costs, records
 from qlstm.study.config import ExperimentConfig
@@ -62,12 +62,11 @@ def make_plan(profile: str, configs: list[ExperimentConfig], *, training: bool) 
             todo.append(run_id)
             outdated[run_id] = why
     settings = {run_id: config.as_dict() for run_id, config in runs.items()}
-    lessons = sorted((ROOT / "notebooks" / "learn").glob("*.ipynb"))
     metrics = {name: task.metric.name for name, task in TASKS.items()}
     return {"profile": profile, "metrics": metrics,
             "runs": before | settings, "selected": list(runs),
             "todo": todo, "outdated": outdated, "failures": {}, "records": [], "unrendered": [],
-            "artefacts": [], "lessons": [f"learn/{path.stem}" for path in lessons]}
+            "artefacts": [], "lessons": [f"learn/{path.stem}" for path in lessons()]}
 
 
 def _planned_before(path: Path) -> dict[str, dict]:

@@ -34,7 +34,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qlstm.data.storage import ROOT, write_atomically
+from qlstm.data.storage import ROOT, content, files, write_atomically
 from qlstm.errors import ConfigError
 from qlstm.study import machine
 from qlstm.study.config import ExperimentConfig
@@ -276,7 +276,7 @@ def _do(part: Part, state: dict[str, Any], over: float, environment: dict[str, s
 def _code() -> str:
     """What tells this code from another, also where nothing is committed."""
     digest = hashlib.sha256()
-    for path in sorted(path for folder in ("qlstm", "tests") for path in (ROOT / folder).rglob("*")
-                       if path.suffix in (".py", ".cpp")):
-        digest.update(path.read_bytes())
+    for path in files(ROOT, *(f"{folder}/**/*.{kind}" for folder in ("qlstm", "tests")
+                              for kind in ("py", "cpp"))):
+        digest.update(content(path))
     return digest.hexdigest()[:16]
