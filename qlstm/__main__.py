@@ -4,7 +4,9 @@ import argparse
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
+from qlstm.data.storage import ROOT
 from qlstm.workflow.command_line import follow
 
 COMMANDS = {
@@ -28,6 +30,29 @@ with; and what the command does."""
 PROFILES = {"status": 1, "site": "*"}
 """Commands without options, and how many names of profiles they take; their modules leave it to
 this one to check that and to give help."""
+
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+FOLDERS = ("QLSTM_DATA", "QLSTM_MIRROR", "QLSTM_REPORTS")
+
+
+def settle():
+    """See to it that all that this process starts, in whatever folder, is of the same checkout and
+    finds the same folders: relative ones are of the folder in which it is started.
+
+    Raises:
+        SystemExit: It is started in another checkout than the one that Python imports.
+    """
+    here = Path("qlstm", "__main__.py")
+    if here.exists() and not here.samefile(__file__):
+        sys.exit(f"error: this folder is a checkout, but Python imports the one of {CHECKOUT}; "
+                 "call make, or unset PYTHONSAFEPATH")
+    if CHECKOUT == ROOT:
+        others = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([others] if others else [])])
+    for name in FOLDERS:
+        if (folder := os.environ.get(name)) and "://" not in folder:
+            os.environ[name] = os.path.abspath(os.path.expanduser(folder))
 
 
 def main(arguments: list[str]) -> int:
@@ -60,6 +85,7 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     follow()
+    settle()
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()

@@ -38,12 +38,16 @@ def follow(number: int = signal.SIGTERM):
 
 
 def names(text: str) -> list[str] | None:
-    """The names in ``text``, separated by commas or blanks; ``None`` if there is none.
+    """The names in ``text``, separated by commas or blanks, but those in the path of a file that
+    is there; ``None`` if there is none.
 
     >>> names("table_2,figure_01 theory")
     ['table_2', 'figure_01', 'theory']
     """
-    return text.replace(",", " ").split() or None
+    if os.path.exists(text):
+        return [text]
+    return [name for part in text.split(",")
+            for name in ([part.strip()] if os.path.exists(part.strip()) else part.split())] or None
 
 
 def titles(text: str) -> list[str]:

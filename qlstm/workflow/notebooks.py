@@ -38,7 +38,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
     from qlstm.workflow.kernel_client import KernelClient
 
     notebook, output, parameters = Path(notebook), Path(output), parameters or {}
-    known = papermill.inspect_notebook(str(notebook))
+    source, target = _as_it_is(notebook), _as_it_is(output)
+    known = papermill.inspect_notebook(source)
     for name in parameters:
         if name not in known:
             raise ConfigError(f"{notebook.name}: {unknown('parameter', name, known)}")
@@ -48,7 +49,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
         manager = {"transport": "ipc", "ip": f"{sockets}/k", "client_factory": KernelClient}
         try:
             papermill.execute_notebook(
-                str(notebook), str(output), parameters, cwd=str(notebook.parent),
+                source, target, parameters, cwd=str(notebook.parent),
                 progress_bar=False, coalesce_streams=True,
                 config=Config({"KernelManager": manager}))
         except papermill.PapermillExecutionError as error:
@@ -56,6 +57,11 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
             raise NotebookError(
                 f"{notebook.name}, cell {error.cell_index}: {error.ename}: {message}") from None
     to_html(output)
+
+
+def _as_it_is(path: Path) -> str:
+    """A path in papermill's words, which puts parameters into braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def to_html(notebook: Path, page: Path | None = None, *, code: bool = True):
