@@ -91,6 +91,20 @@ def test_checks_fail_usefully_before_the_solution_and_pass_after_it(name, monkey
     torch.set_num_threads(threads)
 
 
+def test_a_hand_out_has_what_belongs_to_the_lessons(tmp_path, monkeypatch):
+    learn = tmp_path / "learn"
+    for name in ("models/m.safetensors", "models/text.json", "records/r.json",
+                 "models/.ipynb_checkpoints/text-checkpoint.json", "records/.DS_Store",
+                 "records/core.17", "models/folder.json/x"):
+        (learn / name).parent.mkdir(parents=True, exist_ok=True)
+        (learn / name).touch()
+    (learn / "models" / ".#text.json").symlink_to("nothing")
+    monkeypatch.setattr(handouts, "LEARN", learn)
+    handouts.copy_materials(tmp_path / "a hand-out")
+    copies = [path for path in (tmp_path / "a hand-out").rglob("*") if path.is_file()]
+    assert {path.name for path in copies} == {"m.safetensors", "text.json", "r.json"}
+
+
 def test_a_notebook_shows_one_line_and_no_stack():
     source = "from qlstm.course import exercises\nexercises.check('1.2', steps=...)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])

@@ -13,6 +13,7 @@ import pytest
 from made_up import made_up, quick
 from pygments.styles import get_style_by_name
 
+from qlstm.data import storage
 from qlstm.data.storage import ROOT
 from qlstm.report import page, site
 from qlstm.study import records
@@ -121,7 +122,7 @@ def test_nothing_is_wrong_with_the_site(built):
 
 def test_the_site_has_every_lesson_module_and_result(built):
     home = (built / "index.html").read_text()
-    for lesson in (ROOT / "notebooks" / "learn").glob("*.ipynb"):
+    for lesson in storage.lessons():
         assert f"notebooks/learn/{lesson.stem}.html" in Page(home).links
     assert home.index("<img") < home.index("With weights of one or two bits")
     assert "quick/index.html" in Page(home).links
@@ -152,6 +153,31 @@ def test_a_checkout_shows_its_finding_before_any_page_is_made(tmp_path, monkeypa
     assert "quick/index" not in home
     assert "No results yet" not in home
     assert (tmp_path / "source" / "quick" / "figures" / "main_result.png").exists()
+
+
+def test_the_site_has_what_belongs_in_its_folders(tmp_path, monkeypatch):
+    for name in ("docs/index.md", "docs/api.rst", "notebooks/learn/README.md", "reports/README.md",
+                 "reports/quick/figures/a.png", "reports/quick/figures/folder/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    write_notebook(tmp_path / "notebooks/learn/01_lesson.ipynb", "# One")
+    write_notebook(tmp_path / "notebooks/report/theory.ipynb", "# Theory")
+    for name in ("notebooks/learn/Untitled.ipynb", "docs/.ipynb_checkpoints/index-checkpoint.md",
+                 "notebooks/.ipynb_checkpoints/x.ipynb", "notebooks/.ipynb_checkpoints/x.md",
+                 "reports/quick/figures/.DS_Store"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("docs/.#index.md", "notebooks/.#README.md", "notebooks/learn/broken.md"):
+        (tmp_path / name).symlink_to("nothing")
+    monkeypatch.setattr(site, "ROOT", tmp_path)
+    monkeypatch.setattr(storage, "ROOT", tmp_path)
+    monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path / "reports"))
+    site.collect(tmp_path / "source", ["quick"])
+    found = {path.relative_to(tmp_path / "source").as_posix()
+             for path in (tmp_path / "source").rglob("*") if path.is_file()}
+    assert {name for name in found if not name.startswith("api/")} == {
+        "index.md", "api.rst", "notebooks/learn/README.md", "notebooks/learn/01_lesson.ipynb",
+        "notebooks/report/theory.ipynb", "reports/README.md", "quick/figures/a.png"}
 
 
 def test_half_an_overview_is_no_result(tmp_path, monkeypatch):

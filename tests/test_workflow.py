@@ -5,6 +5,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,21 +15,24 @@ from pathlib import Path
 
 import filelock
 import nbformat
+import papermill
 import pytest
 import yaml
 from jupyter_client.channels import AsyncZMQSocketChannel
 from made_up import made_up
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from papermill import parameterize
 
 from qlstm import ExperimentConfig, grid
-from qlstm.__main__ import COMMANDS, main
+from qlstm.__main__ import COMMANDS, main, settle
+from qlstm.data import storage
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
 from qlstm.study import records
 from qlstm.study.grid import ARTEFACTS, FROM_ALL
 from qlstm.study.tasks import TASKS
-from qlstm.workflow import clean, cluster, made, notebooks, pool, progress, run
+from qlstm.workflow import clean, cluster, command_line, made, notebooks, pool, progress, run
 from qlstm.workflow import reproduce as workflow
 from qlstm.workflow.kernel_client import PatientChannel
 from qlstm.workflow.plan import REPORTED_IN, make_plan
@@ -247,14 +251,59 @@ def changing(tmp_path, monkeypatch):
      ("notebooks/learn/01.ipynb", ["learn/01"]), ("notebooks/report/figure.ipynb", FIGURES),
      ("notebooks/report/theory.ipynb", ["report/theory"]),
      ("notebooks/report/overview.ipynb", [made.OVERVIEW]),
-     ("notebooks/learn/Untitled.txt", []), ("qlstm/.#layer.py", [])],
+     ("notebooks/learn/Untitled.txt", []), ("qlstm/.#layer.py", []), ("qlstm/layer.py~", []),
+     ("qlstm/core.1234", []), ("qlstm/.ipynb_checkpoints/layer-checkpoint.py", []),
+     ("notebooks/learn/models/.ipynb_checkpoints/m-checkpoint.json", []),
+     ("notebooks/learn/records/.DS_Store", [])],
 )
 def test_what_is_made_again_when_a_file_changes(changing, changed, again):
     make, root = changing
+    (root / changed).parent.mkdir(exist_ok=True)
     (root / changed).write_text("another")
     overview = [made.OVERVIEW] if set(again) - set(PLAN["lessons"]) else []
     assert sorted(make()) == sorted({*again, *overview})
     assert make() == []
+
+
+def test_nothing_is_made_again_for_links_to_nothing_folders_and_other_line_ends(changing):
+    make, root = changing
+    (root / "qlstm/broken.py").symlink_to("nothing")
+    (root / "notebooks/learn/models/x.json").mkdir()
+    for path in ("qlstm/layer.py", "qlstm/report/published.csv", "notebooks/report/theory.ipynb"):
+        (root / path).write_bytes(b"two\nlines\n")
+    make()
+    for path in ("qlstm/layer.py", "qlstm/report/published.csv", "notebooks/report/theory.ipynb"):
+        (root / path).write_bytes(b"two\r\nlines\r\n")
+    assert make() == []
+
+
+def test_what_is_no_lesson_is_not_executed(tmp_path, monkeypatch):
+    learn = tmp_path / "notebooks/learn"
+    (learn / ".ipynb_checkpoints").mkdir(parents=True)
+    (learn / "07_folder.ipynb").mkdir()
+    (learn / "08_broken.ipynb").symlink_to("nothing")
+    for name in ("01_quantizers", "02_the_lstm", "Untitled", "01_quantizers-Copy1", "01_x (ada)",
+                 ".#02_the_lstm", ".ipynb_checkpoints/01_quantizers"):
+        (learn / f"{name}.ipynb").touch()
+    monkeypatch.setattr(storage, "ROOT", tmp_path)
+    plan = make_plan("smoke", [], training=False)
+    assert plan["lessons"] == ["learn/01_quantizers", "learn/02_the_lstm"]
+
+
+def test_git_gives_every_file_the_same_line_ends(tmp_path):
+    """Also where core.autocrlf asks for others: scripts run, and digests are equal."""
+    def git(*words):
+        return subprocess.run(["git", "-C", tmp_path, "-c", "core.autocrlf=true", *words],
+                              check=True, capture_output=True, text=True).stdout.split()
+
+    git("init", "-q")
+    shutil.copy(ROOT / ".gitattributes", tmp_path)
+    for name in ("install.sh", "record.json", "Snakefile", "text.ipynb", "figure.png"):
+        (tmp_path / name).write_bytes(b"1\r\n2\n" if name == "figure.png" else b"1\n2\n")
+    git("add", ".")
+    git("checkout-index", "-f", "-a", "--prefix=out/")
+    for path in (tmp_path / "out").glob("[!.]*"):
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 
 
 def test_what_is_made_again_when_the_records_change(changing, tmp_path):
@@ -566,6 +615,53 @@ def test_a_reply_that_nobody_was_told_of_is_found(tmp_path, monkeypatch):
     notebooks.execute(tmp_path / "n.ipynb", tmp_path / "out.ipynb", {"x": 7})
     assert len(missed) == 3
     assert None not in missed
+
+
+def test_a_notebook_may_lie_in_a_folder_whose_name_has_braces(tmp_path, monkeypatch):
+    places = []
+    folder = tmp_path / "{x} {}"
+    folder.mkdir()
+    write_notebook(folder / "n.ipynb", "x = 1")
+
+    def execute(source, target, parameters, **_):
+        places.extend(parameterize.parameterize_path(path, parameters) for path in (source, target))
+        return nbformat.v4.new_notebook()
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.setattr(notebooks, "to_html", lambda notebook: None)
+    notebooks.execute(folder / "n.ipynb", folder / "out.ipynb", {"x": 2})
+    assert places == [str(folder / "n.ipynb"), str(folder / "out.ipynb")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("table_2,figure_01 theory", ["table_2", "figure_01", "theory"]), (" , ", None),
+     ("my text, 1.txt", ["my text, 1.txt"]), ("digits, my text.txt", ["digits", "my text.txt"])],
+)
+def test_names_of_files_may_have_blanks(text, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("my text, 1.txt", "my text.txt"):
+        (tmp_path / name).touch()
+    assert command_line.names(text) == expected
+
+
+def test_what_a_command_starts_is_of_the_same_checkout(monkeypatch, tmp_path):
+    given = {"PYTHONPATH": "/mine", "QLSTM_REPORTS": "my reports", "QLSTM_DATA": "~/data",
+             "QLSTM_MIRROR": "https://a.b/c", "HOME": "/home/me"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    settle()
+    wanted = {"PYTHONPATH": f"{ROOT}{os.pathsep}/mine", "QLSTM_REPORTS": f"{tmp_path}/my reports",
+              "QLSTM_DATA": "/home/me/data", "QLSTM_MIRROR": "https://a.b/c"}
+    assert {name: os.environ[name] for name in wanted} == wanted
+    monkeypatch.chdir(ROOT)
+    settle()
+    (tmp_path / "qlstm").mkdir()
+    (tmp_path / "qlstm" / "__main__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"^error: .* imports the one of {ROOT}; call make"):
+        settle()
 
 
 def test_papermill_by_hand_refuses_a_typo(tmp_path):

@@ -80,14 +80,15 @@ def write(folder: Path) -> list[Path]:
                 kept.append(written)
             else:
                 written.write_text(text, encoding="utf-8")
-        _copy_materials(target)
+        copy_materials(target)
     return kept
 
 
-def _copy_materials(target: Path):
+def copy_materials(target: Path):
+    """Copy what the lessons read into the folder ``target``."""
     for path in files(LEARN, *MATERIALS):
         copy = target / path.relative_to(LEARN)
-        copy.parent.mkdir(exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
 
 
@@ -121,7 +122,7 @@ def grade(submission: Path, timeout: int = 300) -> dict[str, str]:
         cell.source = checks[key].source
     notebook.cells = [cell for cell in notebook.cells if not tagged(cell, "widget")]
     with tempfile.TemporaryDirectory() as folder:
-        _copy_materials(Path(folder))
+        copy_materials(Path(folder))
         NotebookClient(notebook, timeout=timeout, allow_errors=True,
                        resources={"metadata": {"path": folder}}).execute()
     return {cell.metadata["exercise"]: _outcome(found.get(key)) for key, cell in checks.items()}
