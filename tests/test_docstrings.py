@@ -11,12 +11,12 @@ import warnings
 import pytest
 import torch
 
-from qlstm.data.storage import ROOT
+from qlstm.data.storage import ROOT, files
 
 KERNELS = ["triton_forward", "triton_backward", "triton_tiles"]
 # they are called by triton.py alone, and their many arguments explained once, in its
 # comments
-SOURCES = sorted(path for path in (ROOT / "qlstm").rglob("*.py") if path.stem not in KERNELS)
+SOURCES = [path for path in files(ROOT / "qlstm", "**/*.py") if path.stem not in KERNELS]
 WITH_EXAMPLES = [path for path in SOURCES if re.search(r"^\s*>>> ", path.read_text(), re.M)]
 
 

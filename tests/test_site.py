@@ -241,7 +241,7 @@ def test_a_notebook_as_a_page(tmp_path):
 
 
 def test_every_formula_of_the_notebooks_becomes_mathml():
-    for path in (ROOT / "notebooks").rglob("*.ipynb"):
+    for path in storage.files(ROOT / "notebooks", "**/*.ipynb"):
         text = "\n".join(cell.source for cell in nbformat.read(path, 4).cells
                          if cell.cell_type == "markdown")
         for block, tex in re.findall(r"\$\$(.+?)\$\$|(?<![\\$])\$([^$]+?)\$",

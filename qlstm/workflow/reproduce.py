@@ -13,6 +13,7 @@ profile.
 import argparse
 import json
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -83,7 +84,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if options.cluster and options.cluster not in cluster.CLUSTERS:
         raise ConfigError(unknown("cluster", options.cluster, cluster.CLUSTERS))
     if options.cluster and find_spec(f"snakemake_executor_plugin_{options.cluster}") is None:
-        raise ConfigError(f"CLUSTER={options.cluster} needs one package more: {sys.executable} "
+        python = shlex.quote(sys.executable)
+        raise ConfigError(f"CLUSTER={options.cluster} needs one package more: {python} "
                           f"-m pip install -c constraints.txt -e '.[{options.cluster}]'")
     if options.datasets:  # notebooks run in folders of their own
         options.datasets = [
