@@ -689,6 +689,15 @@ def test_states_of_runs(tmp_path):
     assert progress.state(tmp_path) == ("done", {})
 
 
+def test_status_counts_runs_alone(tmp_path, capsys):
+    for name in ("my-run", ".ipynb_checkpoints"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    for name in (".DS_Store", "core"):
+        (tmp_path / "runs" / name).touch()
+    assert progress.status(tmp_path) == 0
+    assert "waiting: 1\n" in capsys.readouterr().out
+
+
 def test_status_names_each_tasks_metric(tmp_path, capsys):
     runs = {"word_lm": ("words", "ppl 101.500"), "char_lm": ("chars", "bpc 101.500"),
             "sequential_image": ("digits", "accuracy 101.500")}

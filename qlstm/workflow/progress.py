@@ -211,7 +211,7 @@ def status(folder: Path) -> int:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         plan = {"selected": [], "runs": {}, "metrics": {}}
-    found = sorted(path.name for path in (folder / "runs").glob("*") if path.is_dir())
+    found = sorted(path.name for path in (folder / "runs").glob("[!.]*") if path.is_dir())
     states = {run: state(folder / "runs" / run)
               for run in dict.fromkeys([*plan["selected"], *found])}
     if not states:
