@@ -72,6 +72,10 @@ def test_runs_are_chosen_by_their_settings():
         ("char_lm", "lab"), ("char_lm", "twn")}
     assert explore.select(records) == records
     assert explore.select([], quantizer="lab") == []
+    some = explore.select(records, quantizer=["lab", "twn"])  # none of full precision
+    lists = explore.Chooser(some, quantizer=["full_precision", "lab"], seed=0)
+    assert {record["config"]["quantizer"] for record in lists.records} == {"lab"}
+    assert lists._list("quantizer").value == ("lab",)
     with pytest.raises(ConfigError, match="unknown quantizer 'lap': did you mean 'lab'"):
         explore.select(records, quantizer=["lap"])
     with pytest.raises(ConfigError, match="unknown filter 'quantiser'"):

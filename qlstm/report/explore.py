@@ -38,6 +38,8 @@ from qlstm.study.tasks import TASKS
 
 FIELDS = ("task", "dataset", "hidden_size", "quantizer", "normalizer", "cell", "seed")
 """What runs are chosen by."""
+TITLES = QUANTIZER_TITLES | NORMALIZER_WORDS
+"""What the study has, be there runs of it or not."""
 NETWORKS = 4
 """Networks that :func:`show_texts` lets write, at most."""
 STROKES = ["", (4, 1.5), (1, 1), (5, 1, 1, 1), (8, 2), (3, 1, 1, 1, 1, 1), (2, 2), (7, 1, 2, 1),
@@ -64,7 +66,7 @@ def select(records: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]
         wanted: A value, or a list of those that are wanted, by a name of :data:`FIELDS`; None: any.
 
     Raises:
-        ConfigError: There is no such setting, or no run that has such a value.
+        ConfigError: There is no such setting, or neither the study nor a run has such a value.
     """
     chosen = records
     for name, values in wanted.items():
@@ -75,7 +77,7 @@ def select(records: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]
         values = [values] if isinstance(values, str | int) else list(values)
         known = {str(record["config"][name]): 0 for record in records}
         for value in values:
-            if records and str(value) not in known:
+            if records and str(value) not in known and value not in TITLES:
                 raise ConfigError(unknown(name, str(value), known))
         chosen = [record for record in chosen if record["config"][name] in values]
     return chosen
@@ -292,9 +294,9 @@ class Chooser:
         values = sorted({record["config"][name] for record in self.found})
         wanted = self.wanted.get(name)
         wanted = [] if wanted is None else [wanted] if isinstance(wanted, str | int) else wanted
-        titles = QUANTIZER_TITLES | NORMALIZER_WORDS
         return widgets.SelectMultiple(
-            options=[(str(titles.get(value, value)), value) for value in values], value=wanted,
+            options=[(str(TITLES.get(value, value)), value) for value in values],
+            value=[value for value in wanted if value in values],
             rows=min(len(values), 6), description=name, layout=widgets.Layout(width="300px"))
 
     def _choose(self, **wanted: Collection):
