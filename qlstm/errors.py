@@ -2,12 +2,26 @@
 
 import difflib
 import importlib
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
 
 
 class ConfigError(ValueError):
     """A setting that does not exist or cannot be: the message lists what is possible."""
+
+
+def shown(value: Any) -> str:
+    """``value`` as messages show it: on one line, and of a long one a part.
+
+    >>> shown("two\\nlines"), len(shown("long" * 10**6))
+    ("'two\\\\nlines'", 200)
+    """
+    text = " ".join(_SHORT.repr(value).splitlines())
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> str:
@@ -17,15 +31,14 @@ def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> st
     >>> unknown("quantizer", "bnw", ["bwn", "lab"])
     "unknown quantizer 'bnw': did you mean 'bwn'? Possible: bwn, lab"
     """
-    possible = list(possible)
+    possible, text = list(possible), str(name)[:99]
 
     def likeness(candidate: str) -> tuple[float, bool]:
-        return difflib.SequenceMatcher(None, str(name), candidate).ratio(), candidate[:1] == str(
-            name)[:1]
+        return difflib.SequenceMatcher(None, text, candidate).ratio(), candidate[:1] == text[:1]
 
     nearest = max(possible, key=likeness)
     suggestion = f" did you mean '{nearest}'?" if likeness(nearest)[0] >= 0.5 else ""
-    return f"unknown {what} {name!r}:{suggestion} Possible: {', '.join(possible)}{hint}"
+    return f"unknown {what} {shown(name)}:{suggestion} Possible: {', '.join(possible)}{hint}"
 
 
 def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -41,10 +54,17 @@ def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"cannot import the {what} {name!r}: {error}") from error
+        raise ConfigError(f"cannot import the {what} {shown(name)}: {brief(error)}") from error
 
 
 def first_line(error: Exception) -> str:
     """What an ``error`` says in its first line, its type where it says nothing: a GPU's errors go
     on for many."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def brief(error: Exception) -> str:
+    """:func:`first_line` of an ``error`` that repeats what a file says, which may be of any length
+    and any characters."""
+    text = first_line(error)[:200]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

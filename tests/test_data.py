@@ -2,13 +2,17 @@
 
 import gzip
 import hashlib
+import io
 import os
 import platform
 import pydoc_data.topics
 import re
 import socket
 import sys
+import tarfile
 import threading
+import tracemalloc
+import warnings
 import zipfile
 from collections import Counter
 from dataclasses import replace
@@ -426,6 +430,125 @@ def test_zip_is_unpacked(entry, raw, server):
     assert (raw / "novel.txt").read_bytes() == TEXT
 
 
+def zipped(*members: tuple[str, bytes], method=zipfile.ZIP_DEFLATED) -> bytes:
+    packed = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(packed, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def encrypted(packed: bytes) -> bytes:
+    """A zip that says so of its member."""
+    where = packed.index(b"PK\x01\x02")
+    return b"PK\x03\x04\x14\0\1" + packed[7 : where + 8] + b"\1" + packed[where + 9 :]
+
+
+def tarred(mode: str) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=mode) as archive:
+        archive.addfile(member := tarfile.TarInfo("novel.txt"), io.BytesIO(TEXT))
+        member.size = len(TEXT)
+    return packed.getvalue()
+
+
+OTHER = TEXT.swapcase()
+RIGHT = {
+    "folder first": zipped(("novels/", b""), ("novels/novel.txt", TEXT)),
+    "readme first": zipped(("README", b"about"), ("novel.txt", TEXT)),
+    "apple": zipped(("__MACOSX/._novel.txt", b"\0"), ("novel.txt", TEXT),
+                    ("__MACOSX/novel.txt", OTHER)),
+    "two of the name": zipped(("novel.txt", OTHER), ("novel.txt", TEXT), ("a/novel.txt", OTHER)),
+    "another name": zipped(("Roman.txt", TEXT)),
+    "odd names": zipped(("../\u0928\x1b\n", b"1"), ("n", TEXT)),
+    "gz parts": gzip.compress(TEXT[:99]) + gzip.compress(TEXT[99:]),
+    "gz and more": gzip.compress(TEXT) + b"garbage",
+    "gz and zeros": gzip.compress(TEXT) + bytes(512),
+}
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_the_file_is_found_in_an_archive(entry, raw, kind):
+    entry()
+    put(raw / "novel.txt.zip", RIGHT[kind])
+    assert whole(load_dataset("novel")) == TEXT
+
+
+WRONG = {
+    "empty": (zipped(), "a zip of 0 files"),
+    "others": (zipped(("novel.txt", TEXT[:-1]), ("a/", b"")), "a zip of 1 files, in which none"),
+    "altered": (zipped(("novel.txt", OTHER)), "bytes with sha256"),
+    "cut": (zipped(("novel.txt", TEXT))[:-9], "damaged archive (File is not a zip file)"),
+    "lzma": (zipped(("novel.txt", TEXT), method=zipfile.ZIP_LZMA), "stored or deflated"),
+    "encrypted": (encrypted(zipped(("novel.txt", TEXT))), "is encrypted, password required"),
+    "tar": (tarred("w"), "a tar archive, which is not unpacked here: take novel.txt out of it"),
+    "tar.gz": (tarred("w:gz"), "a tar archive"),
+    "gz of more": (gzip.compress(TEXT * 9), "bytes or more with sha256"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_an_archive_without_the_file(entry, raw, kind):
+    content, reason = WRONG[kind]
+    entry()
+    put(raw / "novel.txt", content)
+    with pytest.raises(DataError, match=re.escape(reason)) as error:
+        load_dataset("novel")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_damaged_archives_take_one_line(entry, raw):
+    """Bytes of zips and gzips of all kinds changed: read right all the same, or one line."""
+    entry()
+    random, lines = np.random.default_rng(0), []
+    sources = [*RIGHT.values(), *(content for content, _ in WRONG.values()),
+               zipped(("é" * 30_000, b""), ("novel.txt", TEXT))]
+    for i in range(400):
+        content = bytearray(sources[i % len(sources)])
+        for _ in range(random.integers(1, 4)):
+            content[random.integers(len(content))] = random.integers(256)
+        put(raw / "novel.txt", content)
+        try:
+            assert whole(load_dataset("novel")) == TEXT
+        except DataError as error:
+            lines.append(str(error).removeprefix(str(raw)))
+    assert len(lines) > 200
+    assert all(line.isprintable() and len(line) < 350 for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["gz", "zip", "a zip that lies"])
+def test_an_archive_of_much_takes_little_memory(entry, raw, kind):
+    entry()
+    much = bytes(10**7)
+    packed = gzip.compress(much, 1) if kind == "gz" else zipped(("novel.txt", much))
+    if kind == "a zip that lies":
+        packed = packed.replace(len(much).to_bytes(4, "little"), len(TEXT).to_bytes(4, "little"))
+    put(raw / "novel.txt", packed)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="truncated or altered"):
+        load_dataset("novel")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < len(packed) + 10**6
+
+
+def test_a_download_goes_where_a_link_leads(entry, raw, server):
+    folder, address, asked = server
+    put(folder / "novel.txt", TEXT)
+    entry(f"{address}/novel.txt")
+    raw.mkdir()
+    (raw / "novel.txt").symlink_to("../large.txt")
+    load_dataset("novel")
+    assert (raw.parent / "large.txt").read_bytes() == TEXT
+    assert [path.is_symlink() for path in raw.iterdir()] == [True]
+    asked.clear()
+    (raw / "novel.txt").unlink()
+    os.mkfifo(raw / "novel.txt")
+    with pytest.raises(DataError, match=f"cannot write to {re.escape(str(raw))}: a device or pipe"):
+        load_dataset("novel")
+    assert not asked
+
+
 @pytest.mark.parametrize("first", ["refused", "404", "altered", "damaged"])
 def test_second_address(entry, server, closed_port, first):
     folder, address, _ = server
@@ -550,7 +673,7 @@ def test_full_disk(entry, raw, server, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DataError, match=re.escape(f"cannot write to {raw}: No space left")):
         load_dataset("novel")
     assert not list(raw.iterdir())
