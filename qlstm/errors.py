@@ -7,21 +7,33 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 200, 200
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
 
-class ConfigError(ValueError):
+class LineError(ValueError):
+    """An error of one line that any terminal and file takes, whatever it quotes: what cannot be
+    printed, a line break too, is escaped.
+
+    >>> str(LineError("no file named two\\nlines"))
+    'no file named two\\\\nlines'
+    """
+
+    def __init__(self, message: str):
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+
+
+class ConfigError(LineError):
     """A setting that does not exist or cannot be: the message lists what is possible."""
 
 
 def shown(value: Any) -> str:
-    """``value`` as messages show it: on one line, and of a long one a part.
+    """``value`` as messages show it, of a long one a part.
 
-    >>> shown("two\\nlines"), len(shown("long" * 10**6))
-    ("'two\\\\nlines'", 200)
+    >>> shown("bwm"), len(shown("long" * 10**6))
+    ("'bwm'", 120)
     """
-    text = " ".join(_SHORT.repr(value).splitlines())
-    return text if len(text) <= 200 else f"{text[:197]}..."
+    text = _SHORT.repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> str:
@@ -64,7 +76,6 @@ def first_line(error: Exception) -> str:
 
 
 def brief(error: Exception) -> str:
-    """:func:`first_line` of an ``error`` that repeats what a file says, which may be of any length
-    and any characters."""
-    text = first_line(error)[:200]
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """:func:`first_line` of an ``error`` that repeats what a file says, which can be of any
+    length."""
+    return first_line(error)[:200]

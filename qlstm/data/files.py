@@ -16,13 +16,13 @@ from urllib.request import url2pathname
 from uuid import uuid4
 
 from qlstm.data.storage import raw_data, writable, write_atomically
-from qlstm.errors import brief
+from qlstm.errors import LineError, brief
 
 NETWORK_TIMEOUT = 20.0
 """Seconds that an address may stay silent; each address is tried once."""
 
 
-class DataError(ValueError):
+class DataError(LineError):
     """A data set that cannot be had as it should be; one line that says why and what to do."""
 
 
