@@ -11,8 +11,8 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
 
 class LineError(ValueError):
-    """An error of one line that any terminal and file takes, whatever it quotes: what cannot be
-    printed, a line break too, is escaped.
+    """An error whose ``message`` is one line that any terminal and file takes, whatever it quotes:
+    what cannot be printed, a line break too, is escaped.
 
     >>> str(LineError("no file named two\\nlines"))
     'no file named two\\\\nlines'
@@ -24,16 +24,6 @@ class LineError(ValueError):
 
 class ConfigError(LineError):
     """A setting that does not exist or cannot be: the message lists what is possible."""
-
-
-def shown(value: Any) -> str:
-    """``value`` as messages show it, of a long one a part.
-
-    >>> shown("bwm"), len(shown("long" * 10**6))
-    ("'bwm'", 120)
-    """
-    text = _SHORT.repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> str:
@@ -50,7 +40,7 @@ def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> st
 
     nearest = max(possible, key=likeness)
     suggestion = f" did you mean '{nearest}'?" if likeness(nearest)[0] >= 0.5 else ""
-    return f"unknown {what} {shown(name)}:{suggestion} Possible: {', '.join(possible)}{hint}"
+    return f"unknown {what} {brief(name)}:{suggestion} Possible: {', '.join(possible)}{hint}"
 
 
 def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -65,17 +55,24 @@ def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"cannot import the {what} {shown(name)}: {brief(error)}") from error
+    except Exception as error:  # whatever a module of the user's own raises
+        raise ConfigError(f"cannot import the {what} {brief(name)}: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:
     """What an ``error`` says in its first line, its type where it says nothing: a GPU's errors go
-    on for many."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    on for many, and those that repeat what a file says can be of any length."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def brief(error: Exception) -> str:
-    """:func:`first_line` of an ``error`` that repeats what a file says, which can be of any
-    length."""
-    return first_line(error)[:200]
+def brief(value: Any) -> str:
+    """How messages show any ``value``: in one line, and not more of it than says what it is.
+
+    >>> brief(None), brief({"a": []}), len(brief("long" * 10**6))
+    ('None', "{'a': []}", 120)
+    """
+    try:
+        text = " ".join(_SHORT.repr(value).split("\n"))
+    except ValueError:  # an int of thousands of digits
+        return "a huge number"
+    return text if len(text) <= 120 else f"{text[:117]}..."

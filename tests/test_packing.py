@@ -656,6 +656,8 @@ def test_files_of_others(tmp_path):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "torch")
     assert_refused(tmp_path / "torch", "not a packed model")
     assert_refused(tmp_path, "not a packed model")
+    os.mkfifo(tmp_path / "pipe")
+    assert_refused(tmp_path / "pipe", "not a packed model")
     with pytest.raises(FileNotFoundError, match="missing"):
         load_packed(tmp_path / "missing")
 
@@ -710,6 +712,7 @@ def test_nothing_that_a_file_names_is_imported(path, tmp_path, monkeypatch, wher
      dict(quantizer=None), dict(quantizer=["twn"]),
      dict(normalizer="batch_separate", max_steps=10**12), dict(normalizer={}),
      dict(dropout=math.nan), dict(dropout=math.inf), dict(dropout=2), dict(dropout="0.5"),
+     dict(dropout=-0.5),
      dict(unheard_of=1), dict(model="LanguageModel"), dict(quantize_input=False),
      dict(state_noise=[[1] * 10**5])],
     ids=lambda changes: str(changes)[:60],
@@ -785,6 +788,16 @@ def test_what_a_file_says_is_quoted_in_part_and_in_print(path, text):
         else:
             rewrite(path, **{where: text.encode(errors="replace").decode()})
         assert_refused(path)
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(model="QuantGRU"), dict(quantizer="bwn"), dict(normalizer=None),
+                dict(packed_bytes=10**400), dict(packed_bytes=[["long"] * 10**4])],
+    ids=lambda changes: str(changes)[:60])
+def test_a_card_of_another_model(path, changes):
+    card = json.loads(header_of(path.read_bytes())[0]["card"])
+    rewrite(path, card=json.dumps(card | changes))
+    assert_refused(path, "a card of another model")
 
 
 def test_a_file_of_an_odd_name(tmp_path):

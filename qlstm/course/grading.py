@@ -1,5 +1,5 @@
-"""Grading: students' notebooks run with the lessons' checks; whatever they are or do ends in rows of
-a table."""
+"""Grading: students' notebooks are run with the lessons' checks, and all that they are or do ends
+in rows of a table."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ import nbformat
 
 from qlstm.course.exercises import NotYet
 from qlstm.course.handouts import copy_materials, lessons, tagged
-from qlstm.errors import LineError, brief
+from qlstm.errors import LineError, first_line
 
 STARTING, STOPPING = 120, 10
 """Seconds that a kernel may take to begin, and to end a cell that it is told to end."""
@@ -98,7 +98,7 @@ def _cells(path: Path) -> list[_Cell]:
     except OSError:
         raise
     except (ValueError, RecursionError) as error:
-        raise GradingError(f"not a notebook: no JSON ({brief(error)})") from error
+        raise GradingError(f"not a notebook: no JSON ({first_line(error)})") from error
     except (TypeError, KeyError, AttributeError) as error:
         raise GradingError("not a notebook: JSON of another kind") from error
 
@@ -200,7 +200,7 @@ def grades(notebooks: list[Path]) -> int:
         try:
             outcomes = grade(path)
         except Exception as error:  # one notebook is not to keep the others from their grades
-            outcomes, failed = {"": str(LineError(brief(error)))}, 1
+            outcomes, failed = {"": str(LineError(first_line(error)))}, 1
             print(f"error: {LineError(name)}: {outcomes['']}", file=sys.stderr)
         table.writerows((name, exercise, int(outcome == "right"), outcome)
                         for exercise, outcome in outcomes.items())

@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 from uuid import uuid4
 
 from qlstm.data.storage import raw_data, writable, write_atomically
-from qlstm.errors import LineError, brief
+from qlstm.errors import LineError, first_line
 
 NETWORK_TIMEOUT = 20.0
 """Seconds that an address may stay silent; each address is tried once."""
@@ -137,7 +137,7 @@ def _verified(file: File, packed: bytes) -> bytes:
     except DataError:
         raise
     except Exception as error:  # zipfile's and zlib's are of eight types
-        raise DataError(f"a damaged archive ({brief(error)})") from error
+        raise DataError(f"a damaged archive ({first_line(error)})") from error
     if content[257:262] == b"ustar":
         raise DataError(f"a tar archive, which is not unpacked here: take {file.name} out of it")
     more = " or more" if len(content) > file.size and content is not packed else ""
