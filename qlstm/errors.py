@@ -2,11 +2,27 @@
 
 import difflib
 import importlib
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 120, 120
 
-class ConfigError(ValueError):
+
+class LineError(ValueError):
+    """An error whose ``message`` is one line that any terminal and file takes, whatever it quotes:
+    what cannot be printed, a line break too, is escaped.
+
+    >>> str(LineError("no file named two\\nlines"))
+    'no file named two\\\\nlines'
+    """
+
+    def __init__(self, message: str):
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+
+
+class ConfigError(LineError):
     """A setting that does not exist or cannot be: the message lists what is possible."""
 
 
@@ -17,15 +33,14 @@ def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> st
     >>> unknown("quantizer", "bnw", ["bwn", "lab"])
     "unknown quantizer 'bnw': did you mean 'bwn'? Possible: bwn, lab"
     """
-    possible = list(possible)
+    possible, text = list(possible), str(name)[:99]
 
     def likeness(candidate: str) -> tuple[float, bool]:
-        return difflib.SequenceMatcher(None, str(name), candidate).ratio(), candidate[:1] == str(
-            name)[:1]
+        return difflib.SequenceMatcher(None, text, candidate).ratio(), candidate[:1] == text[:1]
 
     nearest = max(possible, key=likeness)
     suggestion = f" did you mean '{nearest}'?" if likeness(nearest)[0] >= 0.5 else ""
-    return f"unknown {what} {name!r}:{suggestion} Possible: {', '.join(possible)}{hint}"
+    return f"unknown {what} {brief(name)}:{suggestion} Possible: {', '.join(possible)}{hint}"
 
 
 def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -40,11 +55,24 @@ def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"cannot import the {what} {name!r}: {error}") from error
+    except Exception as error:  # whatever a module of the user's own raises
+        raise ConfigError(f"cannot import the {what} {brief(name)}: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:
     """What an ``error`` says in its first line, its type where it says nothing: a GPU's errors go
-    on for many."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    on for many, and those that repeat what a file says can be of any length."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def brief(value: Any) -> str:
+    """How messages show any ``value``: in one line, and not more of it than says what it is.
+
+    >>> brief(None), brief({"a": []}), len(brief("long" * 10**6))
+    ('None', "{'a': []}", 120)
+    """
+    try:
+        text = " ".join(_SHORT.repr(value).split("\n"))
+    except ValueError:  # an int of thousands of digits
+        return "a huge number"
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -16,7 +16,7 @@ over all of it. Reading a file imports and executes nothing that it names.
 
 import json
 import math
-import reprlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from torch import nn
 
 from qlstm.data.hashed_tensors import BYTES, Layout, describe, digest, dump, serialize
 from qlstm.data.storage import write_atomically
-from qlstm.errors import ConfigError, first_line
+from qlstm.errors import ConfigError, LineError, brief, first_line
 from qlstm.layer import QuantGRU, QuantLSTM, QuantRNN
 from qlstm.models import CELLS, LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
@@ -42,7 +42,7 @@ FROM_RECORD = ("run_id", "config", "data", "metric", "test_metric", "size_kb")
 ANEW = "take a good copy of the file, or save the model again"
 
 
-class PackedError(ValueError):
+class PackedError(LineError):
     """A file that is damaged, no packed model, or of a newer version; one line that says why and
     what to do."""
 
@@ -89,6 +89,9 @@ def load_packed(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         _check(name, settings, tensors)
         # nothing before this line has needed more memory than the file's size
         model = _build(name, settings, "cpu").eval()
+        for key, value in _card(model, settings, None).items():
+            if key != "size_kb" and card.get(key) != value:  # a record's counts differently
+                raise PackedError(f"a card of another model: {key} {brief(card.get(key))}; {ANEW}")
         model.load_state_dict(
             {key: torch.from_numpy(value) for key, value in tensors.items()}, strict=False)
         _network(model)[1].freeze(_decode(model, tensors))
@@ -279,6 +282,8 @@ def _card(
 def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Metadata and tensors of a file, the same as were written; what they say is not checked.
     Raises ``PackedError``."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise PackedError(f"not a packed model, but a folder, pipe or device; {ANEW}")
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
@@ -287,9 +292,9 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
                     "not a packed model; only what save_packed has written can be loaded")
             if metadata.get("version") != VERSION:
                 raise PackedError(
-                    f"of format version {metadata.get('version')!r}, this qlstm reads {VERSION}: "
-                    "install the newer qlstm that wrote it; if there is none the file is damaged: "
-                    + ANEW)
+                    f"of format version {brief(metadata.get('version'))}, this qlstm reads "
+                    f"{VERSION}: install the newer qlstm that wrote it; if there is none the file "
+                    f"is damaged: {ANEW}")
             names = file.keys()
             if any(file.get_slice(name).get_dtype() not in BYTES for name in names):
                 raise PackedError(
@@ -298,7 +303,8 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError) as error:
-        raise PackedError(f"damaged, or not a packed model ({_line(error)}); {ANEW}") from error
+        raise PackedError(
+            f"damaged, or not a packed model ({first_line(error)}); {ANEW}") from error
     if digest(tensors, metadata) != metadata.get("sha256"):
         raise PackedError(f"damaged: the content does not match its sha256; {ANEW}")
     return metadata, tensors
@@ -308,7 +314,7 @@ def _parse(metadata: dict[str, str], key: str) -> dict[str, Any]:
     try:
         return dict(json.loads(metadata[key]).items())
     except (KeyError, ValueError, AttributeError, RecursionError) as error:
-        raise PackedError(f"{key} that cannot be read ({_line(error)}); {ANEW}") from error
+        raise PackedError(f"{key} that cannot be read ({first_line(error)}); {ANEW}") from error
 
 
 def _build(name: str, settings: dict[str, Any], device: str) -> nn.Module:
@@ -322,9 +328,9 @@ def _check(model: Any, settings: dict[str, Any], tensors: dict[str, np.ndarray])
     ``PackedError``."""
     tables = {"model": MODELS, "quantizer": QUANTIZERS, "normalizer": NORMALIZERS, "cell": CELLS}
     for key, value in (settings | {"model": model}).items():
-        number = value is None or (isinstance(value, int | float) and abs(value) < 2**53)
+        number = value is None or (isinstance(value, int | float) and 0 <= value < 2**53)
         if not (isinstance(value, str) and value in tables[key] if key in tables else number):
-            raise PackedError(f"{key} {reprlib.repr(value)}, which no packed model has; nothing "
+            raise PackedError(f"{key[:99]} {brief(value)}, which no packed model has; nothing "
                               f"was imported or executed; {ANEW}")
     layers = settings.get("num_layers", 1)
     try:
@@ -332,14 +338,11 @@ def _check(model: Any, settings: dict[str, Any], tensors: dict[str, np.ndarray])
             raise PackedError(f"{layers} layers, in {len(tensors)} tensors; {ANEW}")
         expected = _layout(_build(model, settings, "meta"))
     except (TypeError, RuntimeError, ConfigError) as error:
-        raise PackedError(f"settings that no {model} can have ({_line(error)}); {ANEW}") from error
+        raise PackedError(
+            f"settings that no {model} can have ({first_line(error)}); {ANEW}") from error
     found = describe(tensors)
     for name in sorted(found | expected):
         if found.get(name) != expected.get(name):
             raise PackedError(
-                f"tensor {name!r} is {found.get(name, 'missing')}, which by the settings should be "
-                f"{expected.get(name, 'missing')}; {ANEW}")
-
-
-def _line(error: Exception) -> str:
-    return first_line(error)[:120]
+                f"tensor {brief(name)} is {brief(found.get(name, 'missing'))}, which by the "
+                f"settings should be {brief(expected.get(name, 'missing'))}; {ANEW}")

@@ -1,7 +1,11 @@
 """The lessons as hand-outs: their parts, the checks before and after the solution, grading."""
 
+import csv
 import inspect
+import json
+import os
 import re
+from queue import Empty
 
 import nbformat
 import pytest
@@ -9,7 +13,7 @@ import torch
 from nbclient import NotebookClient
 
 from qlstm import quantizers
-from qlstm.course import handouts
+from qlstm.course import grading, handouts
 from qlstm.course.exercises import EXERCISES, NotYet, check
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
@@ -209,7 +213,7 @@ def test_grading_runs_the_students_notebook_with_the_lessons_checks(tmp_path):
             cell.source = "print('Exercise 2.3: right.')"
     path = tmp_path / "02_the_lstm-ada.ipynb"
     nbformat.write(student, path)
-    found = handouts.grade(path)
+    found = grading.grade(path)
     assert found["2.1"] == "right"
     assert "`step` raised" in found["2.2"]
     assert "more than half" in found["2.3"]
@@ -220,8 +224,179 @@ def test_grading_names_a_file_of_no_lesson(tmp_path, capsys):
     (tmp_path / "homework.ipynb").write_text("{}")
     assert handouts.main(["grade", str(tmp_path / "homework.ipynb")]) == 1
     error = capsys.readouterr().err
-    assert "begins with none of 01_quantizers" in error
+    assert "homework.ipynb: its name begins with none of 01_quantizers" in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def small_lesson(tmp_path, monkeypatch):
+    """A lesson "01" of exercises "1" to "9" that need no torch: the answer to "3" is x3 = 3."""
+    cells = [nbformat.v4.new_code_cell(f"assert x{n} == {n}, 'wrong'", id=f"check-{n}",
+                                       metadata={"tags": ["check"], "exercise": f"{n}"})
+             for n in range(1, 10)]
+    path = tmp_path / "lesson" / "01.ipynb"
+    path.parent.mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    monkeypatch.setattr(grading, "lessons", lambda: [path])
+    monkeypatch.setattr(grading, "copy_materials", lambda place: place.mkdir())
+    odd = {"exercise": "n", "tags": None}
+    return [{"cell_type": "code", "source": cell.source, "metadata": odd} for cell in cells]
+
+
+def test_grading_survives_what_students_run(tmp_path, small_lesson, monkeypatch):
+    """In one kernel, of a notebook for another language whose cells have neither ids nor outputs:
+    a cell that asks, one that never ends, one that floods the output, the memory, the disk, one
+    that leaves, one that kills the kernel."""
+    monkeypatch.setenv("MPLBACKEND", "TkAgg")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "own"))
+    startup = tmp_path / "own" / "profile_default" / "startup" / "00.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text("x9 = 9")
+    answers = [
+        "import resource\nresource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30))\nx1 = 1",
+        "x2 = input()", "while True:\n    x3 = 3",
+        "for i in range(20_000):\n    print('flood' * 100)\nx4 = 4\n'x' * 10**7",
+        "x5 = bytearray(2**31)", "with open('large', 'wb') as file:\n    file.truncate(2**31)",
+        "import sys\nx7 = 7\nsys.exit(1)", "assert 'x9' not in vars()\nimport os\nos._exit(1)", ""]
+    cells = [cell for answer, check in zip(answers, small_lesson, strict=True)
+             for cell in ({"cell_type": "code", "source": answer}, check)]
+    path = tmp_path / "01-ada.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": {"name": "julia"}}}))
+    found = grading.grade(path, timeout=2)
+    assert {exercise: outcome.split(" (")[0] for exercise, outcome in found.items()} == {
+        "1": "right", "2": "NameError: name 'x2' is not defined", "3": "right", "4": "right",
+        "5": "NameError: name 'x5' is not defined", "6": "NameError: name 'x6' is not defined",
+        "7": "right", "8": "not reached: the code cell 15 ended the kernel",
+        "9": "not reached: the code cell 15 ended the kernel"}
+
+
+def test_a_cell_that_cannot_be_interrupted_ends_the_notebook(monkeypatch):
+    class Stubborn:
+        interrupts = 0
+
+        def is_alive(self):
+            return True
+
+        def interrupt_kernel(self):
+            self.interrupts += 1
+
+        def execute(self, source, **_):
+            return source
+
+        def get_shell_msg(self, timeout):
+            raise Empty
+
+    monkeypatch.setattr(grading, "STOPPING", 0)
+    assert grading._reply(kernel := Stubborn(), kernel, "while True: ...", timeout=0) is None
+    assert kernel.interrupts == 1
+
+
+def fake_run(sources, timeout):
+    return {i: "right" if "x1 == 1" in source else "asked" for i, source in enumerate(sources)}, ""
+
+
+def in_version_3(cells):
+    return {"nbformat": 3, "worksheets": [{"cells": [
+        {"cell_type": "code", "language": "python", "input": cell["source"]} for cell in cells]}]}
+
+
+def test_notebooks_of_any_version_and_encoding_are_read(tmp_path, small_lesson, monkeypatch):
+    monkeypatch.setattr(grading, "_run", fake_run)
+    plain = {"nbformat": 4, "cells": [{"cell_type": "markdown"}, *small_lesson]}
+    twice = [cell | {"id": "check-1"} for cell in small_lesson]
+    lists = [cell | {"source": cell["source"].splitlines(True)} for cell in small_lesson]
+    for i, (content, encoding) in enumerate([
+            (plain, "utf-8"), (plain, "utf-8-sig"), (plain, "utf-16"), (plain, "utf-32-le"),
+            (plain | {"nbformat": 99}, "utf-8"), (in_version_3(small_lesson), "utf-8"),
+            ({"cells": twice}, "utf-8"), ({"cells": lists}, "utf-8")]):
+        path = tmp_path / f"01-{i}.ipynb"
+        path.write_bytes(json.dumps(content).encode(encoding))
+        assert grading.grade(path) == {"1": "right"} | {str(n): "asked" for n in range(2, 10)}
+
+
+def test_the_lessons_check_takes_the_place_of_the_students(tmp_path, small_lesson, monkeypatch):
+    """By its words, else its id, else its exercise; an answer in a copy of the cell stays."""
+    ran = []
+
+    def run(sources, timeout):
+        ran[:] = sources
+        return fake_run(sources, timeout)
+
+    monkeypatch.setattr(grading, "_run", run)
+    mark = {"metadata": {"exercise": "1"}, "id": "check-1"}
+    copy = mark | {"source": "x1 = 1", "id": "new"}
+    path = tmp_path / "01.ipynb"
+    for cells, expected in [
+            ([mark | {"source": "x1 = 1"}, {"source": "assert x1 == 1, 'wrong' "}], ["x1 = 1", 1]),
+            ([{"source": "print('right')", "id": "check-1"}, copy], [1, "x1 = 1"]),
+            ([{"source": "print('right')", "metadata": {"exercise": "1"}}], [1]), ([], [])]:
+        path.write_text(json.dumps({"cells": [{"cell_type": "code"} | cell for cell in cells]}))
+        found = grading.grade(path)["1"]
+        check = small_lesson[0]["source"]
+        assert ran == [check if source == 1 else source for source in expected]
+        assert found == ("right" if expected else "the check's cell is missing")
+
+
+NO_NOTEBOOKS = {
+    "empty": b"", "list": b"[]", "null": b"null", "other JSON": b'{"a": 1}', "html": b"<html>",
+    "no source": b'{"cells": [{"cell_type": "code"}]}', "numbers": b'{"cells": 3}',
+    "odd cells": b'{"cells": [1]}', "metadata": b'{"cells": [{"cell_type": "code", "source": "", '
+    b'"metadata": [1]}]}', "sheets": b'{"worksheets": [3]}', "deep": b"[" * 10**6,
+    "latin": '{"cells": ["é"]}'.encode("latin-1"), "cut": b'{"cells": [', "NUL": bytes(99)}
+
+
+def test_every_student_gets_a_row_at_once(tmp_path, small_lesson, monkeypatch, capfd):
+    monkeypatch.setattr(grading, "_run", fake_run)
+    paths = []
+    for name, content in NO_NOTEBOOKS.items():
+        paths.append(tmp_path / f"01-{name}.ipynb")
+        paths[-1].write_bytes(content)
+    (tmp_path / "01-folder.ipynb").mkdir()
+    os.mkfifo(tmp_path / "01-pipe.ipynb")
+    good = json.dumps({"cells": small_lesson})
+    odd = ["01-a,b \"c\".ipynb", "01-m\udcfcnch.ipynb", "01-two\nlines.ipynb", "01-हिन्दी.ipynb"]
+    for name in odd:
+        (tmp_path / name).write_text(good)
+    paths += [tmp_path / f"01-{name}.ipynb" for name in ("folder", "pipe", "missing")]
+    paths += [tmp_path / name for name in odd]
+    assert handouts.main(["grade", *map(str, paths)]) == 1
+    out, err = capfd.readouterr()
+    rows = list(csv.DictReader(out.splitlines(keepends=True)))
+    assert [row["notebook"] for row in rows if row["exercise"] in ("", "1")] == [
+        path.name.replace("\udcfc", "\\xfc") for path in paths]
+    failed = [row for row in rows if not row["exercise"]]
+    assert len(failed) == len(paths) - len(odd) == len(err.splitlines())
+    assert all(row["points"] == "0" and len(row["outcome"]) > 20 for row in failed)
+    # what ends the program does not end the rows that there are
+    def killed(sources, timeout):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grading, "_run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        grading.grades([paths[0], paths[-1]])
+    assert "01-empty.ipynb,,0,not a notebook: no JSON (Expecting" in capfd.readouterr().out
+
+
+def test_students_of_one_file_name_are_told_apart(tmp_path, small_lesson, monkeypatch, capsys):
+    monkeypatch.setattr(grading, "_run", fake_run)
+    paths = [tmp_path / student / "01.ipynb" for student in ("ada", "bob")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(json.dumps({"cells": small_lesson}))
+    assert grading.grades(paths) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[1], lines[10]] == [f"{path},1,1,right" for path in paths]
+
+
+def test_hand_outs_for_an_odd_folder(tmp_path, monkeypatch, capsys):
+    (tmp_path / "exercises").mkdir()
+    os.mkfifo(tmp_path / "exercises" / "01_quantizers.ipynb")
+    (tmp_path / "file").touch()
+    for folder in (tmp_path, tmp_path / "file", "/dev/null"):
+        assert handouts.main(["write", str(folder)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: cannot write the hand-outs: ")
+        assert len(error.splitlines()) == 1
 
 
 def test_the_instructors_page_names_every_lesson():

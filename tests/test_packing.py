@@ -3,9 +3,13 @@
 import functools
 import json
 import math
+import os
 import pickle
+import re
 import resource
+import stat
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -125,8 +129,8 @@ def assert_refused(path, *words):
         load_packed(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    assert len(message) < len(str(path)) + 300
+    assert message.isprintable()
+    assert len(message) < len(str(path)) + 500
     assert all(word in message for word in words), message
 
 
@@ -515,6 +519,61 @@ def test_folders_that_cannot_be_written_to(tmp_path):
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["file", "folder"]
 
 
+def test_what_is_no_file_stays_what_it_is(tmp_path):
+    """The place where a file is to be written is a device, a pipe, a folder, a link to one, or a
+    link in a circle."""
+    os.mkfifo(tmp_path / "pipe")
+    with suppress(OSError):  # a device as /dev/null, which only root can make
+        os.mknod(tmp_path / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    (tmp_path / "folder").mkdir()
+    links = {"to_folder": "folder", "to_pipe": "pipe", "circle": "circle"}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    before = {path: path.lstat() for path in tmp_path.iterdir()}
+    for path in before:
+        with pytest.raises(OSError, match=re.escape(str(path))) as caught:
+            save_packed(make("lstm"), path)
+        assert len(str(caught.value).splitlines()) == 1
+    assert {path: path.lstat() for path in tmp_path.iterdir()} == before
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to("far/model")
+    (tmp_path / "longer").symlink_to("link")
+    for content in ("new", "replaced"):
+        save_packed(make("lstm"), tmp_path / "longer")
+        load_packed(tmp_path / "far" / "model")
+        assert (tmp_path / "link").is_symlink(), content
+        assert (tmp_path / "longer").is_symlink(), content
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["model"]
+    (tmp_path / "lost").symlink_to("missing/model")
+    with pytest.raises(FileNotFoundError, match=r"lost'$"):
+        save_packed(make("lstm"), tmp_path / "lost")
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_a_file_has_the_permissions_of_the_umask_or_those_it_had(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save_packed(make("lstm"), tmp_path / "new")
+        (tmp_path / "old").touch()
+        (tmp_path / "old").chmod(0o640)
+        save_packed(make("lstm"), tmp_path / "old")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o640
+
+
+def test_a_read_only_file_is_left_alone(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write to any file
+    with pytest.raises(PermissionError, match=r"read-only: .*file'$"):
+        save_packed(make("lstm"), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 # Damaged files
 
 
@@ -597,6 +656,8 @@ def test_files_of_others(tmp_path):
     torch.save({"weight": torch.zeros(3)}, tmp_path / "torch")
     assert_refused(tmp_path / "torch", "not a packed model")
     assert_refused(tmp_path, "not a packed model")
+    os.mkfifo(tmp_path / "pipe")
+    assert_refused(tmp_path / "pipe", "not a packed model")
     with pytest.raises(FileNotFoundError, match="missing"):
         load_packed(tmp_path / "missing")
 
@@ -651,9 +712,10 @@ def test_nothing_that_a_file_names_is_imported(path, tmp_path, monkeypatch, wher
      dict(quantizer=None), dict(quantizer=["twn"]),
      dict(normalizer="batch_separate", max_steps=10**12), dict(normalizer={}),
      dict(dropout=math.nan), dict(dropout=math.inf), dict(dropout=2), dict(dropout="0.5"),
+     dict(dropout=-0.5),
      dict(unheard_of=1), dict(model="LanguageModel"), dict(quantize_input=False),
      dict(state_noise=[[1] * 10**5])],
-    ids=str,
+    ids=lambda changes: str(changes)[:60],
 )
 def test_settings_that_do_not_fit(path, changes):
     rewrite(path, settings=settings_with(path, **changes))
@@ -705,6 +767,45 @@ def test_tensors_that_do_not_fit(path):
         path.write_bytes(content)
         rewrite(path, added, without)
         assert_refused(path, word)
+
+
+@pytest.mark.parametrize("text", ["long " * 10**3, "two\nlines", "\x1b[31m", "\udcfc", "\u202e"])
+def test_what_a_file_says_is_quoted_in_part_and_in_print(path, text):
+    content = path.read_bytes()
+    bias = safetensors.numpy.load(content)["rnn.bias_l0"]
+    for where in ("tensor", "shape", "version", "format", "model", "setting", "key", "card"):
+        path.write_bytes(content)
+        if where == "tensor":
+            rewrite(path, {text.encode(errors="replace").decode(): bias})
+        elif where == "shape":
+            rewrite(path, {"rnn.bias_l0": bias.reshape([1] * 60 + [len(bias)])})
+        elif where == "setting":
+            rewrite(path, settings=settings_with(path, quantizer=[text], hidden_size={text: text}))
+        elif where == "key":
+            rewrite(path, settings=settings_with(path, **{text: 1}))
+            assert_refused(path)
+            rewrite(path, settings=settings_with(path, **{text: [[text] * 9] * 9}))
+        else:
+            rewrite(path, **{where: text.encode(errors="replace").decode()})
+        assert_refused(path)
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(model="QuantGRU"), dict(quantizer="bwn"), dict(normalizer=None),
+                dict(packed_bytes=10**400), dict(packed_bytes=[["long"] * 10**4])],
+    ids=lambda changes: str(changes)[:60])
+def test_a_card_of_another_model(path, changes):
+    card = json.loads(header_of(path.read_bytes())[0]["card"])
+    rewrite(path, card=json.dumps(card | changes))
+    assert_refused(path, "a card of another model")
+
+
+def test_a_file_of_an_odd_name(tmp_path):
+    path = tmp_path / "a\n\udcfc"
+    path.write_bytes(b"no model")
+    with pytest.raises(PackedError) as caught:
+        load_packed(path)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.bool_])

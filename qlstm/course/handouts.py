@@ -11,15 +11,12 @@ import argparse
 import copy
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 from nbformat import NotebookNode
 
-from qlstm.course.exercises import NotYet
-from qlstm.data.storage import ROOT, files, lessons
+from qlstm.data.storage import ROOT, files, lessons, write_atomically
 from qlstm.study.records import reports
 
 LEARN = ROOT / "notebooks" / "learn"
@@ -75,11 +72,10 @@ def write(folder: Path) -> list[Path]:
         for path in lessons():
             text = nbformat.writes(version(nbformat.read(path, as_version=4))) + "\n"
             written = target / path.name
-            if (version is handout and written.exists()
-                    and written.read_text(encoding="utf-8") != text):
+            if version is handout and written.is_file() and written.read_bytes() != text.encode():
                 kept.append(written)
             else:
-                written.write_text(text, encoding="utf-8")
+                write_atomically(written, text.encode())
         copy_materials(target)
     return kept
 
@@ -90,52 +86,6 @@ def copy_materials(target: Path):
         copy = target / path.relative_to(LEARN)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-
-
-def grade(submission: Path, timeout: int = 300) -> dict[str, str]:
-    """Run a student's notebook with the lesson's checks, whatever the student's say.
-
-    It runs the student's code, as this user and with this user's rights.
-
-    Args:
-        submission: The student's notebook. Its file name begins with that of the lesson:
-            ``01_quantizers-ada.ipynb``.
-        timeout: The seconds that a cell may take.
-
-    Returns:
-        For each exercise ``"right"``, or what its check or the student's cell raised.
-
-    Raises:
-        FileNotFoundError: There is no such file, or no lesson of that name.
-    """
-    from nbclient import NotebookClient
-
-    source = next((path for path in lessons() if submission.stem.startswith(path.stem)), None)
-    if source is None:
-        names = ", ".join(path.stem for path in lessons())
-        raise FileNotFoundError(f"{submission}: its name begins with none of {names}")
-    notebook = nbformat.read(submission, as_version=4)
-    checks = {cell.id: cell for cell in nbformat.read(source, as_version=4).cells
-              if tagged(cell, "check")}
-    found = {cell.id: cell for cell in notebook.cells if cell.id in checks}
-    for key, cell in found.items():
-        cell.source = checks[key].source
-    notebook.cells = [cell for cell in notebook.cells if not tagged(cell, "widget")]
-    with tempfile.TemporaryDirectory() as folder:
-        copy_materials(Path(folder))
-        NotebookClient(notebook, timeout=timeout, allow_errors=True,
-                       resources={"metadata": {"path": folder}}).execute()
-    return {cell.metadata["exercise"]: _outcome(found.get(key)) for key, cell in checks.items()}
-
-
-def _outcome(cell) -> str:
-    if cell is None:
-        return "the check's cell is missing"
-    error = next((output for output in cell.outputs if output.output_type == "error"), None)
-    if error is None:
-        return "right"
-    message = " ".join(error.evalue.split())
-    return message if error.ename == NotYet.__name__ else f"{error.ename}: {message}"
 
 
 def main(arguments: list[str]) -> int:
@@ -156,24 +106,17 @@ def main(arguments: list[str]) -> int:
         "notebooks", type=Path, nargs="+")
     options = parser.parse_args(arguments)
     if options.command == "grade":
-        return _grades(options.notebooks)
-    if kept := write(options.folder):
+        from qlstm.course.grading import grades
+
+        return grades(options.notebooks)
+    try:
+        kept = write(options.folder)
+    except OSError as error:
+        print(f"error: cannot write the hand-outs: {error}", file=sys.stderr)
+        return 1
+    if kept:
         print(f"kept, as worked in: {', '.join(path.name for path in kept)} "
               "(remove one to have it anew)")
     print(f"hand-outs: {options.folder / 'exercises'}   "
           f"with solutions: {options.folder / 'solutions'}")
     return 0
-
-
-def _grades(notebooks: list[Path]) -> int:
-    rows, failed = [], 0
-    for path in notebooks:
-        try:
-            rows += [(path.name, name, int(outcome == "right"), outcome)
-                     for name, outcome in grade(path).items()]
-        except (OSError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            failed = 1
-    pd.DataFrame(rows, columns=["notebook", "exercise", "points", "outcome"]).to_csv(
-        sys.stdout, index=False)
-    return failed

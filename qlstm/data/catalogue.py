@@ -5,6 +5,7 @@
 """
 
 import os
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -141,9 +142,9 @@ def load_dataset(name: str, task: str | None = None) -> TextDataset | ImageDatas
         DataError: an unknown name or task, a name that is for another task, or a file that is
             missing, truncated or altered.
     """
-    entry = _entry(name, task)
+    entry, name = _entry(name, task), os.fspath(name)
     if entry is None:
-        return reading.read_text_file(str(name), UNITS[task or "char_lm"])
+        return reading.read_text_file(name, UNITS[task or "char_lm"])
     contents, sources = [], []
     for file in entry.files:
         content, source = obtain(file)
@@ -210,13 +211,16 @@ def _entry(name: str, task: str | None = None) -> Entry | None:
     is given."""
     if task not in (None, *UNITS):
         raise DataError(unknown("task", task, UNITS))
-    if name in CATALOGUE:
+    if isinstance(name, str | os.PathLike) and (name := os.fspath(name)) in CATALOGUE:
         entry = CATALOGUE[name]
         if task not in (None, entry.task):
             raise DataError(f"the data set {name} is for the task {entry.task}, not for {task}")
         return entry
-    if not str(name) or not os.path.exists(name):
+    if not isinstance(name, str) or not name or not os.path.exists(name):
         raise DataError(unknown("data set", name, CATALOGUE, ", or the path of a text file"))
+    if {"Cc", "Cs"}.intersection(map(unicodedata.category, name)):
+        raise DataError(f"{name!r} has characters that no record or page can show (line breaks, or "
+                        "bytes that are not UTF-8): rename the file")
     if task == "sequential_image":
         possible = ", ".join(name for name, entry in CATALOGUE.items() if entry.task == task)
         raise DataError(f"{name} is a path: data sets for the task {task} come from the catalogue "

@@ -1,13 +1,13 @@
 """Files of data sets: put in place by hand, from a mirror or from the network; checked before they
 are used."""
 
-import gzip
 import hashlib
 import io
 import os
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 from uuid import uuid4
 
-from qlstm.data.storage import raw_data
+from qlstm.data.storage import raw_data, writable, write_atomically
+from qlstm.errors import LineError, first_line
 
 NETWORK_TIMEOUT = 20.0
 """Seconds that an address may stay silent; each address is tried once."""
 
 
-class DataError(ValueError):
+class DataError(LineError):
     """A data set that cannot be had as it should be; one line that says why and what to do."""
 
 
@@ -125,44 +126,77 @@ def _checked(file: File, path: Path) -> bytes:
 
 
 def _verified(file: File, packed: bytes) -> bytes:
-    """The plain content; packed or not shows in the first bytes, as browsers and servers unpack
-    unasked."""
-    content = packed
-    try:
-        if packed.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(packed)
-        elif packed.startswith(b"PK\x03\x04"):
-            with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-                content = archive.read(archive.namelist()[0])
-    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"a damaged archive ({error})") from error
+    """The plain content. Whatever an archive holds, no more is unpacked at a time than the file
+    has."""
     algorithm, _, digest = file.digest.partition(":")
-    found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
-    if (len(content), found) != (file.size, digest):
-        raise DataError(f"{len(content):,} bytes with {algorithm} {found[:12]} instead of "
-                        f"{file.size:,} with {digest[:12]}")
+    try:
+        for content in _contents(file, packed):
+            found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+            if (len(content), found) == (file.size, digest):
+                return content
+    except DataError:
+        raise
+    except Exception as error:  # zipfile's and zlib's are of eight types
+        raise DataError(f"a damaged archive ({first_line(error)})") from error
+    if content[257:262] == b"ustar":
+        raise DataError(f"a tar archive, which is not unpacked here: take {file.name} out of it")
+    more = " or more" if len(content) > file.size and content is not packed else ""
+    raise DataError(f"{len(content):,} bytes{more} with {algorithm} {found[:12]} instead of "
+                    f"{file.size:,} with {digest[:12]}")
+
+
+def _contents(file: File, packed: bytes) -> Iterator[bytes]:
+    """What the plain content can be; packed or not shows in the first bytes, as browsers and
+    servers unpack unasked. In a zip each member of the right size, wherever it lies."""
+    if packed.startswith(b"\x1f\x8b"):
+        yield _gunzipped(packed, file.size + 1)
+    elif packed.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # the latter is an empty one's
+        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            fitting = [member for member in members if member.file_size == file.size
+                       and member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+            if not fitting:  # other methods have no limit to what they unpack at a time
+                raise DataError(f"a zip of {len(members):,} files, in which none is stored or "
+                                f"deflated and has the {file.size:,} bytes of {file.name}")
+            for member in fitting:
+                with archive.open(member) as opened:
+                    yield opened.read(file.size)
+    else:
+        yield packed
+
+
+def _gunzipped(packed: bytes, most: int) -> bytes:
+    """The content of gzip's parts, one after the other, up to ``most`` bytes; what follows them and
+    is none is left out, as gzip does."""
+    content = b""
+    while packed.startswith(b"\x1f\x8b") and len(content) < most:
+        part = zlib.decompressobj(wbits=31)
+        content += part.decompress(packed, most - len(content))
+        if not part.eof and len(content) < most:
+            raise EOFError("it ends too early")
+        packed = part.unused_data
     return content
 
 
 def _download(file: File, urls: tuple[str, ...]) -> tuple[bytes, str]:
-    """The content from the first address that has it, kept in ``data/raw`` under its name in one
-    step."""
+    """The content from the first address that has it, kept in ``data/raw`` under its name."""
     folder = raw_data()
-    temporary = folder / f".{file.name}.{uuid4().hex}.tmp"
+    probe = folder / f".{file.name}.{uuid4().hex}.tmp"
     if not urls:
         raise _missing(file, f"not in {os.environ.get('QLSTM_MIRROR') or folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary.touch()  # a folder that cannot be written to shows before the download
+        # a folder that cannot be written to shows before the download
+        probe.touch()
+        writable(folder / file.name)
         content, url = _fetch(file, urls)
-        temporary.write_bytes(content)
-        temporary.replace(folder / file.name)
+        write_atomically(folder / file.name, content)
     except OSError as error:
         reason = f"cannot write to {folder}: {error.strerror}"
         raise DataError(f"{reason}. Name another folder in QLSTM_DATA, or make room") from error
     finally:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            probe.unlink(missing_ok=True)
     return content, url
 
 

@@ -3,9 +3,12 @@
 ``contents``: the contents of a data set's files, bytes.
 """
 
+import codecs
+import os
 import platform
 import re
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -66,18 +69,35 @@ def help_source() -> str:
     return f"pydoc_data.topics of Python {platform.python_version()}"
 
 
+_UNSEEN = r"[\xad\u061c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
+"""Soft hyphens, marks of direction and byte order: what a reader does not see in a word."""
+_ALONE = (r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u309f\u3400-\u9fff\uf900-\ufaff"
+          r"\U00020000-\U0003ffff")
+"""Letters of scripts without white space between words (Thai, Khmer, Chinese, ...): without a
+dictionary each is a word (Unicode's annex 29)."""
+
+
 def tokens(text: str) -> list[str]:
     r"""The words of any text: words, numbers and punctuation marks in lower case, "<eos>" after a
     line that has any.
 
-    A mark four times or more in a row (an underline) is one; "<unk>" stays.
+    A letter or emoji keeps what Unicode joins to it: accents and vowel signs, joiners, tones of
+    skin. A mark four times or more in a row (an underline) is one; "<unk>" stays.
 
     >>> tokens("It's 3.5\n========\n\n<unk> == x")
     ['it', "'", 's', '3', '.', '5', '<eos>', '=', '<eos>', '<unk>', '=', '=', 'x', '<eos>']
+    >>> len(tokens("\u0939\u093f\u0928\u094d\u0926\u0940 e\u0301te\u0301"))   # two words and <eos>
+    3
     """
+    text = re.sub(_UNSEEN, "", text.lower()).replace("\u200b", " ")
+    marks = "".join(c for c in set(text) if unicodedata.category(c).startswith("M"))
+    joined = rf"[{marks}\u200c\u200d\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
+    symbol = rf"\S{joined}*(?:(?<=\u200d)[^\w\s]{joined}*)*"  # a family: people and joiners
+    flag = "[\U0001f1e6-\U0001f1ff]{2}"
+    pattern = re.compile(rf"{UNKNOWN}|[^\W{_ALONE}](?:[^\W{_ALONE}]|{joined})*|{flag}|{symbol}")
     words = []
-    for line in re.sub(r"([^\w\s])\1{3,}", r"\1", text.lower()).splitlines():
-        if found := re.findall(rf"{UNKNOWN}|\w+|[^\w\s]", line):
+    for line in re.sub(r"([^\w\s])\1{3,}", r"\1", text).splitlines():
+        if found := pattern.findall(line):
             words += [*map(sys.intern, found), LINE_END]  # interned: each word is in memory once
     return words
 
@@ -98,24 +118,33 @@ def read_text_file(name: str, unit: str) -> TextDataset:
         unit: what its symbols are, "character" or "word" (see :func:`tokens`).
 
     Raises:
-        DataError: it is no text file, cannot be read, or is too short to learn from.
+        DataError: it is no text file, cannot be read, or has too little to learn from.
     """
     path = Path(name)
     if not path.is_file():
         raise DataError(f"{name} is not a file: a data set of one's own is one text file")
-    content, encoding, source = read_bytes(path), "utf-8", str(path.resolve())
-    if b"\0" in content:
+    content, encoding = read_bytes(path), "utf-8"
+    # a folder's name may be of other bytes than UTF-8
+    source = os.fsencode(path.resolve()).decode(errors="backslashreplace")
+    if b"\0" in content or content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(
             f"{name} is not a text file (it has NUL bytes; UTF-16 has to be saved as UTF-8)")
     try:
         text = content.decode("utf-8")
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if not content[: error.start].isascii():
+            raise DataError(f"{name} is UTF-8 up to byte {error.start:,} and not there: it was cut "
+                            "or joined in the wrong place; save it as UTF-8 again") from error
         text, encoding = content.decode("latin-1"), "latin-1"
         source += " (not UTF-8: one character a byte)"
     symbols = tokens(text) if unit == "word" else text
+    what = "words" if unit == "word" else "symbols"
     if len(symbols) < MINIMUM_SYMBOLS:
-        what = "words" if unit == "word" else "symbols"
         raise DataError(
             f"{name} has {len(symbols):,} {what}; a data set needs {MINIMUM_SYMBOLS:,} or more")
     parts = rare_words_replaced(symbols) if unit == "word" else cut(symbols, 0.8, 0.1)
-    return text_dataset(name, parts, encoding, True, source, unit)
+    dataset = text_dataset(name, parts, encoding, True, source, unit)
+    if not (dataset.train != dataset.train[0]).any():
+        raise DataError(f"{name} has the same {what} all over to learn from: a data set needs two "
+                        "kinds or more")
+    return dataset

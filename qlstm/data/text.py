@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qlstm.data.files import DataError
+from qlstm.errors import brief
 
 UNKNOWN, LINE_END = "<unk>", "<eos>"
 """The words that stand for a rare word and for the end of a line, as in the Penn Treebank."""
@@ -106,7 +107,7 @@ def encode(text: str, vocabulary: tuple[str, ...], unit: str = "character") -> T
     outside = sorted(_distinct(text, unit).difference(vocabulary))
     if outside and UNKNOWN not in vocabulary:
         raise DataError(
-            f"{outside[0]!r} is not among the {len(vocabulary)} symbols of the vocabulary")
+            f"{brief(outside[0])} is not among the {len(vocabulary)} symbols of the vocabulary")
     if unit == "word":
         ids = {word: i for i, word in enumerate(vocabulary)}
         ids |= {word: ids[UNKNOWN] for word in outside}
