@@ -3,9 +3,13 @@
 import functools
 import json
 import math
+import os
 import pickle
+import re
 import resource
+import stat
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -513,6 +517,61 @@ def test_folders_that_cannot_be_written_to(tmp_path):
     with pytest.raises(IsADirectoryError):
         save_packed(make("lstm"), tmp_path / "folder")
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_what_is_no_file_stays_what_it_is(tmp_path):
+    """The place where a file is to be written is a device, a pipe, a folder, a link to one, or a
+    link in a circle."""
+    os.mkfifo(tmp_path / "pipe")
+    with suppress(OSError):  # a device as /dev/null, which only root can make
+        os.mknod(tmp_path / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    (tmp_path / "folder").mkdir()
+    links = {"to_folder": "folder", "to_pipe": "pipe", "circle": "circle"}
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target)
+    before = {path: path.lstat() for path in tmp_path.iterdir()}
+    for path in before:
+        with pytest.raises(OSError, match=re.escape(str(path))) as caught:
+            save_packed(make("lstm"), path)
+        assert len(str(caught.value).splitlines()) == 1
+    assert {path: path.lstat() for path in tmp_path.iterdir()} == before
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to("far/model")
+    (tmp_path / "longer").symlink_to("link")
+    for content in ("new", "replaced"):
+        save_packed(make("lstm"), tmp_path / "longer")
+        load_packed(tmp_path / "far" / "model")
+        assert (tmp_path / "link").is_symlink(), content
+        assert (tmp_path / "longer").is_symlink(), content
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["model"]
+    (tmp_path / "lost").symlink_to("missing/model")
+    with pytest.raises(FileNotFoundError, match=r"lost'$"):
+        save_packed(make("lstm"), tmp_path / "lost")
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_a_file_has_the_permissions_of_the_umask_or_those_it_had(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save_packed(make("lstm"), tmp_path / "new")
+        (tmp_path / "old").touch()
+        (tmp_path / "old").chmod(0o640)
+        save_packed(make("lstm"), tmp_path / "old")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o640
+
+
+def test_a_read_only_file_is_left_alone(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write to any file
+    with pytest.raises(PermissionError, match=r"read-only: .*file'$"):
+        save_packed(make("lstm"), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 # Damaged files

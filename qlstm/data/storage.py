@@ -1,8 +1,12 @@
 """Where data lies, and how a file is written so that it is whole."""
 
+import errno
 import os
-import tempfile
+import shutil
+import stat
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 _PARENT = Path(__file__).resolve().parents[2]
 
@@ -16,25 +20,46 @@ def raw_data() -> Path:
     return Path(os.environ.get("QLSTM_DATA") or ROOT / "data" / "raw")
 
 
+def writable(path: Path) -> Path:
+    """The file that a write to ``path`` is to replace or make: the end of links. Raises
+    ``OSError`` for what is no file: a device, a pipe, a folder."""
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:  # nothing yet, or a link to nothing yet
+        return Path(os.path.realpath(path))
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder, where a file is to be written", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "a device or pipe, where a file is to be written", str(path))
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "a file that is read-only", str(path))
+    return Path(os.path.realpath(path))
+
+
 def write_atomically(path: Path, content: bytes):
     """Write a file so that it is there whole or not at all, also after a crash or on a full disk.
 
     A process killed meanwhile leaves ``.<name>.<letters>.tmp`` behind, which the next one to train
-    there removes.
+    there removes. The file's permissions are those that it has, else the user's umask's.
 
     Args:
-        path: the file; one that is there already is replaced.
+        path: the file; one that is there already is replaced, of a link the one that it leads to.
         content: what it is to contain.
     """
-    descriptor, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    target = writable(path)
+    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:
+            with suppress(OSError):  # nothing to keep, or no permissions on this file system
+                shutil.copymode(target, temporary)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        os.replace(temporary, target)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
