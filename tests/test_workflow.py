@@ -192,7 +192,7 @@ def test_reports_that_cannot_be_written_are_named(reproduce, tmp_path):
 
 def test_a_second_reproduce_at_once_stops_with_a_status_of_its_own(reproduce, tmp_path):
     (tmp_path / "smoke").mkdir()
-    with filelock.FileLock(tmp_path / "smoke" / ".reproduce.lock"):
+    with filelock.FileLock(tmp_path / "smoke" / ".lock"):
         status, error = reproduce("--profile", "smoke", QLSTM_REPORTS=str(tmp_path))
     assert status == 75
     assert "another `make reproduce` works in" in error

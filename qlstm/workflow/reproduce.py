@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,14 +21,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from qlstm import data
 from qlstm.data.storage import write_atomically
 from qlstm.errors import ConfigError, unknown
 from qlstm.study import costs, machine, records
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, grid, most_wanted, no_runs
+from qlstm.study.locks import exclusive
 from qlstm.study.records import reports
 from qlstm.study.tasks import PROFILES
 from qlstm.workflow import cluster, pool
@@ -255,14 +253,12 @@ def reproduce(options: argparse.Namespace) -> int:
         return 0
     folder = reports() / options.profile
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder):
-        pass  # writable
-    try:
-        with filelock.FileLock(folder / ".reproduce.lock").acquire(timeout=0):
-            return _phases(options, configs, folder)
-    except filelock.Timeout:
+
+    def refuse(_):
         raise Busy(f"another `make reproduce` works in {folder}; wait for it (make status shows "
-                   "it)") from None
+                   "it)")
+    with exclusive(folder, refuse):
+        return _phases(options, configs, folder)
 
 
 def _phases(options: argparse.Namespace, configs: list[ExperimentConfig], folder: Path) -> int:
