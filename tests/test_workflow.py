@@ -25,12 +25,12 @@ from qlstm import ExperimentConfig, grid
 from qlstm.__main__ import COMMANDS, main
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
+from qlstm.report.kernel import PatientChannel
 from qlstm.study import records
 from qlstm.study.grid import ARTEFACTS, FROM_ALL
 from qlstm.study.tasks import TASKS
 from qlstm.workflow import clean, cluster, made, notebooks, pool, progress, run
 from qlstm.workflow import reproduce as workflow
-from qlstm.workflow.kernel_client import PatientChannel
 from qlstm.workflow.plan import REPORTED_IN, make_plan
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -509,17 +509,112 @@ def write_notebook(path, *cells):
     nbformat.write(notebook, path)
 
 
-def test_a_notebook_runs_with_parameters_and_says_what_failed_in_one_line(tmp_path):
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """What a user may have set on his machine; a line of it each would change or break a notebook.
+    The paths are as long as those of clusters."""
+    home, temporary = tmp_path / "home", tmp_path / ("t" * 90)
+    rc = "backend: TkAgg\nfigure.dpi: 33\ntext.usetex: True\n"
+    for place, content in {
+            "home/.ipython/profile_default/startup/mine.py": "x = None\nstartup = 1",
+            "home/.ipython/profile_default/ipython_config.py":
+                "c.InteractiveShellApp.exec_lines = ['line = 1']",
+            "home/.ipython/profile_default/ipython_kernel_config.py":
+                "c.InlineBackend.figure_formats = {'svg'}",
+            "home/.local/share/jupyter/kernels/python3/kernel.json":
+                '{"argv": ["false"], "display_name": "Mine", "language": "python"}',
+            "home/pythonrc.py": "pythonrc = 1", "home/rc": rc, "matplotlibrc": rc}.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(content)
+    temporary.mkdir()
+    for name, value in {
+            "HOME": home, "MPLBACKEND": "TkAgg", "MATPLOTLIBRC": home / "rc",
+            "IPYTHONDIR": home / ".ipython", "PYTHONSTARTUP": home / "pythonrc.py",
+            "JUPYTER_DATA_DIR": home / ".local/share/jupyter", "JUPYTER_RUNTIME_DIR": "/dev/null/no",
+            "JUPYTER_DEFAULT_PROVISIONER_NAME": "mine", "PYTHONPATH": ""}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_notebook_runs_with_parameters_whatever_the_user_has_set(tmp_path):
     write_notebook(
-        tmp_path / "n.ipynb", "x = 1  # a number", "print(6 * x)\nassert x < 9, 'too\\nlarge'")
+        tmp_path / "n.ipynb", "x = 1  # a number", "print(6 * x)",
+        "import matplotlib, qlstm\nimport matplotlib.pyplot as plt\n"
+        "figure, axes = plt.subplots()\nplt.close(figure)\nfigure",
+        "print(matplotlib.get_backend(), plt.rcParams['figure.dpi'], plt.rcParams['text.usetex'])\n"
+        "print({'startup', 'line', 'pythonrc'} & set(globals()), qlstm.__file__)")
+    content = json.loads((tmp_path / "n.ipynb").read_text())
+    content["metadata"] = {"kernelspec": {"name": "ir", "display_name": "R"}}  # of another program
+    (tmp_path / "n.ipynb").write_text(json.dumps(content))
     notebooks.execute(tmp_path / "n.ipynb", tmp_path / "out" / "n.ipynb", {"x": 7})
     assert "42" in (tmp_path / "out" / "n.html").read_text()
+    *_, picture, said = nbformat.read(tmp_path / "out" / "n.ipynb", as_version=4).cells
+    assert set(picture.outputs[-1].data) == {"image/png", "text/plain"}
+    assert said.outputs[0].text.splitlines() == [
+        "module://matplotlib_inline.backend_inline 100.0 False",
+        f"set() {ROOT / 'qlstm' / '__init__.py'}"]
+
+
+def test_a_cell_that_fails_is_one_line(tmp_path):
+    write_notebook(tmp_path / "n.ipynb", "x = 1", "assert x < 9, 'too\\nlarge'")
     with pytest.raises(ConfigError, match="unknown parameter 'y'"):
         notebooks.execute(tmp_path / "n.ipynb", tmp_path / "m.ipynb", {"y": 7})
     with pytest.raises(
             notebooks.NotebookError, match=r"^n.ipynb, cell 2: AssertionError: too large$"):
         notebooks.execute(tmp_path / "n.ipynb", tmp_path / "m.ipynb", {"x": 10})
     assert (tmp_path / "m.ipynb").exists()  # kept, to look at
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "NotJSONError"), (b"\xff\xfe{", "UnicodeDecodeError"), (b"[]", ""), (b"null", ""),
+     (b"{}", ""), (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', ""),
+     (b'{"nbformat": 9, "nbformat_minor": 0, "metadata": {}, "cells": []}', "9")],
+)
+def test_what_is_no_notebook_is_one_line(tmp_path, capsys, content, words):
+    (tmp_path / "n.ipynb").write_bytes(content)
+    assert notebooks.main([str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'n.ipynb'}: no notebook that can be read: ")
+    assert words in line
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "words"),
+    [("exit 3", 1, "its kernel ended with status 3"),
+     ("kill -9 $$", 137, "its kernel was killed (signal 9); if nobody did that, the memory was")])
+def test_a_kernel_that_dies_is_one_line(tmp_path, monkeypatch, capsys, ending, status, words):
+    (tmp_path / "python").write_text(f"#!/bin/sh\n{ending}\n")
+    (tmp_path / "python").chmod(0o755)
+    write_notebook(tmp_path / "n.ipynb", "x = 1")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert notebooks.main([str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")]) == status
+    assert f"error: n.ipynb: {words}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_kernel_that_never_answers_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "python").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "python").chmod(0o755)
+    write_notebook(tmp_path / "n.ipynb", "x = 1")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(notebooks, "PATIENCE", 0)
+    assert notebooks.main([str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")]) == 1
+    assert "n.ipynb: Kernel didn't respond in 0 seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shown", "missing"),
+    [({"text/plain": "<Figure size 640x480 with 2 Axes>"}, True),
+     ({"text/plain": "<Figure size 640x480 with 2 Axes>", "image/png": ""}, False),
+     ({"text/plain": "<Figure size 640x480 with 0 Axes>"}, False), ({"text/plain": "2"}, False)])
+def test_a_figure_without_a_picture_is_an_error(shown, missing):
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", shown)])
+    executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(""), cell])
+    with (pytest.raises(notebooks.NotebookError, match=r"n\.ipynb, cell 1: a figure has no picture")
+          if missing else contextlib.nullcontext()):
+        notebooks._check_pictures("n.ipynb", executed)
 
 
 def test_a_reply_that_nobody_was_told_of_is_found(tmp_path, monkeypatch):

@@ -32,12 +32,19 @@ def state(directory: Path) -> tuple[str, dict[str, Any]]:
         the first epoch), or with its ``cause`` if it failed. If it is running, ``share`` is what of
         the epoch after that is done (0 to 1), once that is known.
     """
+    try:
+        return _state(directory)
+    except OSError as error:
+        return "failed", {"cause": f"cannot read {error.filename}: {error.strerror}"}
+
+
+def _state(directory: Path) -> tuple[str, dict[str, Any]]:
     if (end := _end(directory / "record.json", 2)) is not None:
         return (("done", {}) if end == b"}\n"
                 else ("failed", {"cause": "record.json is torn; delete it"}))
     last = {}
-    with contextlib.suppress(ValueError, IndexError):
-        last = json.loads((_end(directory / "epochs.jsonl", 2**16) or b"").splitlines()[-1])
+    with contextlib.suppress(ValueError, TypeError, IndexError):
+        last = dict(json.loads((_end(directory / "epochs.jsonl", 2**16) or b"").splitlines()[-1]))
     if held(directory):
         here = underway.read(directory)
         present = here.get("epoch") == last.get("epoch", 0) + 1
@@ -66,7 +73,7 @@ def _end(path: Path, size: int) -> bytes | None:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - size))
             return file.read()
-    except OSError:
+    except FileNotFoundError:
         return None
 
 
@@ -214,6 +221,8 @@ def status(folder: Path) -> int:
     found = sorted(path.name for path in (folder / "runs").glob("*") if path.is_dir())
     states = {run: state(folder / "runs" / run)
               for run in dict.fromkeys([*plan["selected"], *found])}
+    states |= {run: ("failed", {"cause": why}) for run, why in plan.get("failures", {}).items()
+               if states.get(run, ("",))[0] == "waiting"}  # which could not write it down
     if not states:
         print(f"{folder.name}: nothing planned yet; make reproduce PROFILE={folder.name}")
         return 0
