@@ -1,5 +1,6 @@
 """The command `python -m qlstm run`, with plain processes in place of notebooks."""
 
+import errno
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from made_up import made_up
 from qlstm import grid
 from qlstm.study import records
 from qlstm.study.grid import most_wanted
-from qlstm.workflow import pool, run
+from qlstm.workflow import notebooks, pool, progress, run
 
 COMMAND = [sys.executable, "-m", "qlstm", "run", "--profile", "smoke", "--no-notebook"]
 RUN = "python_help-bwn-none-seed0"
@@ -145,14 +146,59 @@ def started(monkeypatch, tmp_path):
     return commands
 
 
-def test_a_process_that_is_killed_goes_on_once_and_then_is_told(started, capsys):
+@pytest.mark.parametrize("status", [-9, 137])  # itself, or its kernel
+def test_a_process_that_is_killed_goes_on_once_and_then_is_told(
+        started, capsys, status, tmp_path):
+    started.statuses = {RUN: [status]}
+    (tmp_path / "smoke" / "runs" / RUN).mkdir(parents=True)
     assert run.main([RUN, OTHER, "--profile", "smoke", "--jobs", "1"]) == 1
     assert [command[4] for command in started] == [RUN, RUN, OTHER]
     said = capsys.readouterr()
     assert said.out.splitlines()[1:] == [
         f"{RUN} was killed (signal 9) and is started once more",
         f"{RUN} was killed again (signal 9)",
-        f"failed: {RUN}: its process ended with status -9", "1 done, 1 failed, 0 not finished"]
+        f"failed: {RUN}: {KILLED}", "1 done, 1 failed, 0 not finished"]
+    assert progress.state(tmp_path / "smoke" / "runs" / RUN) == ("failed", {"cause": KILLED})
+
+
+KILLED = "its process was killed (signal 9); if nobody did that, the memory was too small"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [(NotImplementedError("no such call\n here"), 1, "NotImplementedError: no such call here"),
+     (KeyError("HOME"), 1, "KeyError: 'HOME'"), (OSError(28, "No space"), 1, "[Errno 28] No space"),
+     (notebooks.KernelError("n.ipynb", "", -9), 137,
+      "n.ipynb: its kernel was killed (signal 9); if nobody did that, the memory was too small")])
+def test_whatever_ends_a_run_is_a_line_that_status_shows(
+        tmp_path, monkeypatch, capsys, error, status, line):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(run, "plain", fails)
+    assert run.main([RUN, "--profile", "smoke", "--no-notebook"]) == status
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {RUN}: {line}"
+    assert progress.state(tmp_path / "smoke" / "runs" / RUN) == ("failed", {"cause": line})
+
+
+def test_status_knows_what_could_not_be_written_down(tmp_path, monkeypatch, capsys):
+    (tmp_path / "smoke" / "runs" / OTHER).mkdir(parents=True)
+    (tmp_path / "smoke" / "plan.json").write_text(json.dumps(
+        {"runs": {}, "metrics": {}, "selected": [RUN], "failures": {RUN: "no room"}}))
+    plain = os.open
+
+    def closed(path, *more, **others):  # another user's folder
+        if OTHER in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path, *more, **others)
+
+    monkeypatch.setattr("io.open", lambda path, *more, **others: open(
+        path, *more, opener=closed, **others))
+    assert progress.main(["smoke"]) == 0
+    folder = tmp_path / "smoke" / "runs" / OTHER
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "failed: 2", f"  {RUN}: no room",
+        f"  {OTHER}: cannot read {folder / 'record.json'}: Permission denied"]
 
 
 def test_what_has_too_little_memory_goes_on_beside_fewer(started, capsys, monkeypatch):
