@@ -30,6 +30,11 @@ PROFILES = {"status": 1, "site": "*"}
 this one to check that and to give help."""
 
 
+CHANGING = ("PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+"""Variables that change how Python ends, what it leaves out and what it raises; no process that is
+started here is to have them."""
+
+
 def main(arguments: list[str]) -> int:
     """Hand the command line to the module of its command.
 
@@ -58,7 +63,21 @@ def main(arguments: list[str]) -> int:
     return import_module(f"qlstm.{module}").main([*first, *rest])
 
 
+def plain_streams():
+    """Make what is printed arrive, or be gone, but raise nothing: letters that the terminal or file
+    does not know become question marks, and a closed stream leads to nowhere."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # >&-; the next file that is opened would get its number
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, "w" if number else "r"))
+    sys.stdout.reconfigure(errors="replace")
+
+
 if __name__ == "__main__":
+    for variable in CHANGING:
+        os.environ.pop(variable, None)
+    plain_streams()
     follow()
     try:
         status = main(sys.argv[1:])

@@ -371,3 +371,40 @@ def test_a_record_in_another_runs_folder_is_refused_by_name(tmp_path):
     with pytest.raises(
             records.RecordError, match=r"record\.json: the settings do not match their hash"):
         records.load_all("smoke")
+
+
+SHOWN = """
+import os, runpy, sys
+sys.argv = ["qlstm", "status", "smoke"]
+try:
+    runpy.run_module("qlstm", run_name="__main__")
+except SystemExit as ended:
+    names = ("PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+    print(ended.code, [name for name in names if name in os.environ])
+    os._exit(0)
+"""
+
+
+def test_what_changes_python_reaches_no_process_that_is_started():
+    """As `python -m qlstm` that starts others."""
+    changed = os.environ | {
+        "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONINSPECT": "1"}
+    result = subprocess.run([sys.executable, "-c", SHOWN], env=changed, stdin=subprocess.DEVNULL,
+                            capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1:] == ["0 []"], result.stderr
+
+
+def test_every_terminal_gets_a_line_and_no_output_is_none(tmp_path):
+    folder = tmp_path / "smoke" / "runs" / "żółw-λ₁"
+    folder.mkdir(parents=True)
+    (folder / "error.txt").write_text("§ 漢字", encoding="utf-8")
+    words = [sys.executable, "-m", "qlstm", "status", "smoke"]
+    for encoding, said in (("utf-8", "żółw-λ₁: § 漢字"), ("ascii", "???w-??: ? ??"),
+                           ("iso8859-2", "żółw-??: § ??"), ("cp1252", "?ó?w-??: § ??")):
+        result = subprocess.run(words, capture_output=True, check=True,
+                                env=os.environ | {"PYTHONIOENCODING": encoding})
+        assert result.stdout.decode(encoding).splitlines()[1] == f"  {said}"
+    for closed in (">&-", ">&- 2>&- <&-"):
+        script = f'"$@" {closed}; echo $?'
+        result = subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, text=True)
+        assert (result.stdout, result.stderr) == ("0\n", "")

@@ -314,7 +314,7 @@ def test_a_notebook_that_fails_is_named_with_its_cause_and_the_others_are_made(
     assert workflow.main(["report", "--profile", "smoke", "--only", "theory"]) == 1
     said = capsys.readouterr()
     assert "failed: learn/01_quantizers: 01.ipynb, cell 2: ValueError: no\n" in said.out
-    assert "failed: learn/02_the_lstm: its process ended with status -9\n" in said.out
+    assert "failed: learn/02_the_lstm: its process was killed (signal 9)" in said.out
     assert "lessons, tables and figures: 6 to make\n" in said.out
     assert said.err == f"error: the report is incomplete, see {tmp_path / 'smoke' / 'logs'}\n"
     assert (tmp_path / "smoke" / "index.html").exists()
@@ -396,6 +396,7 @@ def test_notebooks_are_counted_in_one_line_with_the_time_left(monkeypatch, capsy
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     count = progress.Count("tables and figures", 18, progress.Line())
     count.show()
     clock[0] = 30.0
@@ -405,6 +406,32 @@ def test_notebooks_are_counted_in_one_line_with_the_time_left(monkeypatch, capsy
     count.show()
     shown = [line.strip() for line in capsys.readouterr().out.split("\r")]
     assert shown == ["", "tables and figures: 0 of 18", "tables and figures: 5 of 18, 1:16 left"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "shown"),
+    [(80, "3 of 28 runs done", "3 of 28 runs done"), (12, "3 of 28 runs done", "3 of 28 ..."),
+     (11, "戦争と平和 1/2", "戦争と..."), (4, "3 of 28", "..."), (3, "3 of 28", ".."),
+     (1, "3 of 28", "")])
+def test_the_line_fits_the_terminal(monkeypatch, capsys, columns, text, shown):
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 9)))
+    monkeypatch.setenv("TERM", "xterm")
+    progress.Line().show(text)
+    said = capsys.readouterr().out
+    assert said.rstrip() == f"\r{shown}".rstrip()
+    assert progress._columns(said[1:]) == columns - 1
+
+
+def test_a_terminal_that_cannot_go_back_gets_the_news_alone(monkeypatch, capsys):
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    line = progress.Line()
+    line.show("1 of 2, epoch 1", "1 of 2")
+    line.show("1 of 2, epoch 2")
+    line.clear()
+    line.say("failed")
+    assert capsys.readouterr().out == "1 of 2\nfailed\n"
 
 
 def test_a_cluster_gets_the_runs_with_its_own_settings(tmp_path):

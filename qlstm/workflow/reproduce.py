@@ -11,6 +11,7 @@ profile.
 """
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -321,9 +322,10 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BUSY if isinstance(error, Busy) else 2
     except OSError as error:
-        place = error.filename or reports() / options.profile
-        print(f"error: cannot write {place}: {error.strerror}; make it writable or set "
-              "QLSTM_REPORTS", file=sys.stderr)
+        way = ("; make it writable or set QLSTM_REPORTS"
+               if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else "")
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"error: {what}{way}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
