@@ -70,7 +70,7 @@ def plain_streams():
         if getattr(sys, name) is None:  # >&-; the next file that is opened would get its number
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             os.set_inheritable(number, True)
-            setattr(sys, name, open(number, "w" if number else "r"))
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
     sys.stdout.reconfigure(errors="replace")
 
 

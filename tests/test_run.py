@@ -1,6 +1,7 @@
 """The command `python -m qlstm run`, with plain processes in place of notebooks."""
 
 import errno
+import functools
 import json
 import os
 import signal
@@ -192,8 +193,7 @@ def test_status_knows_what_could_not_be_written_down(tmp_path, monkeypatch, caps
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return plain(path, *more, **others)
 
-    monkeypatch.setattr("io.open", lambda path, *more, **others: open(
-        path, *more, opener=closed, **others))
+    monkeypatch.setattr("io.open", functools.partial(open, opener=closed))
     assert progress.main(["smoke"]) == 0
     folder = tmp_path / "smoke" / "runs" / OTHER
     assert capsys.readouterr().out.splitlines()[:3] == [

@@ -415,7 +415,8 @@ def test_notebooks_are_counted_in_one_line_with_the_time_left(monkeypatch, capsy
      (1, "3 of 28", "")])
 def test_the_line_fits_the_terminal(monkeypatch, capsys, columns, text, shown):
     monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 9)))
+    monkeypatch.setattr(progress.shutil, "get_terminal_size",
+                        lambda: os.terminal_size((columns, 9)))
     monkeypatch.setenv("TERM", "xterm")
     progress.Line().show(text)
     said = capsys.readouterr().out
@@ -557,7 +558,8 @@ def settings(tmp_path, monkeypatch):
     for name, value in {
             "HOME": home, "MPLBACKEND": "TkAgg", "MATPLOTLIBRC": home / "rc",
             "IPYTHONDIR": home / ".ipython", "PYTHONSTARTUP": home / "pythonrc.py",
-            "JUPYTER_DATA_DIR": home / ".local/share/jupyter", "JUPYTER_RUNTIME_DIR": "/dev/null/no",
+            "JUPYTER_DATA_DIR": home / ".local/share/jupyter",
+            "JUPYTER_RUNTIME_DIR": "/dev/null/no",
             "JUPYTER_DEFAULT_PROVISIONER_NAME": "mine", "PYTHONPATH": ""}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr("tempfile.tempdir", str(temporary))

@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from queue import Empty
 from typing import Any, ClassVar
@@ -60,6 +61,9 @@ class Kernel(AsyncKernelManager):
 
     It is spoken to by sockets in a folder of its own, as kernels that start side by side would race
     for ports. Kernels that are installed are not looked at.
+
+    Args:
+        more: What nbclient gives, which is of no importance here.
 
     Attributes:
         ended: How the last kernel of this process ended by itself: its exit status, or minus the
@@ -132,8 +136,8 @@ def main():
 
     here = os.getcwd()
     os.chdir(Path(__file__).parent)
-    import matplotlib.font_manager  # reads a file of settings in the folder; complains to the log
-
+    # reads a file of settings in the folder that it is imported in; what it says goes to the log
+    import_module("matplotlib.font_manager")
     os.chdir(here)
     App.launch_instance()
 
