@@ -139,10 +139,11 @@ def _owned(directory: Path, locks: bool) -> bool:
     lock itself tells; or where there are no ``locks`` any that is alive."""
     try:
         touched = (directory / ".owner").stat().st_mtime
-        host, process = (directory / ".owner").read_text(encoding="utf-8").split()
-    except FileNotFoundError:
+    except OSError:  # there is none
         return False
-    except (OSError, ValueError):  # kept from this user, or just being written
+    try:
+        host, process = (directory / ".owner").read_text(encoding="utf-8").split()
+    except (OSError, ValueError):  # kept from this user, just being written, or just removed
         host, process = "", "0"
     if host == platform.node() and (locks or not _alive(int(process))):
         return False

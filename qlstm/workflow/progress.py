@@ -34,26 +34,23 @@ def state(directory: Path) -> tuple[str, dict[str, Any]]:
         the first epoch), or with its ``cause`` if it failed. If it is running, ``share`` is what of
         the epoch after that is done (0 to 1), once that is known.
     """
-    try:
-        return _state(directory)
-    except OSError as error:
-        return "failed", {"cause": f"cannot read {error.filename}: {error.strerror}"}
-
-
-def _state(directory: Path) -> tuple[str, dict[str, Any]]:
     if (end := _end(directory / "record.json", 2)) is not None:
         return (("done", {}) if end == b"}\n"
                 else ("failed", {"cause": "record.json is torn; delete it"}))
     last = {}
-    with contextlib.suppress(ValueError, TypeError, IndexError):
-        last = dict(json.loads((_end(directory / "epochs.jsonl", 2**16) or b"").splitlines()[-1]))
+    with contextlib.suppress(ValueError, IndexError):
+        last = json.loads((_end(directory / "epochs.jsonl", 2**16) or b"").splitlines()[-1])
     if held(directory):
         here = underway.read(directory)
         present = here.get("epoch") == last.get("epoch", 0) + 1
         return "running", last | ({"share": here["share"]} if present else {})
-    if (directory / "error.txt").exists():
-        return "failed", {"cause": (directory / "error.txt").read_text(encoding="utf-8").strip()}
-    return "waiting", last
+    try:
+        cause = (directory / "error.txt").read_text(encoding="utf-8", errors="replace").strip()
+        return "failed", {"cause": cause}
+    except FileNotFoundError:
+        return "waiting", last
+    except OSError as error:  # of another user
+        return "failed", {"cause": f"cannot read its folder: {error.strerror}"}
 
 
 def _epochs(last: dict[str, Any], of: str) -> str:
@@ -75,7 +72,7 @@ def _end(path: Path, size: int) -> bytes | None:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - size))
             return file.read()
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

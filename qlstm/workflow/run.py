@@ -233,7 +233,8 @@ def cause(directory: Path, status: int) -> str:
         status: As in :mod:`qlstm.workflow.pool`.
     """
     with contextlib.suppress(OSError, IndexError):
-        return (directory / "error.txt").read_text(encoding="utf-8").splitlines()[0]
+        return (directory / "error.txt").read_text(
+            encoding="utf-8", errors="replace").splitlines()[0]
     why = f"its process {pool.how_ended(status)}"
     _note(directory, why)
     return why
@@ -242,7 +243,7 @@ def cause(directory: Path, status: int) -> str:
 def _note(directory: Path, cause: str):
     """Leave the cause of a failure in a run's folder, where ``status`` finds it."""
     with contextlib.suppress(OSError):  # the disk may be full, or read-only
-        (directory / "error.txt").write_text(f"{cause}\n", encoding="utf-8")
+        (directory / "error.txt").write_text(f"{cause}\n", encoding="utf-8", errors="replace")
 
 
 def _selection(options: argparse.Namespace) -> list[str]:
