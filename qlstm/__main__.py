@@ -85,4 +85,10 @@ if __name__ == "__main__":
     except BrokenPipeError:  # whoever read it has enough, as in make reproduce | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 1
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = 130
     sys.exit(status)

@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -169,7 +170,8 @@ KILLED = "its process was killed (signal 9); if nobody did that, the memory was 
     ("error", "status", "line"),
     [(NotImplementedError("no such call\n here"), 1, "NotImplementedError: no such call here"),
      (KeyError("HOME"), 1, "KeyError: 'HOME'"),
-     (OSError(13, "Denied", "m\udcfcller"), 1, r"[Errno 13] Denied: 'm\udcfcller'"), (OSError(28, "No space"), 1, "[Errno 28] No space"),
+     (OSError(13, "Denied", "m\udcfcller"), 1, r"[Errno 13] Denied: 'm\udcfcller'"),
+     (OSError(28, "No space"), 1, "[Errno 28] No space"),
      (notebooks.KernelError("n.ipynb", "", -9), 137,
       "n.ipynb: its kernel was killed (signal 9); if nobody did that, the memory was too small")])
 def test_whatever_ends_a_run_is_a_line_that_status_shows(
@@ -408,3 +410,22 @@ def test_every_terminal_gets_a_line_and_no_output_is_none(tmp_path):
         script = f'"$@" {closed}; echo $?'
         result = subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, text=True)
         assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [(OSError(30, "Read-only file system", "reports/site"), 2,
+      "error: [Errno 30] Read-only file system: 'reports/site'\n"),
+     (KeyboardInterrupt(), 130, "stopped\n")])
+def test_no_command_ends_with_a_traceback_for_what_the_machine_refuses(
+        monkeypatch, capsys, error, status, said):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(progress, "main", fails)
+    monkeypatch.setattr(sys, "argv", ["qlstm", "status", "smoke"])
+    monkeypatch.delitem(sys.modules, "qlstm.__main__", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("qlstm", run_name="__main__")
+    assert ended.value.code == status
+    assert capsys.readouterr().err == said

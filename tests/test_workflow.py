@@ -18,6 +18,7 @@ import pytest
 import yaml
 from jupyter_client.channels import AsyncZMQSocketChannel
 from made_up import made_up
+from nbclient.exceptions import CellTimeoutError
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -621,6 +622,18 @@ def test_a_kernel_that_dies_is_one_line(tmp_path, monkeypatch, capsys, ending, s
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert notebooks.main([str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")]) == status
     assert f"error: n.ipynb: {words}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_cell_that_says_nothing_in_time_is_one_line(tmp_path, monkeypatch, capsys):
+    import papermill
+
+    def slow(*_, **__):
+        raise CellTimeoutError("A cell timed out\n, after 4 seconds\n")
+
+    write_notebook(tmp_path / "n.ipynb", "x = 1")
+    monkeypatch.setattr(papermill, "execute_notebook", slow)
+    assert notebooks.main([str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")]) == 1
+    assert capsys.readouterr().err == "error: n.ipynb: A cell timed out\n"
 
 
 def test_a_kernel_that_never_answers_is_one_line(tmp_path, monkeypatch, capsys):

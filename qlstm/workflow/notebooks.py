@@ -17,7 +17,8 @@ sys.modules.setdefault("rfc3987_syntax", None)
 
 
 PATIENCE = 600
-"""Seconds for a kernel to start; on a slow file system torch alone takes a minute."""
+"""Seconds for a kernel to start, or to say what a cell has shown: a machine may be slow, and
+whether the kernel is alive is seen at once."""
 
 
 class NotebookError(RuntimeError):
@@ -67,12 +68,12 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
         executed = papermill.execute_notebook(
             str(notebook), str(output), parameters, cwd=str(notebook.parent), kernel_name="python3",
             language="python", kernel_manager_class=Kernel, start_timeout=PATIENCE,
-            progress_bar=False, coalesce_streams=True)
+            iopub_timeout=PATIENCE, progress_bar=False, coalesce_streams=True)
     except papermill.PapermillExecutionError as error:
         message = " ".join(str(error.evalue).split())
         raise NotebookError(
             f"{notebook.name}, cell {error.cell_index}: {error.ename}: {message}") from None
-    except RuntimeError as error:  # the kernel died, or does not answer
+    except (RuntimeError, TimeoutError) as error:  # the kernel died, or does not answer
         raise KernelError(notebook.name, first_line(error), Kernel.ended) from error
     _check_pictures(notebook.name, executed)
     to_html(output)
