@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 
-import filelock
 import pytest
 
 from qlstm.study import locks, machine
@@ -149,7 +148,7 @@ def test_what_the_environment_allows_counts(monkeypatch, visible, names):
 def test_a_lock_tested_while_it_is_free_is_free_afterwards(tmp_path):
     (tmp_path / ".lock").touch()
     assert not locks.held(tmp_path)
-    with filelock.FileLock(tmp_path / ".lock").acquire(timeout=0):
+    with locks.exclusive(tmp_path):
         assert locks.held(tmp_path)
 
 
@@ -202,7 +201,7 @@ def test_who_may_not_write_sees_who_works(tmp_path, monkeypatch):
         return plain(path, flags, mode, **more)
 
     (tmp_path / ".lock").touch()
-    with filelock.FileLock(tmp_path / ".lock").acquire(timeout=0):
+    with locks.exclusive(tmp_path):
         monkeypatch.setattr(os, "open", read_only)
         assert locks.held(tmp_path)
         monkeypatch.undo()

@@ -12,7 +12,6 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
-import filelock
 import nbformat
 import pytest
 import yaml
@@ -27,7 +26,7 @@ from qlstm.__main__ import COMMANDS, main
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
 from qlstm.report.kernel import PatientChannel
-from qlstm.study import records
+from qlstm.study import locks, records
 from qlstm.study.grid import ARTEFACTS, FROM_ALL
 from qlstm.study.tasks import TASKS
 from qlstm.workflow import clean, cluster, made, notebooks, pool, progress, run
@@ -193,7 +192,7 @@ def test_reports_that_cannot_be_written_are_named(reproduce, tmp_path):
 
 def test_a_second_reproduce_at_once_stops_with_a_status_of_its_own(reproduce, tmp_path):
     (tmp_path / "smoke").mkdir()
-    with filelock.FileLock(tmp_path / "smoke" / ".lock"):
+    with locks.exclusive(tmp_path / "smoke"):
         status, error = reproduce("--profile", "smoke", QLSTM_REPORTS=str(tmp_path))
     assert status == 75
     assert "another `make reproduce` works in" in error
@@ -690,7 +689,7 @@ def test_papermill_by_hand_refuses_a_typo(tmp_path):
 def test_states_of_runs(tmp_path):
     assert progress.state(tmp_path) == ("waiting", {})
     (tmp_path / "epochs.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
-    with filelock.FileLock(tmp_path / ".lock"):
+    with locks.exclusive(tmp_path):
         assert progress.state(tmp_path) == ("running", {"epoch": 2})
     (tmp_path / "error.txt").write_text("cause\n")
     assert progress.state(tmp_path) == ("failed", {"cause": "cause"})
@@ -711,7 +710,7 @@ def test_status_names_each_tasks_metric(tmp_path, capsys):
             folder.mkdir(parents=True)
             (folder / "epochs.jsonl").write_text(
                 '{"epoch": 2, "valid_metric": 101.5, "seconds_left": 90}\n')
-            held.enter_context(filelock.FileLock(folder / ".lock"))
+            held.enter_context(locks.exclusive(folder))
             plan["runs"][run] = {"epochs": 4, "dataset": run, "task": task}
             plan["selected"].append(run)
         (tmp_path / "plan.json").write_text(json.dumps(plan))

@@ -5,7 +5,7 @@ The workflow calls it once a run. Several runs, or those of a table (``--only ta
 train side by side, a process each, for at most ``--minutes``; the same command goes on from there.
 ``--most-wanted`` gives a machine that nobody watches what it is to train, in the order in which it
 is wanted (:data:`qlstm.study.grid.MOST_WANTED`), as far as the data sets can be had.
-With ``--no-notebook`` it needs nothing but torch, numpy, safetensors and filelock.
+With ``--no-notebook`` it needs nothing but torch, numpy and safetensors.
 
 Here ``options`` are what the words of the command line say; ``run_id`` is the name of a run,
 ``settings`` the fields of its configuration by name, and ``directory`` its folder.
