@@ -190,6 +190,21 @@ def test_reports_that_cannot_be_written_are_named(reproduce, tmp_path):
                    str(tmp_path / "reports"))
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(OSError(30, "Read-only file system", "r/.lock"),
+      "r/.lock: Read-only file system; make it writable or set QLSTM_REPORTS"),
+     (OSError(2, "No such file", "notebooks/learn"), "notebooks/learn: No such file"),
+     (OSError(28, "No space left on device"), "[Errno 28] No space left on device")])
+def test_what_the_machine_refuses_is_named_with_the_way_out_where_there_is_one(
+        reproduce, monkeypatch, error, line):
+    def refuses(_):
+        raise error
+
+    monkeypatch.setattr(workflow, "reproduce", refuses)
+    assert reproduce("--profile", "smoke") == (2, f"error: {line}\n")
+
+
 def test_a_second_reproduce_at_once_stops_with_a_status_of_its_own(reproduce, tmp_path):
     (tmp_path / "smoke").mkdir()
     with locks.exclusive(tmp_path / "smoke"):
