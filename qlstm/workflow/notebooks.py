@@ -90,7 +90,8 @@ def _read(notebook: Path):
     except Exception as error:  # there is no common class
         raise NotebookError(f"{notebook}: no notebook that can be read: "
                             f"{type(error).__name__}: {first_line(error)}") from error
-    content.metadata.kernelspec = {"name": "python3", "language": "python"}
+    content.metadata.kernelspec = {
+        "name": "python3", "display_name": "Python 3", "language": "python"}
     return content
 
 
