@@ -73,7 +73,6 @@ class Kernel(AsyncKernelManager):
     ended: ClassVar[int | None] = None
 
     def __init__(self, **more: Any):
-        Kernel.ended = None
         short = len(tempfile.gettempdir()) <= LONGEST
         self._folder = tempfile.TemporaryDirectory(
             prefix="qlstm", dir=None if short else "/tmp", ignore_cleanup_errors=True)

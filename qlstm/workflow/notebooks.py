@@ -64,6 +64,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
         if name not in known:
             raise ConfigError(f"{notebook.name}: {unknown('parameter', name, known)}")
     output.parent.mkdir(parents=True, exist_ok=True)
+    Kernel.ended = None
     try:
         executed = papermill.execute_notebook(
             str(notebook), str(output), parameters, cwd=str(notebook.parent), kernel_name="python3",
