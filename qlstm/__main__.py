@@ -30,10 +30,11 @@ with; and what the command does."""
 PROFILES = {"status": 1, "site": "*"}
 """Commands without options, and how many names of profiles they take; their modules leave it to
 this one to check that and to give help."""
-
-
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDERS = ("QLSTM_DATA", "QLSTM_MIRROR", "QLSTM_REPORTS")
+CHANGING = ("PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+"""Variables that change how Python ends, what it leaves out and what it raises; no process that is
+started here is to have them."""
 
 
 def settle():
@@ -83,7 +84,21 @@ def main(arguments: list[str]) -> int:
     return import_module(f"qlstm.{module}").main([*first, *rest])
 
 
+def plain_streams():
+    """Make what is printed arrive, or be gone, but raise nothing: letters that the terminal or file
+    does not know become question marks, and a closed stream leads to nowhere."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # >&-; the next file that is opened would get its number
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+    sys.stdout.reconfigure(errors="replace")
+
+
 if __name__ == "__main__":
+    for variable in CHANGING:
+        os.environ.pop(variable, None)
+    plain_streams()
     follow()
     settle()
     try:
@@ -92,4 +107,10 @@ if __name__ == "__main__":
     except BrokenPipeError:  # whoever read it has enough, as in make reproduce | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 1
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = 130
     sys.exit(status)

@@ -5,14 +5,13 @@ import dataclasses
 import json
 import types
 
-import filelock
 import nbformat
 import pytest
 
 import qlstm
 from qlstm import ExperimentConfig
 from qlstm.report import live
-from qlstm.study import records, training, underway
+from qlstm.study import locks, records, training, underway
 from qlstm.workflow import notebooks, progress
 
 CONFIG = ExperimentConfig(profile="smoke", hidden_size=8, steps=10, batch_size=8, epochs=3,
@@ -189,7 +188,7 @@ def test_status_and_the_line_tell_how_far_an_epoch_has_come(tmp_path, monkeypatc
     assert "validation" in told[1]
     (folder / "record.json").unlink()
     (folder / underway.FILE).write_text('{"epoch": 2, "share": 0.9}')  # an old one, of a kill
-    with filelock.FileLock(folder / ".lock"):
+    with locks.exclusive(folder):
         assert "share" not in progress.state(folder)[1]
     assert progress.state(folder)[0] == "waiting"
 

@@ -1,5 +1,6 @@
 """One process a run on one or several machines; which GPU a process takes."""
 
+import errno
 import json
 import os
 import platform
@@ -8,7 +9,6 @@ import sys
 import threading
 import time
 
-import filelock
 import pytest
 
 from qlstm.study import locks, machine
@@ -148,5 +148,75 @@ def test_what_the_environment_allows_counts(monkeypatch, visible, names):
 def test_a_lock_tested_while_it_is_free_is_free_afterwards(tmp_path):
     (tmp_path / ".lock").touch()
     assert not locks.held(tmp_path)
-    with filelock.FileLock(tmp_path / ".lock").acquire(timeout=0):
+    with locks.exclusive(tmp_path):
         assert locks.held(tmp_path)
+
+
+NONE = ["ENOSYS", "ENOLCK", "EOPNOTSUPP", "EINVAL"]
+"""How file systems say that they have no locks."""
+
+
+@pytest.fixture(params=NONE)
+def no_locks(request, monkeypatch):
+    def flock(*_):
+        raise OSError(getattr(errno, request.param), "no locks here")
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_the_holder_is_known_by_what_it_writes(tmp_path):
+    with locks.exclusive(tmp_path):
+        assert (tmp_path / ".owner").read_text() == f"{platform.node()} {os.getpid()}\n"
+    assert not locks.held(tmp_path)
+    with subprocess.Popen(["sleep", "60"]) as another:
+        (tmp_path / ".owner").write_text(f"{platform.node()} {another.pid}\n")
+        assert locks.held(tmp_path)
+        lines = []
+        threading.Timer(0.3, lambda: (another.kill(), another.wait())).start()
+        with locks.exclusive(tmp_path, lines.append):
+            pass
+        assert len(lines) == 1
+    (tmp_path / ".owner").write_text(f"{platform.node()} {another.pid}\n")
+    assert not locks.held(tmp_path)  # killed, and its number is free
+    (tmp_path / ".owner").write_text("another-machine 17\n")
+    assert locks.held(tmp_path)
+    (tmp_path / ".owner").write_text("")  # just being written
+    assert locks.held(tmp_path)
+
+
+@pytest.mark.usefixtures("no_locks", "three_gpus")
+def test_without_locks_a_run_takes_some_gpu():
+    with machine.one_gpu() as name:
+        assert name in ("0", "1", "2")
+
+
+def test_who_may_not_write_sees_who_works(tmp_path, monkeypatch):
+    """As on reports that are read-only, or of another user."""
+    plain, readable = os.open, [True]
+
+    def read_only(path, flags, mode=0o777, **more):
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) or not readable[0]:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path, flags, mode, **more)
+
+    (tmp_path / ".lock").touch()
+    with locks.exclusive(tmp_path):
+        monkeypatch.setattr(os, "open", read_only)
+        assert locks.held(tmp_path)
+        monkeypatch.undo()
+    (tmp_path / ".owner").write_text("another-machine 17\n")
+    monkeypatch.setattr(os, "open", read_only)
+    assert locks.held(tmp_path)
+    readable[0] = False
+    assert locks.held(tmp_path)
+    os.utime(tmp_path / ".owner", (0, 0))
+    assert not locks.held(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".owner"]
+
+
+def test_cores_are_counted_on_every_system(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    for count, cores in ((6, 6), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert machine.cores() == cores

@@ -1,7 +1,10 @@
 """The command `python -m qlstm run`, with plain processes in place of notebooks."""
 
+import errno
+import functools
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,7 +19,7 @@ from made_up import made_up
 from qlstm import grid
 from qlstm.study import records
 from qlstm.study.grid import most_wanted
-from qlstm.workflow import pool, run
+from qlstm.workflow import notebooks, pool, progress, run
 
 COMMAND = [sys.executable, "-m", "qlstm", "run", "--profile", "smoke", "--no-notebook"]
 RUN = "python_help-bwn-none-seed0"
@@ -145,14 +148,59 @@ def started(monkeypatch, tmp_path):
     return commands
 
 
-def test_a_process_that_is_killed_goes_on_once_and_then_is_told(started, capsys):
+@pytest.mark.parametrize("status", [-9, 137])  # itself, or its kernel
+def test_a_process_that_is_killed_goes_on_once_and_then_is_told(
+        started, capsys, status, tmp_path):
+    started.statuses = {RUN: [status]}
+    (tmp_path / "smoke" / "runs" / RUN).mkdir(parents=True)
     assert run.main([RUN, OTHER, "--profile", "smoke", "--jobs", "1"]) == 1
     assert [command[4] for command in started] == [RUN, RUN, OTHER]
     said = capsys.readouterr()
     assert said.out.splitlines()[1:] == [
         f"{RUN} was killed (signal 9) and is started once more",
         f"{RUN} was killed again (signal 9)",
-        f"failed: {RUN}: its process ended with status -9", "1 done, 1 failed, 0 not finished"]
+        f"failed: {RUN}: {KILLED}", "1 done, 1 failed, 0 not finished"]
+    assert progress.state(tmp_path / "smoke" / "runs" / RUN) == ("failed", {"cause": KILLED})
+
+
+KILLED = "its process was killed (signal 9); if nobody did that, the memory was too small"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [(NotImplementedError("no such call\n here"), 1, "NotImplementedError: no such call here"),
+     (KeyError("HOME"), 1, "KeyError: 'HOME'"),
+     (OSError(13, "Denied", "m\udcfcller"), 1, r"[Errno 13] Denied: 'm\udcfcller'"),
+     (OSError(28, "No space"), 1, "[Errno 28] No space"),
+     (notebooks.KernelError("n.ipynb", "", -9), 137,
+      "n.ipynb: its kernel was killed (signal 9); if nobody did that, the memory was too small")])
+def test_whatever_ends_a_run_is_a_line_that_status_shows(
+        tmp_path, monkeypatch, capsys, error, status, line):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(run, "plain", fails)
+    assert run.main([RUN, "--profile", "smoke", "--no-notebook"]) == status
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {RUN}: {line}"
+    assert progress.state(tmp_path / "smoke" / "runs" / RUN) == ("failed", {"cause": line})
+
+
+def test_status_knows_what_could_not_be_written_down(tmp_path, monkeypatch, capsys):
+    (tmp_path / "smoke" / "runs" / OTHER).mkdir(parents=True)
+    (tmp_path / "smoke" / "plan.json").write_text(json.dumps(
+        {"runs": {}, "metrics": {}, "selected": [RUN], "failures": {RUN: "no room"}}))
+    plain = os.open
+
+    def closed(path, *more, **others):  # another user's folder
+        if OTHER in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path, *more, **others)
+
+    monkeypatch.setattr("io.open", functools.partial(open, opener=closed))
+    assert progress.main(["smoke"]) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "failed: 2", f"  {RUN}: no room",
+        f"  {OTHER}: cannot read its folder: Permission denied"]
 
 
 def test_what_has_too_little_memory_goes_on_beside_fewer(started, capsys, monkeypatch):
@@ -325,3 +373,59 @@ def test_a_record_in_another_runs_folder_is_refused_by_name(tmp_path):
     with pytest.raises(
             records.RecordError, match=r"record\.json: the settings do not match their hash"):
         records.load_all("smoke")
+
+
+SHOWN = """
+import os, runpy, sys
+sys.argv = ["qlstm", "status", "smoke"]
+try:
+    runpy.run_module("qlstm", run_name="__main__")
+except SystemExit as ended:
+    names = ("PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+    print(ended.code, [name for name in names if name in os.environ])
+    os._exit(0)
+"""
+
+
+def test_what_changes_python_reaches_no_process_that_is_started():
+    """As `python -m qlstm` that starts others."""
+    changed = os.environ | {
+        "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "PYTHONINSPECT": "1"}
+    result = subprocess.run([sys.executable, "-c", SHOWN], env=changed, stdin=subprocess.DEVNULL,
+                            capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1:] == ["0 []"], result.stderr
+
+
+def test_every_terminal_gets_a_line_and_no_output_is_none(tmp_path):
+    folder = tmp_path / "smoke" / "runs" / "żółw-λ₁"
+    folder.mkdir(parents=True)
+    (folder / "error.txt").write_text("§ 漢字", encoding="utf-8")
+    words = [sys.executable, "-m", "qlstm", "status", "smoke"]
+    for encoding, said in (("utf-8", "żółw-λ₁: § 漢字"), ("ascii", "???w-??: ? ??"),
+                           ("iso8859-2", "żółw-??: § ??"), ("cp1252", "?ó?w-??: § ??")):
+        result = subprocess.run(words, capture_output=True, check=True,
+                                env=os.environ | {"PYTHONIOENCODING": encoding})
+        assert result.stdout.decode(encoding).splitlines()[1] == f"  {said}"
+    for closed in (">&-", ">&- 2>&- <&-"):
+        script = f'"$@" {closed}; echo $?'
+        result = subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, text=True)
+        assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [(OSError(30, "Read-only file system", "reports/site"), 2,
+      "error: [Errno 30] Read-only file system: 'reports/site'\n"),
+     (KeyboardInterrupt(), 130, "stopped\n")])
+def test_no_command_ends_with_a_traceback_for_what_the_machine_refuses(
+        monkeypatch, capsys, error, status, said):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(progress, "main", fails)
+    monkeypatch.setattr(sys, "argv", ["qlstm", "status", "smoke"])
+    monkeypatch.delitem(sys.modules, "qlstm.__main__", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("qlstm", run_name="__main__")
+    assert ended.value.code == status
+    assert capsys.readouterr().err == said

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import functools
 import itertools
 import json
@@ -395,6 +396,19 @@ def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
         write_atomically(path, b"torn")
     assert path.read_bytes() == b"whole"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("missing", ["EINVAL", "ENOTSUP", "ENOSYS"])
+def test_a_file_system_without_fsync_or_permissions_is_written_to(tmp_path, monkeypatch, missing):
+    def refuses(*_):
+        raise OSError(getattr(errno, missing), "not here")
+
+    for call in ("fsync", "chmod", "fchmod"):
+        monkeypatch.setattr(os, call, refuses)
+    for content in (b"whole", b"replaced"):
+        write_atomically(tmp_path / "record.json", content)
+        assert (tmp_path / "record.json").read_bytes() == content
+    assert list(tmp_path.iterdir()) == [tmp_path / "record.json"]
 
 
 def test_max_train_limits_all_three_parts():

@@ -14,13 +14,13 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
-import filelock
 import nbformat
 import papermill
 import pytest
 import yaml
 from jupyter_client.channels import AsyncZMQSocketChannel
 from made_up import made_up
+from nbclient.exceptions import CellTimeoutError
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from papermill import parameterize
@@ -30,12 +30,12 @@ from qlstm.__main__ import COMMANDS, main, settle
 from qlstm.data import storage
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
-from qlstm.study import records
+from qlstm.report.kernel import PatientChannel
+from qlstm.study import locks, records
 from qlstm.study.grid import ARTEFACTS, FROM_ALL
 from qlstm.study.tasks import TASKS
 from qlstm.workflow import clean, cluster, command_line, made, notebooks, pool, progress, run
 from qlstm.workflow import reproduce as workflow
-from qlstm.workflow.kernel_client import PatientChannel
 from qlstm.workflow.plan import REPORTED_IN, make_plan
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -195,9 +195,24 @@ def test_reports_that_cannot_be_written_are_named(reproduce, tmp_path):
                    str(tmp_path / "reports"))
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(OSError(30, "Read-only file system", "r/.lock"),
+      "r/.lock: Read-only file system; make it writable or set QLSTM_REPORTS"),
+     (OSError(2, "No such file", "notebooks/learn"), "notebooks/learn: No such file"),
+     (OSError(28, "No space left on device"), "[Errno 28] No space left on device")])
+def test_what_the_machine_refuses_is_named_with_the_way_out_where_there_is_one(
+        reproduce, monkeypatch, error, line):
+    def refuses(_):
+        raise error
+
+    monkeypatch.setattr(workflow, "reproduce", refuses)
+    assert reproduce("--profile", "smoke") == (2, f"error: {line}\n")
+
+
 def test_a_second_reproduce_at_once_stops_with_a_status_of_its_own(reproduce, tmp_path):
     (tmp_path / "smoke").mkdir()
-    with filelock.FileLock(tmp_path / "smoke" / ".reproduce.lock"):
+    with locks.exclusive(tmp_path / "smoke"):
         status, error = reproduce("--profile", "smoke", QLSTM_REPORTS=str(tmp_path))
     assert status == 75
     assert "another `make reproduce` works in" in error
@@ -364,7 +379,7 @@ def test_a_notebook_that_fails_is_named_with_its_cause_and_the_others_are_made(
     assert workflow.main(["report", "--profile", "smoke", "--only", "theory"]) == 1
     said = capsys.readouterr()
     assert "failed: learn/01_quantizers: 01.ipynb, cell 2: ValueError: no\n" in said.out
-    assert "failed: learn/02_the_lstm: its process ended with status -9\n" in said.out
+    assert "failed: learn/02_the_lstm: its process was killed (signal 9)" in said.out
     assert "lessons, tables and figures: 6 to make\n" in said.out
     assert said.err == f"error: the report is incomplete, see {tmp_path / 'smoke' / 'logs'}\n"
     assert (tmp_path / "smoke" / "index.html").exists()
@@ -447,6 +462,7 @@ def test_notebooks_are_counted_in_one_line_with_the_time_left(monkeypatch, capsy
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     count = progress.Count("tables and figures", 18, progress.Line())
     count.show()
     clock[0] = 30.0
@@ -456,6 +472,33 @@ def test_notebooks_are_counted_in_one_line_with_the_time_left(monkeypatch, capsy
     count.show()
     shown = [line.strip() for line in capsys.readouterr().out.split("\r")]
     assert shown == ["", "tables and figures: 0 of 18", "tables and figures: 5 of 18, 1:16 left"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "shown"),
+    [(80, "3 of 28 runs done", "3 of 28 runs done"), (12, "3 of 28 runs done", "3 of 28 ..."),
+     (11, "戦争と平和 1/2", "戦争と..."), (4, "3 of 28", "..."), (3, "3 of 28", ".."),
+     (1, "3 of 28", "")])
+def test_the_line_fits_the_terminal(monkeypatch, capsys, columns, text, shown):
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress.shutil, "get_terminal_size",
+                        lambda: os.terminal_size((columns, 9)))
+    monkeypatch.setenv("TERM", "xterm")
+    progress.Line().show(text)
+    said = capsys.readouterr().out
+    assert said.rstrip() == f"\r{shown}".rstrip()
+    assert progress._columns(said[1:]) == columns - 1
+
+
+def test_a_terminal_that_cannot_go_back_gets_the_news_alone(monkeypatch, capsys):
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    line = progress.Line()
+    line.show("1 of 2, epoch 1", "1 of 2")
+    line.show("1 of 2, epoch 2")
+    line.clear()
+    line.say("failed")
+    assert capsys.readouterr().out == "1 of 2\nfailed\n"
 
 
 def test_a_cluster_gets_the_runs_with_its_own_settings(tmp_path):
@@ -588,17 +631,125 @@ def write_notebook(path, *cells):
     nbformat.write(notebook, path)
 
 
-def test_a_notebook_runs_with_parameters_and_says_what_failed_in_one_line(tmp_path):
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """What a user may have set on his machine; a line of it each would change or break a notebook.
+    The paths are as long as those of clusters."""
+    home, temporary = tmp_path / "home", tmp_path / ("t" * 90)
+    rc = "backend: TkAgg\nfigure.dpi: 33\ntext.usetex: True\n"
+    for place, content in {
+            "home/.ipython/profile_default/startup/mine.py": "x = None\nstartup = 1",
+            "home/.ipython/profile_default/ipython_config.py":
+                "c.InteractiveShellApp.exec_lines = ['line = 1']",
+            "home/.ipython/profile_default/ipython_kernel_config.py":
+                "c.InlineBackend.figure_formats = {'svg'}",
+            "home/.local/share/jupyter/kernels/python3/kernel.json":
+                '{"argv": ["false"], "display_name": "Mine", "language": "python"}',
+            "home/pythonrc.py": "pythonrc = 1", "home/rc": rc, "matplotlibrc": rc}.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(content)
+    temporary.mkdir()
+    for name, value in {
+            "HOME": home, "MPLBACKEND": "TkAgg", "MATPLOTLIBRC": home / "rc",
+            "IPYTHONDIR": home / ".ipython", "PYTHONSTARTUP": home / "pythonrc.py",
+            "JUPYTER_DATA_DIR": home / ".local/share/jupyter",
+            "JUPYTER_RUNTIME_DIR": "/dev/null/no",
+            "JUPYTER_DEFAULT_PROVISIONER_NAME": "mine", "PYTHONPATH": ""}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_notebook_runs_with_parameters_whatever_the_user_has_set(tmp_path):
     write_notebook(
-        tmp_path / "n.ipynb", "x = 1  # a number", "print(6 * x)\nassert x < 9, 'too\\nlarge'")
+        tmp_path / "n.ipynb", "x = 1  # a number", "print(6 * x)",
+        "import matplotlib, qlstm\nimport matplotlib.pyplot as plt\n"
+        "figure, axes = plt.subplots()\nplt.close(figure)\nfigure",
+        "print(matplotlib.get_backend(), plt.rcParams['figure.dpi'], plt.rcParams['text.usetex'])\n"
+        "print({'startup', 'line', 'pythonrc'} & set(globals()), qlstm.__file__)")
+    content = json.loads((tmp_path / "n.ipynb").read_text())
+    content["metadata"] = {"kernelspec": {"name": "ir", "display_name": "R"}}  # of another program
+    (tmp_path / "n.ipynb").write_text(json.dumps(content))
     notebooks.execute(tmp_path / "n.ipynb", tmp_path / "out" / "n.ipynb", {"x": 7})
     assert "42" in (tmp_path / "out" / "n.html").read_text()
+    *_, picture, said = nbformat.read(tmp_path / "out" / "n.ipynb", as_version=4).cells
+    assert set(picture.outputs[-1].data) == {"image/png", "text/plain"}
+    assert said.outputs[0].text.splitlines() == [
+        "module://matplotlib_inline.backend_inline 100.0 False",
+        f"set() {ROOT / 'qlstm' / '__init__.py'}"]
+
+
+def test_a_cell_that_fails_is_one_line(tmp_path):
+    write_notebook(tmp_path / "n.ipynb", "x = 1", "assert x < 9, 'too\\nlarge'")
     with pytest.raises(ConfigError, match="unknown parameter 'y'"):
         notebooks.execute(tmp_path / "n.ipynb", tmp_path / "m.ipynb", {"y": 7})
     with pytest.raises(
             notebooks.NotebookError, match=r"^n.ipynb, cell 2: AssertionError: too large$"):
         notebooks.execute(tmp_path / "n.ipynb", tmp_path / "m.ipynb", {"x": 10})
     assert (tmp_path / "m.ipynb").exists()  # kept, to look at
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "NotJSONError"), (b"\xff\xfe{", "UnicodeDecodeError"), (b"[]", ""), (b"null", ""),
+     (b"{}", ""), (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', ""),
+     (b'{"nbformat": 9, "nbformat_minor": 0, "metadata": {}, "cells": []}', "9")],
+)
+def test_what_is_no_notebook_is_one_line(tmp_path, capsys, content, words):
+    (tmp_path / "n.ipynb").write_bytes(content)
+    assert notebooks.main([str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'n.ipynb'}: no notebook that can be read: ")
+    assert words in line
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "words"),
+    [("exit 3", 1, "its kernel ended with status 3"),
+     ("kill -9 $$", 137, "its kernel was killed (signal 9); if nobody did that, the memory was")])
+def test_a_kernel_that_dies_is_one_line(tmp_path, monkeypatch, capsys, ending, status, words):
+    (tmp_path / "python").write_text(f"#!/bin/sh\n{ending}\n")
+    (tmp_path / "python").chmod(0o755)
+    write_notebook(tmp_path / "n.ipynb", "x = 1")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert notebooks.main([str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")]) == status
+    assert f"error: n.ipynb: {words}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_cell_that_says_nothing_in_time_is_one_line(tmp_path, monkeypatch, capsys):
+    import papermill
+
+    def slow(*_, **__):
+        raise CellTimeoutError("A cell timed out\n, after 4 seconds\n")
+
+    write_notebook(tmp_path / "n.ipynb", "x = 1")
+    monkeypatch.setattr(papermill, "execute_notebook", slow)
+    assert notebooks.main([str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")]) == 1
+    assert capsys.readouterr().err == "error: n.ipynb: A cell timed out\n"
+
+
+def test_a_kernel_that_never_answers_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "python").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "python").chmod(0o755)
+    write_notebook(tmp_path / "n.ipynb", "x = 1")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(notebooks, "PATIENCE", 0)
+    assert notebooks.main([str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb")]) == 1
+    assert "n.ipynb: Kernel didn't respond in 0 seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shown", "missing"),
+    [({"text/plain": "<Figure size 640x480 with 2 Axes>"}, True),
+     ({"text/plain": "<Figure size 640x480 with 2 Axes>", "image/png": ""}, False),
+     ({"text/plain": "<Figure size 640x480 with 0 Axes>"}, False), ({"text/plain": "2"}, False)])
+def test_a_figure_without_a_picture_is_an_error(shown, missing):
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", shown)])
+    executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(""), cell])
+    with (pytest.raises(notebooks.NotebookError, match=r"n\.ipynb, cell 1: a figure has no picture")
+          if missing else contextlib.nullcontext()):
+        notebooks._check_pictures("n.ipynb", executed)
 
 
 def test_a_reply_that_nobody_was_told_of_is_found(tmp_path, monkeypatch):
@@ -679,7 +830,7 @@ def test_papermill_by_hand_refuses_a_typo(tmp_path):
 def test_states_of_runs(tmp_path):
     assert progress.state(tmp_path) == ("waiting", {})
     (tmp_path / "epochs.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
-    with filelock.FileLock(tmp_path / ".lock"):
+    with locks.exclusive(tmp_path):
         assert progress.state(tmp_path) == ("running", {"epoch": 2})
     (tmp_path / "error.txt").write_text("cause\n")
     assert progress.state(tmp_path) == ("failed", {"cause": "cause"})
@@ -709,7 +860,7 @@ def test_status_names_each_tasks_metric(tmp_path, capsys):
             folder.mkdir(parents=True)
             (folder / "epochs.jsonl").write_text(
                 '{"epoch": 2, "valid_metric": 101.5, "seconds_left": 90}\n')
-            held.enter_context(filelock.FileLock(folder / ".lock"))
+            held.enter_context(locks.exclusive(folder))
             plan["runs"][run] = {"epochs": 4, "dataset": run, "task": task}
             plan["selected"].append(run)
         (tmp_path / "plan.json").write_text(json.dumps(plan))

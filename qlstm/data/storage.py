@@ -84,7 +84,11 @@ def write_atomically(path: Path, content: bytes):
                 shutil.copymode(target, temporary)
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:  # some file systems have none, and write as they see fit
+                if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                    raise
         os.replace(temporary, target)
     except BaseException as error:
         with suppress(OSError):

@@ -10,9 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-
 from qlstm.study import records
+from qlstm.study.locks import Lock
 
 GPU_SLOTS = 4
 """Runs that share one GPU where nothing else is said (``JOBS``) and ``make bench`` has not measured
@@ -54,7 +53,7 @@ def slots() -> int:
 
 def cores() -> int:
     """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def side_by_side() -> int:
@@ -83,11 +82,15 @@ def one_gpu() -> Iterator[str | None]:
         return
     folder = Path(tempfile.gettempdir()) / f"qlstm-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with filelock.FileLock(folder / "choice"):  # one process at a time counts and takes
+    choice = Lock(folder / "choice")
+    choice.acquire(wait=True)  # one process at a time counts and takes
+    try:
         free = {name: _free_slots(folder, name) for name in names}
         name = min(names, key=lambda name: free[name][0])
-        slot = filelock.FileLock(folder / free[name][1])
-        slot.acquire(timeout=0)
+        slot = Lock(folder / free[name][1])
+        slot.acquire()
+    finally:
+        choice.release()
     os.environ["CUDA_VISIBLE_DEVICES"] = name
     try:
         yield name
@@ -103,10 +106,8 @@ def _free_slots(folder: Path, name: str) -> tuple[int, str]:
     taken, files = 0, sorted(path.name for path in folder.glob(f"{name}.*"))
     free = f"{name}.{len(files)}"
     for file in files:
-        lock = filelock.FileLock(folder / file)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
+        lock = Lock(folder / file)
+        if lock.acquire() is False:
             taken += 1
         else:
             lock.release()

@@ -2,22 +2,42 @@
 
 import argparse
 import json
+import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from qlstm.data.storage import write_atomically
-from qlstm.errors import ConfigError, unknown
+from qlstm.data.storage import writable, write_atomically
+from qlstm.errors import ConfigError, first_line, unknown
+from qlstm.workflow.pool import how_ended
 
 # Two of the three seconds that papermill takes to import: jsonschema's check of international
 # addresses, of which notebooks have none. It does without where there is no such module.
 sys.modules.setdefault("rfc3987_syntax", None)
 
 
+PATIENCE = 600
+"""Seconds for a kernel to start, or to say what a cell has shown: a machine may be slow, and
+whether the kernel is alive is seen at once."""
+
+
 class NotebookError(RuntimeError):
-    """A cell of a notebook raised; the message names the notebook, the cell and the error in one
-    line."""
+    """A notebook is none, a cell of it raised, or its kernel died; the message names the notebook,
+    the cell and the error in one line."""
+
+
+class KernelError(NotebookError):
+    """The kernel of a notebook died, or never answered.
+
+    Args:
+        name: The name of the notebook.
+        why: What is known of the reason.
+        status: How its process ended, as in :mod:`qlstm.workflow.pool`; None if it did not.
+    """
+
+    def __init__(self, name: str, why: str, status: int | None):
+        super().__init__(f"{name}: {why if status is None else f'its kernel {how_ended(status)}'}")
+        self.exit_status = 128 - status if status is not None and status < 0 else 1
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = None):
@@ -30,38 +50,68 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
 
     Raises:
         ConfigError: A parameter is unknown (papermill's own command line only warns of it).
-        NotebookError: A cell raised an error.
+        NotebookError: The notebook cannot be read, a cell raised an error or made a figure without
+            a picture, or the kernel died.
     """
     import papermill  # slow to import, so not at the top
-    from traitlets.config import Config
 
-    from qlstm.workflow.kernel_client import KernelClient
+    from qlstm.report.kernel import Kernel
 
     notebook, output, parameters = Path(notebook), Path(output), parameters or {}
-    source, target = _as_it_is(notebook), _as_it_is(output)
-    known = papermill.inspect_notebook(source)
+    content = _read(notebook)
+    known = papermill.inspect_notebook(content)
     for name in parameters:
         if name not in known:
             raise ConfigError(f"{notebook.name}: {unknown('parameter', name, known)}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    # a socket path of its own for each kernel: kernels that start side by side would race for ports
-    with tempfile.TemporaryDirectory(prefix="qlstm") as sockets:
-        manager = {"transport": "ipc", "ip": f"{sockets}/k", "client_factory": KernelClient}
-        try:
-            papermill.execute_notebook(
-                source, target, parameters, cwd=str(notebook.parent),
-                progress_bar=False, coalesce_streams=True,
-                config=Config({"KernelManager": manager}))
-        except papermill.PapermillExecutionError as error:
-            message = " ".join(str(error.evalue).split())
-            raise NotebookError(
-                f"{notebook.name}, cell {error.cell_index}: {error.ename}: {message}") from None
+    writable(output)
+    Kernel.ended = None
+    try:
+        executed = papermill.execute_notebook(
+            _as_it_is(notebook), _as_it_is(output), parameters, cwd=str(notebook.parent),
+            kernel_name="python3", language="python", kernel_manager_class=Kernel,
+            start_timeout=PATIENCE, iopub_timeout=PATIENCE, progress_bar=False,
+            coalesce_streams=True)
+    except papermill.PapermillExecutionError as error:
+        message = " ".join(str(error.evalue).split())
+        raise NotebookError(
+            f"{notebook.name}, cell {error.cell_index}: {error.ename}: {message}") from None
+    except (RuntimeError, TimeoutError) as error:  # the kernel died, or does not answer
+        raise KernelError(notebook.name, first_line(error), Kernel.ended) from error
+    _check_pictures(notebook.name, executed)
     to_html(output)
 
 
 def _as_it_is(path: Path) -> str:
     """A path in papermill's words, which puts parameters into braces."""
     return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _read(notebook: Path):
+    """A notebook's node, for the kernel that there is, whichever it names."""
+    from papermill.iorw import load_notebook_node
+
+    try:
+        content = load_notebook_node(str(notebook))
+    except OSError:
+        raise
+    except Exception as error:  # there is no common class
+        raise NotebookError(f"{notebook}: no notebook that can be read: "
+                            f"{type(error).__name__}: {first_line(error)}") from error
+    content.metadata.kernelspec = {
+        "name": "python3", "display_name": "Python 3", "language": "python"}
+    return content
+
+
+def _check_pictures(name: str, executed):
+    """A figure that is shown as words alone is an error: a notebook that chose a backend of
+    Matplotlib's would make pages without pictures, in silence."""
+    for index, cell in enumerate(executed.cells):
+        for shown in (output.get("data", {}) for output in cell.get("outputs", [])):
+            if (re.match("<Figure size .* with [1-9]", shown.get("text/plain", ""))
+                    and not any(kind.startswith("image/") for kind in shown)):
+                raise NotebookError(f"{name}, cell {index}: a figure has no picture, as the "
+                                    "notebook chose another backend of Matplotlib than inline")
 
 
 def to_html(notebook: Path, page: Path | None = None, *, code: bool = True):
@@ -107,7 +157,8 @@ def main(arguments: list[str]) -> int:
             ``name=value`` for each parameter, the value in JSON or as plain text.
 
     Returns:
-        The exit status: 1 if the notebook failed, with one line on stderr.
+        The exit status: 1 if the notebook failed, with one line on stderr; 128 and the signal's
+        number if its kernel was killed.
     """
     parser = argparse.ArgumentParser(
         prog="python -m qlstm notebook", description="Run a notebook, and write it with outputs.")
@@ -120,7 +171,7 @@ def main(arguments: list[str]) -> int:
         execute(options.notebook, options.output, dict(map(_parse, options.parameters)))
     except (ConfigError, NotebookError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return getattr(error, "exit_status", 1)
     return 0
 
 

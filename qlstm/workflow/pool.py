@@ -5,11 +5,13 @@ it, and when this process is gone, however it went. So nothing trains on unnotic
 ``make reproduce`` meets the processes of a first one that was killed.
 
 Here ``commands`` are the words of each process's command by its name, and ``status`` is how a
-process ended: its exit status, or minus the number of the signal that killed it.
+process ended: its exit status, or minus the number of the signal that killed it. A process whose
+kernel was killed says so by an exit status of 128 and that number, and counts as killed.
 """
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -87,6 +89,7 @@ def side_by_side(commands: dict[str, list[str]], jobs: int, *, over: float = flo
             watch()
             for name in [name for name, child in working.items() if child.poll() is not None]:
                 status = working.pop(name).returncode
+                status = 128 - status if status > 128 else status
                 if status == NO_MEMORY and beside[name] > 1:
                     jobs = max(1, min(jobs, beside[name] - 1))
                     again = f"had too little memory and goes on with {jobs} side by side"
@@ -110,13 +113,13 @@ def _start(command: list[str], variables: dict[str, str], log: Path | None) -> s
     """Start a process on a leash. What the environment says goes before the ``variables``; folders
     are made absolute, as notebooks run in one of their own."""
     fixed = {LEASH: "1", "QLSTM_REPORTS": str(reports().resolve()),
-             "QLSTM_DATA": str(raw_data().resolve()),
-             "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # of a debugger that kernels import
+             "QLSTM_DATA": str(raw_data().resolve())}
     with contextlib.ExitStack() as opened:
         output = {}
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
             output = {"stdout": opened.enter_context(log.open("wb")), "stderr": subprocess.STDOUT}
+            fixed["PYTHONIOENCODING"] = "utf-8"  # as logs are read
         return subprocess.Popen(
             command, env=variables | os.environ | fixed, stdin=subprocess.PIPE, **output)
 
@@ -139,7 +142,22 @@ def cause(logs: Path, name: str, status: int) -> str:
         for line in reversed(text.splitlines()):
             if line.startswith("error: "):
                 return line.removeprefix("error: ")
-    return f"its process ended with status {status}"
+    return f"its process {how_ended(status)}"
+
+
+def how_ended(status: int) -> str:
+    """How a process ended, for people.
+
+    Args:
+        status: As in the module's legend.
+
+    >>> how_ended(1), how_ended(-15)
+    ('ended with status 1', 'was killed (signal 15)')
+    """
+    if status >= 0:
+        return f"ended with status {status}"
+    want = "; if nobody did that, the memory was too small" if status == -signal.SIGKILL else ""
+    return f"was killed (signal {-status}){want}"
 
 
 def _stop(children: Collection[subprocess.Popen], grace: float):

@@ -10,9 +10,11 @@ one of ``done``, ``running``, ``failed`` and ``waiting``.
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,13 @@ def state(directory: Path) -> tuple[str, dict[str, Any]]:
         here = underway.read(directory)
         present = here.get("epoch") == last.get("epoch", 0) + 1
         return "running", last | ({"share": here["share"]} if present else {})
-    if (directory / "error.txt").exists():
-        return "failed", {"cause": (directory / "error.txt").read_text(encoding="utf-8").strip()}
-    return "waiting", last
+    try:
+        cause = (directory / "error.txt").read_text(encoding="utf-8", errors="replace").strip()
+        return "failed", {"cause": cause}
+    except FileNotFoundError:
+        return "waiting", last
+    except OSError as error:  # of another user
+        return "failed", {"cause": f"cannot read its folder: {error.strerror}"}
 
 
 def _epochs(last: dict[str, Any], of: str) -> str:
@@ -77,19 +83,39 @@ def short(run_id: str, plan: dict[str, Any]) -> str:
     return run_id if len(datasets) > 1 else run_id.split("-", 1)[1]
 
 
+def _columns(text: str) -> int:
+    """How many columns of a terminal a ``text`` takes: Chinese, Japanese and Korean letters two
+    each, accents none.
+
+    >>> _columns("ab"), _columns("漢字"), _columns("e\u0301")
+    (2, 4, 1)
+    """
+    return sum(0 if unicodedata.combining(letter)
+               else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text)
+
+
+def _cut(text: str, width: int) -> str:
+    """As much of the ``text`` as goes into so many columns."""
+    while text and _columns(text) > width:
+        text = text[:-1]
+    return text
+
+
 class Line:
     """One calm line, which is written over on a terminal; a file gets a line only where there is
     news."""
 
     def __init__(self):
-        self.terminal, self.said = sys.stdout.isatty(), ""
+        # a dumb one, as in Emacs, cannot go back to the start of its line
+        self.terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self.said = ""
 
     def show(self, text: str, news: str = ""):
         """Show the ``text``; in a file the ``news``, unless it was the last."""
         if self.terminal:
-            width = shutil.get_terminal_size().columns - 1
-            text = text if len(text) <= width else text[: width - 1] + "…"
-            print("\r" + text.ljust(width), end="", flush=True)
+            width = max(shutil.get_terminal_size().columns - 1, 0)
+            text = text if _columns(text) <= width else _cut(text, width - 3) + "..."[:width]
+            print("\r" + text + " " * (width - _columns(text)), end="", flush=True)
         elif news not in ("", self.said):
             print(news, flush=True)
             self.said = news
@@ -186,8 +212,8 @@ class Progress:
                    for run, (kind, last) in states.items() if kind == "running"]
         text = f"{done} of {len(states)} runs done" + (f", {failed} failed" if failed else "")
         left = self._time_left(states)
-        news = " · ".join([text, *left]) if (done, failed) != self.told else ""
-        self.line.show(" · ".join([text, *running, *left]), news)
+        news = " | ".join([text, *left]) if (done, failed) != self.told else ""
+        self.line.show(" | ".join([text, *running, *left]), news)
         self.told = done, failed
 
     def _time_left(self, states) -> list[str]:
@@ -214,6 +240,8 @@ def status(folder: Path) -> int:
     found = sorted(path.name for path in (folder / "runs").glob("[!.]*") if path.is_dir())
     states = {run: state(folder / "runs" / run)
               for run in dict.fromkeys([*plan["selected"], *found])}
+    states |= {run: ("failed", {"cause": why}) for run, why in plan.get("failures", {}).items()
+               if states.get(run, ("",))[0] == "waiting"}  # which could not write it down
     if not states:
         print(f"{folder.name}: nothing planned yet; make reproduce PROFILE={folder.name}")
         return 0

@@ -11,11 +11,11 @@ profile.
 """
 
 import argparse
+import errno
 import json
 import os
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,14 +23,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from qlstm import data
 from qlstm.data.storage import write_atomically
 from qlstm.errors import ConfigError, unknown
 from qlstm.study import costs, machine, records
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, grid, most_wanted, no_runs
+from qlstm.study.locks import exclusive
 from qlstm.study.records import reports
 from qlstm.study.tasks import PROFILES
 from qlstm.workflow import cluster, pool
@@ -257,14 +256,12 @@ def reproduce(options: argparse.Namespace) -> int:
         return 0
     folder = reports() / options.profile
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder):
-        pass  # writable
-    try:
-        with filelock.FileLock(folder / ".reproduce.lock").acquire(timeout=0):
-            return _phases(options, configs, folder)
-    except filelock.Timeout:
+
+    def refuse(_):
         raise Busy(f"another `make reproduce` works in {folder}; wait for it (make status shows "
-                   "it)") from None
+                   "it)")
+    with exclusive(folder, refuse):
+        return _phases(options, configs, folder)
 
 
 def _phases(options: argparse.Namespace, configs: list[ExperimentConfig], folder: Path) -> int:
@@ -327,9 +324,10 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BUSY if isinstance(error, Busy) else 2
     except OSError as error:
-        place = error.filename or reports() / options.profile
-        print(f"error: cannot write {place}: {error.strerror}; make it writable or set "
-              "QLSTM_REPORTS", file=sys.stderr)
+        way = ("; make it writable or set QLSTM_REPORTS"
+               if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else "")
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"error: {what}{way}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)

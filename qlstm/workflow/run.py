@@ -5,7 +5,7 @@ The workflow calls it once a run. Several runs, or those of a table (``--only ta
 train side by side, a process each, for at most ``--minutes``; the same command goes on from there.
 ``--most-wanted`` gives a machine that nobody watches what it is to train, in the order in which it
 is wanted (:data:`qlstm.study.grid.MOST_WANTED`), as far as the data sets can be had.
-With ``--no-notebook`` it needs nothing but torch, numpy, safetensors and filelock.
+With ``--no-notebook`` it needs nothing but torch, numpy and safetensors.
 
 Here ``options`` are what the words of the command line say; ``run_id`` is the name of a run,
 ``settings`` the fields of its configuration by name, and ``directory`` its folder.
@@ -17,6 +17,7 @@ import json
 import re
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ NOTEBOOK = ROOT / "notebooks" / "run" / "experiment.ipynb"
 """The notebook that a run is made in."""
 UNFINISHED = 75
 """Exit status (EX_TEMPFAIL): what is left goes on with the same command."""
+EXPECTED = (ConfigError, DataError, notebooks.NotebookError, records.RecordError, OSError,
+            MemoryError)
+"""Errors that say all there is to say in a line; others leave their traceback in the log."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -132,12 +136,15 @@ def one(run_id: str, settings: dict[str, Any], options: argparse.Namespace) -> i
                 notebooks.execute(NOTEBOOK, directory / "notebook.ipynb", parameters)
         records.load_of(run_id, options.profile)
         (directory / "checkpoint.pt").unlink(missing_ok=True)
-    except (ConfigError, DataError, notebooks.NotebookError, records.RecordError, OSError,
-            MemoryError) as error:
-        print(f"error: {run_id}: {str(error).removeprefix(f'{run_id}: ')}", file=sys.stderr)
-        with contextlib.suppress(OSError):  # the disk may be full
-            (directory / "error.txt").write_text(f"{error}\n", encoding="utf-8")
-        return pool.NO_MEMORY if isinstance(error, MemoryError) else 1
+    except Exception as error:
+        cause = " ".join(str(error).removeprefix(f"{run_id}: ").split())
+        if not isinstance(error, EXPECTED):
+            traceback.print_exc()
+            cause = f"{type(error).__name__}: {cause}"
+        print(f"error: {run_id}: {cause}", file=sys.stderr)
+        _note(directory, cause)
+        return pool.NO_MEMORY if isinstance(error, MemoryError) else getattr(
+            error, "exit_status", 1)
     return 0
 
 
@@ -218,16 +225,25 @@ def _done_and_waiting(runs: dict[str, dict[str, Any]],
 
 
 def cause(directory: Path, status: int) -> str:
-    """Why the process of a run failed, in a line: what it left in ``error.txt``, else how it
-    ended.
+    """Why the process of a run failed, in a line: what it left in ``error.txt``, else how it ended,
+    which then stands there.
 
     Args:
         directory: As in the module's legend.
         status: As in :mod:`qlstm.workflow.pool`.
     """
     with contextlib.suppress(OSError, IndexError):
-        return (directory / "error.txt").read_text(encoding="utf-8").splitlines()[0]
-    return f"its process ended with status {status}"
+        return (directory / "error.txt").read_text(
+            encoding="utf-8", errors="replace").splitlines()[0]
+    why = f"its process {pool.how_ended(status)}"
+    _note(directory, why)
+    return why
+
+
+def _note(directory: Path, cause: str):
+    """Leave the cause of a failure in a run's folder, where ``status`` finds it."""
+    with contextlib.suppress(OSError):  # the disk may be full, or read-only
+        (directory / "error.txt").write_text(f"{cause}\n", encoding="utf-8", errors="replace")
 
 
 def _selection(options: argparse.Namespace) -> list[str]:

@@ -1,7 +1,7 @@
 """``python -m qlstm gpu --minutes 9 --data FOLDER --out FOLDER``: the most of a GPU that is lent
 for minutes, on a bare machine.
 
-It needs torch, triton, numpy, safetensors and filelock, for one part pytest and hypothesis too, and
+It needs torch, triton, numpy and safetensors, for one part pytest and hypothesis too, and
 neither a network nor Jupyter. Its :data:`parts <PARTS>` follow one another, each in processes of
 its own with a time limit of its own; one that fails, hangs or is killed does not touch the others:
 
