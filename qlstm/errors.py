@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -40,11 +41,23 @@ def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"cannot import the {what} {name!r}: {error}") from error
+    except Exception as error:  # whatever a module of the user's own raises
+        raise ConfigError(f"cannot import the {what} {name!r}: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:
     """What an ``error`` says in its first line, its type where it says nothing: a GPU's errors go
     on for many."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def brief(value: Any) -> str:
+    """How messages show any ``value``: in one line, and not more of it than says what it is.
+
+    >>> brief(None), brief({"a": []}), brief("x" * 99)
+    ('None', "{'a': []}", "'xxxxxxxxxxxx...xxxxxxxxxxxxx'")
+    """
+    try:
+        return " ".join(reprlib.repr(value).split())
+    except ValueError:  # an int of thousands of digits
+        return "a huge number"

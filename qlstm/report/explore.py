@@ -30,7 +30,7 @@ from qlstm.errors import ConfigError, unknown
 from qlstm.report.experiment import BY_HAND
 from qlstm.report.figures import DRAWN, MOMENTS, PALETTE, style
 from qlstm.report.frames import by_epoch, frame
-from qlstm.report.names import NORMALIZER_WORDS, QUANTIZER_TITLES, label
+from qlstm.report.names import NORMALIZER_WORDS, QUANTIZER_TITLES, UNKNOWN, label
 from qlstm.study import records as files
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.networks import load_model
@@ -88,7 +88,7 @@ def varying(records: list[dict[str, Any]]) -> list[str]:
     Args:
         records: As in the module's legend.
     """
-    configs = [ExperimentConfig(**record["config"]) for record in records]
+    configs = [ExperimentConfig.as_recorded(record["config"]) for record in records]
     named = [*FIELDS, *(name for name in ExperimentConfig.__dataclass_fields__
                         if name not in (*FIELDS, "profile")
                         and any(getattr(c, name) != c.usual(name) for c in configs))]
@@ -108,7 +108,7 @@ def table(records: list[dict[str, Any]]) -> pd.DataFrame:
                      else f"{run.test:.{TASKS[run.task].metric.digits + 1}f}"
                      for run in runs.itertuples()]
     shown["metric"] = [TASKS[task].metric.title for task in runs["task"]]
-    shown["size (KB)"] = runs["size_kb"].map("{:.1f}".format)
+    shown["size (KB)"] = [UNKNOWN if np.isnan(size) else f"{size:.1f}" for size in runs["size_kb"]]
     shown["minutes"] = (runs["seconds"] / 60).map("{:.1f}".format)
     order = runs.sort_values(["label", "quantizer", "normalizer", "seed"]).index
     return shown.loc[order].reset_index(drop=True)
@@ -186,7 +186,7 @@ def gradient_curves(records: list[dict[str, Any]]) -> Figure:
     """
     rows = []
     for record in records:
-        config = ExperimentConfig(**record["config"])
+        config = ExperimentConfig.as_recorded(record["config"])
         for moment, norms in record["traces"]["gradient_norms"].items():
             samples = np.array(norms.get("last_step", norms["training"]), dtype=float)
             rows += [dict(label=label(config, record["data"]["sha256"]), config=config,
@@ -235,18 +235,18 @@ def show_texts(records: list[dict[str, Any]]):
     """
     written = 0
     for record in records:
-        config = ExperimentConfig(**record["config"])
-        folder = _folder(config)
+        config = ExperimentConfig.as_recorded(record["config"])
+        folder = _folder(record)
         if (config.task == "sequential_image" or written == NETWORKS
                 or not (folder / "model.safetensors").exists()):
             continue
         try:
             text = data.load_dataset(config.dataset, config.task)
-        except DataError as error:
+            model, _ = load_model(folder)
+        except (DataError, ConfigError) as error:
             print(f"{record['run_id']} writes nothing: {error}")
             continue
         if text.sha256 == record["data"]["sha256"]:
-            model, _ = load_model(folder)
             prompt, written = text.test[:60].long(), written + 1
             print(f"=== {record['run_id']}, test {TASKS[config.task].metric.title} "
                   f"{record['test_metric']:.2f}\n{text.decode(prompt)}")
@@ -257,9 +257,10 @@ def show_texts(records: list[dict[str, Any]]):
         print("no language model with weights is among these runs")
 
 
-def _folder(config: ExperimentConfig) -> Path:
-    planned = files.run_directory(config)
-    return planned if planned.exists() else files.run_directory(config, files.reports() / BY_HAND)
+def _folder(record: dict[str, Any]) -> Path:
+    of_profile = Path(record["config"]["profile"]) / "runs" / record["run_id"]
+    planned = files.reports() / of_profile
+    return planned if planned.exists() else files.reports() / BY_HAND / of_profile
 
 
 class Chooser:

@@ -73,7 +73,8 @@ def copy_files(profile: str, folder: Path, patterns: list[str] = FILES):
     """Copy what the results of a ``profile`` link to, files of these ``patterns``, into a
     ``folder``."""
     for path in (path for pattern in patterns for path in (reports() / profile).glob(pattern)):
-        _copy(path, folder / path.relative_to(reports()))
+        if path.is_file():
+            _copy(path, folder / path.relative_to(reports()))
 
 
 def _copy(source: Path, target: Path):

@@ -20,6 +20,7 @@ from typing import Any
 
 from qlstm.data.storage import ROOT, write_atomically
 from qlstm.report.experiment import BY_HAND
+from qlstm.study import record_schema
 from qlstm.study.records import reports
 from qlstm.workflow.notebooks import report_notebook
 from qlstm.workflow.plan import without_notebook
@@ -68,7 +69,8 @@ def copies(plan: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Copy]
     if found:
         by_hand = (reports() / BY_HAND / plan["profile"]).glob("runs/*/record.json")
         add(EXPLORE, EXPLORE, profile, code, checksums,
-            [_digest(path.as_posix(), path.read_bytes()) for path in sorted(by_hand)])
+            [_digest(path.as_posix(), path.read_bytes()) for path in sorted(by_hand)
+             if path.is_file()])
     for lesson in plan["lessons"]:
         add(lesson, lesson, {}, all_code)
     others = {name: "" if name in plan["lessons"] else copy.made_from
@@ -100,8 +102,9 @@ class MadeFrom:
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / "made_from.json"
         try:
-            self.digests = dict(json.loads(self.path.read_bytes()))
-        except (OSError, ValueError, TypeError):  # nothing was made, or that was not written here
+            self.digests = record_schema.read_as(
+                record_schema.by_name(record_schema.text(), record_schema.text()), self.path)
+        except (OSError, ValueError):  # nothing was made, or that was not written here
             self.digests = {}
 
     def place(self, name: str) -> Path:
