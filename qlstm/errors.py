@@ -58,6 +58,7 @@ def brief(value: Any) -> str:
     ('None', "{'a': []}", "'xxxxxxxxxxxx...xxxxxxxxxxxxx'")
     """
     try:
-        return " ".join(reprlib.repr(value).split())
+        text = " ".join(reprlib.repr(value).split())
     except ValueError:  # an int of thousands of digits
         return "a huge number"
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -39,8 +39,9 @@ def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, s
         after = {"norms": [norms[1]] * gates, "lambda_1": lambdas[1], "lambda_2": 0.5}
         line["alpha"] = ([[alpha] * gates] * config.num_layers
                          if config.quantizer in record_schema.SCALED else None)
+        g_star = [[g, *[0.9] * (gates - 1)]] * config.num_layers
         line["gains"] = None if config.normalizer == "none" else {
-            "g": [[g, *[0.9] * (gates - 1)]] * config.num_layers}
+            "g": g_star} | ({"sigma": g_star} if batch else {})
         line["spectral"] = {
             "before": {"norms": [norms[0]] * gates, "lambda_1": lambdas[0], "lambda_2": 0.25},
             "after": after | ({"bounds": [bound] * gates} if coded else {})}
@@ -54,7 +55,7 @@ def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, s
     for moment in [name for name in moments if name != "best" or not diverged]:
         grows = (growing or {}).get(moment, rate)
         lines = [[(k + 1) * 1e-3 * grows ** (config.steps - step) for step in steps]
-                 for k in range(1 if batch else 3)]
+                 for k in range(1 if batch else 10)]
         norm_lines[moment] = {"steps": steps, "training": lines}
         if config.task != "sequential_image":
             norm_lines[moment]["last_step"] = lines

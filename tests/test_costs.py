@@ -2,7 +2,7 @@ import dataclasses
 import json
 
 import pytest
-from made_up import made_up, paper
+from made_up import ENVIRONMENT, made_up, paper
 
 from qlstm import data, grid
 from qlstm.data import catalogue, files
@@ -46,7 +46,7 @@ def test_hours_from_the_file_of_step_times():
 
 def test_own_records_count_in_place_of_the_file():
     config = paper("penn_char", "binary_connect", "layer", epochs=3)
-    environment = {"device": "abacus", "threads": 1}
+    environment = ENVIRONMENT | {"device": "abacus"}
     sizes = dict(zip(("train", "valid", "test"), data.CATALOGUE["penn_char"].counts, strict=True))
     record = made_up(config, seconds=7200.0) | {"environment": environment}  # two epochs
     record["data"]["sizes"] = sizes
@@ -97,7 +97,7 @@ def test_the_plan_says_runs_data_and_hours(tmp_path, monkeypatch):
         (tmp_path / "raw" / file.name).touch()
     configs = grid("paper", only=["figure_01", "figure_06"])
     done = made_up(configs[0]) | {
-        "environment": {"device": "abacus", "threads": 1, "backend": "cpu"}}
+        "environment": ENVIRONMENT | {"device": "abacus"}}
     done["data"]["sizes"] = dict(
         zip(("train", "valid", "test"), data.CATALOGUE["penn_char"].counts, strict=True))
     directory = records.run_directory(configs[0], tmp_path)

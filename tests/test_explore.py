@@ -112,7 +112,7 @@ def test_runs_by_hand_are_found_beside_those_of_the_profile(tmp_path, monkeypatc
         files.save(record, directory / "record.json")
     assert {record["run_id"] for record in explore.load("quick")} == {
         planned["run_id"], by_hand["run_id"]}
-    assert explore._folder(ExperimentConfig(**by_hand["config"])).parts[-4:-1] == (
+    assert explore._folder(by_hand).parts[-4:-1] == (
         "by_hand", "quick", "runs")
 
 

@@ -11,8 +11,9 @@ from qlstm import data
 from qlstm.errors import ConfigError, brief, lookup, unknown
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS
+from qlstm.study.kinds import PRINTABLE, Range
 from qlstm.study.profiles import is_stochastic
-from qlstm.study.record_schema import PRINTABLE, RANGES, Range
+from qlstm.study.record_schema import RANGES
 from qlstm.study.tasks import TASKS
 
 CELLS = ["lstm", "gru"]

@@ -10,8 +10,8 @@ from qlstm.errors import ConfigError, unknown
 from qlstm.normalizers import NORMALIZERS
 from qlstm.study.checks import check_number
 from qlstm.study.config import SPECIAL, ExperimentConfig
+from qlstm.study.kinds import Range
 from qlstm.study.profiles import PAPER_DATASETS, VARIANTS
-from qlstm.study.record_schema import Range
 from qlstm.study.tasks import PROFILES, TASKS
 
 Row = tuple[str, str]

@@ -12,7 +12,7 @@ from typing import Any
 
 from qlstm.data.storage import ROOT, write_atomically
 from qlstm.errors import first_line
-from qlstm.study import record_schema
+from qlstm.study import kinds, record_schema
 from qlstm.study.recipe import recipe
 from qlstm.study.record_schema import SCHEMA
 
@@ -86,7 +86,7 @@ def load(path: Path, run_id: str | None = None) -> dict[str, Any]:
             another run.
     """
     try:
-        record = record_schema.read(path)
+        record = kinds.read(path)
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: no readable record ({first_line(error)}); "
                           "delete it and the run is repeated") from error
@@ -182,7 +182,7 @@ def benchmarks(directory: Path | None = None) -> Iterator[tuple[Path, dict[str, 
     """
     for path in sorted((directory or reports() / "bench").glob("*.json")):
         try:
-            record = record_schema.read_as(record_schema.BENCHMARK, path)
+            record = kinds.read_as(record_schema.BENCHMARK, path)
         except (OSError, ValueError) as error:
             _say("left out: ", f"{path}: no record of make bench ({first_line(error)}); "
                  "delete it, or let make bench write it anew")
@@ -194,7 +194,7 @@ def planned(folder: Path) -> dict[str, Any]:
     """The plan of a profile (:mod:`qlstm.workflow.plan`) in its ``folder``; what of it is missing
     or damaged is empty."""
     try:
-        found = record_schema.read(folder / "plan.json")
+        found = kinds.read(folder / "plan.json")
     except (OSError, ValueError):
         found = {}
     found = found if isinstance(found, dict) else {}

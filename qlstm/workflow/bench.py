@@ -25,7 +25,7 @@ from qlstm.data.storage import write_atomically
 from qlstm.errors import first_line, unknown
 from qlstm.normalizers import NORMALIZERS
 from qlstm.recurrence import BACKENDS
-from qlstm.study import record_schema
+from qlstm.study import kinds, record_schema
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.environment import describe_environment
 from qlstm.study.records import reports
@@ -134,7 +134,7 @@ def _earlier(path: Path, environment: dict[str, Any]) -> dict[str, Any] | None:
     """The record that this one goes on with, where a machine is lent for minutes at a time: of the
     same machine and code."""
     with contextlib.suppress(OSError, ValueError):
-        record = record_schema.read_as(record_schema.BENCHMARK, path)
+        record = kinds.read_as(record_schema.BENCHMARK, path)
         if record["environment"] == environment:
             return record
     return None

@@ -20,7 +20,7 @@ from typing import Any
 
 from qlstm.data.storage import ROOT, write_atomically
 from qlstm.report.experiment import BY_HAND
-from qlstm.study import record_schema
+from qlstm.study import kinds
 from qlstm.study.records import reports
 from qlstm.workflow.notebooks import report_notebook
 from qlstm.workflow.plan import without_notebook
@@ -102,8 +102,7 @@ class MadeFrom:
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / "made_from.json"
         try:
-            self.digests = record_schema.read_as(
-                record_schema.by_name(record_schema.text(), record_schema.text()), self.path)
+            self.digests = kinds.read_as(kinds.by_name(kinds.text(), kinds.text()), self.path)
         except (OSError, ValueError):  # nothing was made, or that was not written here
             self.digests = {}
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qlstm.study import record_schema, underway
+from qlstm.study import kinds, record_schema, underway
 from qlstm.study.locks import held
 from qlstm.study.records import RecordError, load, planned, reports
 
@@ -80,7 +80,7 @@ def _last_epoch(path: Path) -> dict[str, Any]:
     """The last line of a history, empty if there is none, or one that is torn."""
     with contextlib.suppress(OSError, ValueError, IndexError), path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 2**16))
-        last = record_schema.parse(file.read().splitlines()[-1])
+        last = kinds.parse(file.read().splitlines()[-1])
         if isinstance(last, dict):
             return {name: last[name] for name, kind in record_schema.LAST.items()
                     if name in last and not kind(last[name])}
