@@ -85,6 +85,16 @@ def made_up(config, test=2.0, *, sha256="a" * 64, diverged=False, packed=4096, s
     return record | {"checksum": records.checksum(record)}
 
 
+def benchmark(device, rows=(), threads=1, **more):
+    """A record of `make bench`, with the values of its rows that a test speaks of."""
+    usual = dict(part="step", shape="character", task="char_lm", backend="cpu", normalizer="none",
+                 quantizer="binary_connect", T=100, N=64, d=512, D=50, ms=1.0, memory_mb=None,
+                 ratio=1.0) | {"pass": "training step"}
+    return {"environment": ENVIRONMENT | {"device": device, "threads": threads}, "repeats": 1,
+            "peaks": {"gflop_per_s": 1.0, "gb_per_s": 1.0},
+            "rows": [usual | row for row in rows]} | more
+
+
 def quick(quantizer="full_precision", normalizer="none", **more):
     """Settings of a small run; characters have T = 100, as the paper's."""
     config = ExperimentConfig(quantizer=quantizer, normalizer=normalizer, **more)

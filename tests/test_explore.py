@@ -94,6 +94,15 @@ def test_what_chosen_runs_differ_in_is_said(capsys):
     assert "no runs yet" in capsys.readouterr().out
 
 
+def test_what_the_notebook_asks_for_need_not_be_there():
+    weight = [made_up(quick("twn", "weight"))]
+    chooser = explore.Chooser(weight, quantizer=["full_precision", "twn"], normalizer="layer")
+    assert chooser.records == []
+    assert chooser._list("quantizer").value == ("twn",)
+    with pytest.raises(ConfigError, match="unknown quantizer 'tvn': did you mean 'twn'"):
+        explore.select(weight, quantizer="tvn")
+
+
 def test_lists_to_click_choose_runs(monkeypatch):
     chooser = explore.Chooser(of_one_model(), task="char_lm")
     lists = {name: chooser._list(name) for name in explore.FIELDS}

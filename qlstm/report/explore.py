@@ -38,6 +38,8 @@ from qlstm.study.tasks import TASKS
 
 FIELDS = ("task", "dataset", "hidden_size", "quantizer", "normalizer", "cell", "seed")
 """What runs are chosen by."""
+NAMES = {"quantizer": QUANTIZER_TITLES, "normalizer": NORMALIZER_WORDS}
+"""What may be wanted of them although no run has it."""
 NETWORKS = 4
 """Networks that :func:`show_texts` lets write, at most."""
 STROKES = ["", (4, 1.5), (1, 1), (5, 1, 1, 1), (8, 2), (3, 1, 1, 1, 1, 1), (2, 2), (7, 1, 2, 1),
@@ -64,7 +66,8 @@ def select(records: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]
         wanted: A value, or a list of those that are wanted, by a name of :data:`FIELDS`; None: any.
 
     Raises:
-        ConfigError: There is no such setting, or no run that has such a value.
+        ConfigError: There is no such setting, or no run that has such a value, which is no name of
+            a quantizer or normalizer either.
     """
     chosen = records
     for name, values in wanted.items():
@@ -73,12 +76,16 @@ def select(records: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]
         if values is None:
             continue
         values = [values] if isinstance(values, str | int) else list(values)
-        known = {str(record["config"][name]): 0 for record in records}
+        known = {str(one): 0 for one in [*NAMES.get(name, ()), *_values(records, name)]}
         for value in values:
             if records and str(value) not in known:
                 raise ConfigError(unknown(name, str(value), known))
         chosen = [record for record in chosen if record["config"][name] in values]
     return chosen
+
+
+def _values(records: list[dict[str, Any]], name: str) -> list[Any]:
+    return sorted({record["config"][name] for record in records})
 
 
 def varying(records: list[dict[str, Any]]) -> list[str]:
@@ -290,9 +297,9 @@ class Chooser:
 
     def _list(self, name: str) -> widgets.SelectMultiple:
         """The values of a setting to choose from; none chosen: all."""
-        values = sorted({record["config"][name] for record in self.found})
-        wanted = self.wanted.get(name)
+        values, wanted = _values(self.found, name), self.wanted.get(name)
         wanted = [] if wanted is None else [wanted] if isinstance(wanted, str | int) else wanted
+        wanted = [value for value in wanted if value in values]
         titles = QUANTIZER_TITLES | NORMALIZER_WORDS
         return widgets.SelectMultiple(
             options=[(str(titles.get(value, value)), value) for value in values], value=wanted,

@@ -123,12 +123,12 @@ def by_name(kind: Kind, name: Kind) -> Kind:
 
 
 def anything(value: Any) -> str:
-    """What another kind judges."""
+    """Nothing is wrong with any ``value``: another kind judges it."""
     return ""
 
 
 def exactly(size: int, kind: Kind) -> Kind:
-    """A list of so many values of a ``kind``."""
+    """A list of ``size`` values of a ``kind``."""
     return each(kind, size, size)
 
 
