@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from made_up import ENVIRONMENT
 
 from qlstm import ExperimentConfig, RecordError, grid
 from qlstm.data.storage import ROOT
@@ -88,7 +89,7 @@ def test_parts_one_after_the_other_make_one_record(tmp_path, monkeypatch):
         return [measure.Row(part, shape, T=1, N=1, d=1, D=1, task="t", backend="b", quantizer="q",
                             normalizer="n", pass_="p", ms=next(times), memory_mb=None, ratio=1.0)]
 
-    times, environment = iter(range(100)), {"device": "abacus", "threads": 1, "commit": "a"}
+    times, environment = iter(range(100)), ENVIRONMENT | {"device": "abacus", "commit": "a"}
     monkeypatch.setattr(bench, "describe_environment", lambda *_: environment.copy())
     monkeypatch.setattr(bench, "in_own_process", measured)
 
