@@ -55,7 +55,7 @@ def lookup(what: str, name: str, table: Mapping[str, Any]) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever a module of the user's own raises
+    except (Exception, SystemExit) as error:  # whatever a module of the user's own raises
         raise ConfigError(f"cannot import the {what} {brief(name)}: {first_line(error)}") from error
 
 

@@ -7,8 +7,10 @@ import threading
 import numpy as np
 import pytest
 import torch
+from made_up import ENVIRONMENT
 
 from qlstm import ExperimentConfig, RecordError, grid
+from qlstm.data.storage import ROOT
 from qlstm.report import benchmarks, names
 from qlstm.workflow import bench, measure, throughput
 
@@ -87,7 +89,7 @@ def test_parts_one_after_the_other_make_one_record(tmp_path, monkeypatch):
         return [measure.Row(part, shape, T=1, N=1, d=1, D=1, task="t", backend="b", quantizer="q",
                             normalizer="n", pass_="p", ms=next(times), memory_mb=None, ratio=1.0)]
 
-    times, environment = iter(range(100)), {"device": "abacus", "threads": 1, "commit": "a"}
+    times, environment = iter(range(100)), ENVIRONMENT | {"device": "abacus", "commit": "a"}
     monkeypatch.setattr(bench, "describe_environment", lambda *_: environment.copy())
     monkeypatch.setattr(bench, "in_own_process", measured)
 
@@ -109,12 +111,21 @@ def test_parts_one_after_the_other_make_one_record(tmp_path, monkeypatch):
     assert rows("--parts", "step", "--shapes", "character") == (0, [("step", "character", 5)])
 
 
-def test_a_damaged_record_is_named(tmp_path):
-    for content in (b"{", b"[]", b'{"rows": []}'):
-        (tmp_path / "machine.json").write_bytes(content)
-        for reader in (benchmarks.rows, benchmarks.side_by_side):
-            with pytest.raises(RecordError, match=r"machine\.json: no record of make bench"):
-                reader(tmp_path)
+def test_a_damaged_record_is_named_once_and_left_out(tmp_path, capsys):
+    whole = (ROOT / "reports/bench/AMD_EPYC_1_threads.json").read_text()
+    bad = [b"{", b"[]", b'{"rows": []}', b"\xff", whole.replace('"ms": ', '"ms": -', 1).encode(),
+           whole.replace('"ms": ', '"ms": 1e999, "no": ', 1).encode(),
+           whole.replace('"T": ', '"T": [], "T": ', 1).encode(), b"[" * 10**5]
+    for k, content in enumerate(bad):
+        (tmp_path / f"machine_{k}.json").write_bytes(content)
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(RecordError, match="no record of make bench to be shown"):
+        benchmarks.rows(tmp_path)
+    (tmp_path / "whole.json").write_text(whole)
+    assert set(benchmarks.rows(tmp_path)["machine"]) == {"whole"}
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == len(bad) + 1
+    assert all(".json: no record of make bench (" in line for line in said)
 
 
 def test_table_and_figures(record):

@@ -2,7 +2,7 @@ import dataclasses
 import json
 
 import pytest
-from made_up import made_up, paper
+from made_up import ENVIRONMENT, benchmark, made_up, paper
 
 from qlstm import data, grid
 from qlstm.data import catalogue, files
@@ -46,7 +46,7 @@ def test_hours_from_the_file_of_step_times():
 
 def test_own_records_count_in_place_of_the_file():
     config = paper("penn_char", "binary_connect", "layer", epochs=3)
-    environment = {"device": "abacus", "threads": 1}
+    environment = ENVIRONMENT | {"device": "abacus"}
     sizes = dict(zip(("train", "valid", "test"), data.CATALOGUE["penn_char"].counts, strict=True))
     record = made_up(config, seconds=7200.0) | {"environment": environment}  # two epochs
     record["data"]["sizes"] = sizes
@@ -70,13 +70,11 @@ def test_own_records_count_in_place_of_the_file():
 def test_a_benchmark_of_the_machine_counts_by_its_fastest_backend(tmp_path, monkeypatch):
     monkeypatch.setenv("QLSTM_REPORTS", str(tmp_path))
     (tmp_path / "bench").mkdir()
-    row = dict(part="step", task="char_lm", T=100, N=64, d=512, normalizer="layer",
-               quantizer="binary_connect")
-    rows = [row | {"backend": backend, "ms": ms}
+    rows = [{"normalizer": "layer", "backend": backend, "ms": ms}
             for backend, ms in (("torch.nn.LSTM", 1), ("naive", 900), ("cpu", 300))]
     rows += [rows[-1] | {"part": "layer", "ms": 2}, rows[-1] | {"normalizer": "none", "ms": 200}]
-    record = {"environment": {"device": "abacus", "threads": 2}, "peaks": {}, "rows": rows}
-    (tmp_path / "bench" / "abacus.json").write_text(json.dumps(record))
+    path = tmp_path / "bench" / "abacus.json"
+    path.write_text(json.dumps(benchmark("abacus", rows, threads=2)))
     layer = paper("penn_char", "binary_connect", "layer")
     full, plain = (dataclasses.replace(layer, quantizer="full_precision", normalizer=name)
                    for name in ("layer", "none"))
@@ -84,7 +82,7 @@ def test_a_benchmark_of_the_machine_counts_by_its_fastest_backend(tmp_path, monk
     assert costs.estimate([layer], "abacus, 2 threads") == pytest.approx((0.3 * hours, 0))
     assert costs.estimate([full, plain], "abacus, 2 threads") == pytest.approx((0.5 * hours, 0))
     rows.append(rows[2] | {"quantizer": "full_precision", "ms": 250})
-    (tmp_path / "bench" / "abacus.json").write_text(json.dumps(record))
+    path.write_text(json.dumps(benchmark("abacus", rows, threads=2)))
     assert costs.estimate([full, layer], "abacus, 2 threads") == pytest.approx((0.55 * hours, 0))
 
 
@@ -97,7 +95,7 @@ def test_the_plan_says_runs_data_and_hours(tmp_path, monkeypatch):
         (tmp_path / "raw" / file.name).touch()
     configs = grid("paper", only=["figure_01", "figure_06"])
     done = made_up(configs[0]) | {
-        "environment": {"device": "abacus", "threads": 1, "backend": "cpu"}}
+        "environment": ENVIRONMENT | {"device": "abacus"}}
     done["data"]["sizes"] = dict(
         zip(("train", "valid", "test"), data.CATALOGUE["penn_char"].counts, strict=True))
     directory = records.run_directory(configs[0], tmp_path)

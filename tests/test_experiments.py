@@ -1,7 +1,13 @@
 import dataclasses
+import enum
+import json
+import os
 import re
+import sys
+import types
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +18,7 @@ from qlstm.report import experiment
 from qlstm.report.frames import published
 from qlstm.report.tables import label
 from qlstm.study import grid as study_grid
+from qlstm.study import record_schema
 from qlstm.study.grid import ARTEFACTS, FROM_ALL, TABLE_ROWS, most_wanted, no_runs
 from qlstm.study.profiles import PAPER_DATASETS, VARIANTS
 from qlstm.study.run_data import RunData
@@ -80,6 +87,81 @@ def test_an_impossible_setting_is_one_clear_error(settings, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         ExperimentConfig(**settings)
     assert "\n" not in str(error.value)
+
+
+class Name(enum.Enum):
+    TWN = "twn"
+
+
+class Shouted(str):
+    def __str__(self):
+        return self.upper()
+
+
+@pytest.mark.parametrize(("given", "kept"), [
+    ({"seed": np.int64(3), "learning_rate": np.float32(0.5)}, {"seed": 3, "learning_rate": 0.5}),
+    ({"dataset": "digits", "permuted": np.bool_(True)}, {"permuted": True}),
+    ({"hidden_size": torch.tensor(7), "clip_norm": torch.tensor(2.0)},
+     {"hidden_size": 7, "clip_norm": 2.0}),
+    ({"quantizer": Shouted("bwn"), "normalizer": np.str_("layer")},
+     {"quantizer": "bwn", "normalizer": "layer"}),
+    ({"quantizer": Name.TWN, "epochs": np.array(2)}, {"quantizer": "twn", "epochs": 2}),
+], ids=range(5))
+def test_settings_of_other_types_become_plain(given, kept):
+    settings = ExperimentConfig(**given).as_dict()
+    assert {name: (type(settings[name]), settings[name]) for name in kept} == {
+        name: (type(value), value) for name, value in kept.items()}
+    assert not record_schema.CONFIG(settings)
+    assert json.loads(json.dumps(settings)) == settings
+
+
+def test_a_path_is_a_data_set_also_among_a_notebooks_parameters(tmp_path):
+    (tmp_path / "my.txt").write_text("Some text of my own. " * 100)
+    config = ExperimentConfig.from_parameters({"dataset": tmp_path / "my.txt", "pathlib": tmp_path})
+    assert config.dataset == str(tmp_path / "my.txt")
+    json.dumps(config.as_dict())
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("seed", 2**70), ("seed", 10**5000), ("seed", -1), ("hidden_size", 2**63), ("epochs", 3.0),
+    ("seed", np.array([1, 2])), ("hidden_size", torch.ones(1)), ("learning_rate", 1j),
+    ("dataset", "/dev/zero"), ("dataset", "/tmp"), ("dataset", ""), ("dataset", b"my.txt"),
+    ("dataset", []), ("dataset", "my\0.txt"), ("dataset", "\udce9.txt"), ("normalizer", 5),
+    ("normalizer", None), ("normalizer", "os:nothing"), ("quantizer", None), ("quantizer", len),
+    ("quantizer", "os:name"), ("quantizer", "a\nb"), ("profile", []), ("profile", None),
+    ("task", {}), ("cell", 3), ("decay", 1.0), ("permuted", "no")],
+    ids=lambda value: value if isinstance(value, str) and value.isidentifier() else "")
+def test_what_cannot_be_a_setting_is_refused_by_its_name(name, value):
+    with pytest.raises(ConfigError, match=f"{name}.*(must be|module 'os' has no)") as error:
+        ExperimentConfig(**{name: value})
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_a_pipe_is_no_data_set(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"dataset must be .* or a text file, and .*pipe is no"):
+        ExperimentConfig(dataset=tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(("name", "value"), [("bits", "two"), ("bits", 0), ("scales", "column")])
+def test_attributes_of_ones_own_quantizer_are_checked_before_training(monkeypatch, name, value):
+    def mine(weight):
+        return weight
+
+    module = types.ModuleType("of_mine")
+    module.mine = mine
+    setattr(mine, name, value)
+    monkeypatch.setitem(sys.modules, "of_mine", module)
+    with pytest.raises(ConfigError, match=f"the attribute {name} of of_mine:mine must be"):
+        ExperimentConfig(quantizer="of_mine:mine")
+
+
+def test_a_module_of_ones_own_that_fails_is_named(monkeypatch, tmp_path):
+    (tmp_path / "of_mine_broken.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match="cannot import the quantizer 'of_mine_broken:f': div"):
+        ExperimentConfig(quantizer="of_mine_broken:f")
 
 
 @pytest.mark.parametrize("quantizer", ["sbn", "stn"])

@@ -98,6 +98,15 @@ def test_what_chosen_runs_differ_in_is_said(capsys):
     assert "no runs yet" in capsys.readouterr().out
 
 
+def test_what_the_notebook_asks_for_need_not_be_there():
+    weight = [made_up(quick("twn", "weight"))]
+    chooser = explore.Chooser(weight, quantizer=["full_precision", "twn"], normalizer="layer")
+    assert chooser.records == []
+    assert chooser._list("quantizer").value == ("twn",)
+    with pytest.raises(ConfigError, match="unknown quantizer 'tvn': did you mean 'twn'"):
+        explore.select(weight, quantizer="tvn")
+
+
 def test_lists_to_click_choose_runs(monkeypatch):
     chooser = explore.Chooser(of_one_model(), task="char_lm")
     lists = {name: chooser._list(name) for name in explore.FIELDS}
@@ -116,7 +125,7 @@ def test_runs_by_hand_are_found_beside_those_of_the_profile(tmp_path, monkeypatc
         files.save(record, directory / "record.json")
     assert {record["run_id"] for record in explore.load("quick")} == {
         planned["run_id"], by_hand["run_id"]}
-    assert explore._folder(ExperimentConfig(**by_hand["config"])).parts[-4:-1] == (
+    assert explore._folder(by_hand).parts[-4:-1] == (
         "by_hand", "quick", "runs")
 
 

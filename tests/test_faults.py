@@ -181,7 +181,8 @@ def test_reports_of_two_machines_merge_by_copying(tmp_path, report, monkeypatch,
     assert set(plan["records"]) == {one.run_id, other.run_id, foreign.parent.name}
     assert made == TABLE  # whatever page and notes on what it was made from were copied along
     assert set(rendered) == set(plan["unrendered"]) == {one.run_id, other.run_id}
-    assert "1 notebooks are left out: their data sets are not at hand" in capsys.readouterr().out
+    assert ("1 notebooks are left out: their data sets are not at hand (war_and_peace)"
+            in capsys.readouterr().out)
     for run_id in rendered:
         (tmp_path / "merged" / "smoke" / "runs" / run_id / "notebook.html").touch()
     assert report()[2] == [["report/overview"]]  # the notebooks that it links to are there now

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from made_up import made_up
+from made_up import benchmark, made_up
 
 from qlstm.study import records
 from qlstm.study.grid import most_wanted
@@ -181,7 +181,7 @@ def test_the_table_tells_all_in_forty_lines(trained, monkeypatch):
             for part in ("layer", "step") for shape in ("character", "words")
             for normalizer in ("none", "layer") for backend in ("torch.nn.LSTM", "triton")]
     write(trained / "bench" / "card.json", json.dumps(
-        {"environment": {"device": "NVIDIA X1"}, "rows": rows}).encode())
+        benchmark("NVIDIA X1", rows)).encode())
     state = {"card": "NVIDIA X1", "before": [ROWS[1].run_id], "parts": {
         "machine": {"status": "done", "seconds": 9.8, "said": ["NVIDIA X1", "driver", "copies"]},
         "equality": {"status": "failed (exit status 1)", "seconds": 70,

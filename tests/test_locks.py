@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from made_up import benchmark
 
 from qlstm.study import locks, machine
 
@@ -126,7 +127,7 @@ def test_as_many_runs_share_a_gpu_as_the_benchmark_found(
     (tmp_path / "bench").mkdir()
     found = [{"shape": "character", "processes": count, "steps_per_s": rate}
              for count, rate in rates.items()]
-    record = {"environment": {"device": device}, "rows": [], "side_by_side": found}
+    record = benchmark(device, side_by_side=found)
     (tmp_path / "bench" / "machine.json").write_text(json.dumps(record))
     assert machine.side_by_side() == 3 * slots
 

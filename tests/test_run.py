@@ -359,22 +359,6 @@ def test_a_notebook_gets_the_backend_and_an_unknown_one_is_named(capsys, monkeyp
     assert "did you mean 'naive'" in line
 
 
-def test_a_record_in_another_runs_folder_is_refused_by_name(tmp_path):
-    config = grid("smoke")[0]
-    path = records.run_directory(config, tmp_path) / "record.json"
-    path.parent.mkdir(parents=True)
-    content = json.loads(json.dumps({name: None for name in records.REQUIRED}))
-    content |= {"schema": records.SCHEMA, "run_id": "another", "config": {},
-                "config_sha256": records.sha256({})}
-    records.save(content, path)
-    with pytest.raises(records.RecordError, match="the record of another run, another"):
-        records.load_all("smoke")
-    records.save(content | {"config_sha256": records.sha256({"seed": 1})}, path)
-    with pytest.raises(
-            records.RecordError, match=r"record\.json: the settings do not match their hash"):
-        records.load_all("smoke")
-
-
 SHOWN = """
 import os, runpy, sys
 sys.argv = ["qlstm", "status", "smoke"]

@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import sys
+import types
 from collections import Counter
 from decimal import ROUND_HALF_UP, Decimal
 from importlib import resources
@@ -246,3 +248,21 @@ def test_round_half_up_of_every_size(bits):
     """Sizes are whole numbers of bits: multiples of 2^-13 KB."""
     size = bits / 2**13
     assert round_half_up(size) == int(Decimal(size).quantize(Decimal(1), ROUND_HALF_UP))
+
+
+def test_ones_own_quantizer_has_the_size_that_its_attributes_tell(monkeypatch):
+    def mine(weight):
+        return weight
+
+    module = types.ModuleType("of_mine")
+    module.mine, module.norm = mine, torch.nn.GroupNorm(1, 4)
+    module.centred = lambda product: product - product.mean(-1, keepdim=True)
+    monkeypatch.setitem(sys.modules, "of_mine", module)
+    assert size_kb(config(quantizer="of_mine:mine")) is None
+    assert size_kb(config(quantizer="of_mine:mine", normalizer="layer")) is None
+    for known in ("binary_connect", "bwn", "alternating"):
+        mine.bits, mine.scales = QUANTIZERS[known].bits, QUANTIZERS[known].scales
+        assert size_kb(config(quantizer="of_mine:mine")) == size_kb(config(quantizer=known))
+    plain = size_kb(config())
+    assert size_kb(config(normalizer="of_mine:centred")) == plain  # a function keeps nothing
+    assert size_kb(config(normalizer="of_mine:norm")) == plain + 2 * 8 * 4 / 1024  # for both sides

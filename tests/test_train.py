@@ -746,10 +746,11 @@ def test_permuted_pixels_are_another_run():
 @pytest.mark.parametrize("config", [TINY, WORDS, IMAGES])
 def test_a_quantizer_of_ones_own_trains_to_a_record(tmp_path, config):
     config = dataclasses.replace(config, quantizer="torch:sign", epochs=1)
-    record = qlstm.run(config, tmp_path, report=quiet)
-    assert record["packed_bytes"] is None
+    said = []
+    record = qlstm.run(config, tmp_path, report=said.append)
+    assert record["packed_bytes"] is record["size_kb"] is None
+    assert said[-1].endswith("size unknown")
     assert not record["diverged"]
-    assert record["size_kb"] > 0
     assert not (tmp_path / "packed.safetensors").exists()
     model, _ = qlstm.load_model(tmp_path)
     assert set(model.rnn.effective_weight("weight_hh_l0").unique().tolist()) <= {-1.0, 0.0, 1.0}

@@ -19,7 +19,7 @@ import papermill
 import pytest
 import yaml
 from jupyter_client.channels import AsyncZMQSocketChannel
-from made_up import made_up
+from made_up import made_up, quick
 from nbclient.exceptions import CellTimeoutError
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -834,10 +834,30 @@ def test_states_of_runs(tmp_path):
         assert progress.state(tmp_path) == ("running", {"epoch": 2})
     (tmp_path / "error.txt").write_text("cause\n")
     assert progress.state(tmp_path) == ("failed", {"cause": "cause"})
-    (tmp_path / "record.json").write_text('{"schema": 3')
-    assert progress.state(tmp_path) == ("failed", {"cause": "record.json is torn; delete it"})
-    (tmp_path / "record.json").write_text("{}\n")
-    assert progress.state(tmp_path) == ("done", {})
+    folder = records.run_directory(quick(), tmp_path)
+    (folder / "record.json").mkdir(parents=True)
+    state, about = progress.state(folder)
+    assert (state, "record.json: no readable record (not a file)" in about["cause"]) == (
+        "failed", True)
+    (folder / "record.json").rmdir()
+    records.save(made_up(quick()), folder / "record.json")
+    assert progress.state(folder) == ("done", {})
+    (folder / "record.json").write_text('{"schema": 3')
+    assert "record.json: no readable record" in progress.state(folder)[1]["cause"]
+
+
+@pytest.mark.parametrize("line", ["5", "null", "[" * 10**5, '{"epoch": "x", "valid_metric": []}',
+                                  '{"epoch": NaN}', '{"epoch": 1, "valid_metric": 2}', "\xff", ""])
+def test_status_reads_over_a_damaged_history(tmp_path, capsys, line):
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "epochs.jsonl").write_text(line, encoding="latin-1")
+    (folder / "underway.json").write_text(line, encoding="latin-1")
+    for plan in (line, json.dumps({"selected": 5, "runs": {"mine": 5}}), "[]"):
+        (tmp_path / "plan.json").write_text(plan, encoding="latin-1")
+        with locks.exclusive(folder):
+            assert progress.status(tmp_path) == 0
+        assert "running: 1\n  mine: " in capsys.readouterr().out
 
 
 def test_status_counts_runs_alone(tmp_path, capsys):
@@ -861,7 +881,7 @@ def test_status_names_each_tasks_metric(tmp_path, capsys):
             (folder / "epochs.jsonl").write_text(
                 '{"epoch": 2, "valid_metric": 101.5, "seconds_left": 90}\n')
             held.enter_context(locks.exclusive(folder))
-            plan["runs"][run] = {"epochs": 4, "dataset": run, "task": task}
+            plan["runs"][run] = quick(epochs=4).as_dict() | {"dataset": run, "task": task}
             plan["selected"].append(run)
         (tmp_path / "plan.json").write_text(json.dumps(plan))
         assert progress.status(tmp_path) == 0

@@ -193,17 +193,15 @@ def task_of(name: str) -> str | None:
 
 
 def steps_of(name: str) -> int | None:
-    """The pixels of an image of the data set ``name``, None for texts; nothing is loaded. Raises
-    ``DataError`` for an unknown name."""
-    entry = _entry(name)
-    return entry.steps if entry else None
+    """The pixels of an image of the data set ``name``, None for texts; nothing is loaded, and no
+    path is looked for."""
+    return CATALOGUE[name].steps if name in CATALOGUE else None
 
 
 def title(name: str) -> str:
-    """What tables call the data set ``name``; for a path, the name of the file. Raises
-    ``DataError`` for an unknown name."""
-    entry = _entry(name)
-    return entry.title if entry else Path(name).name
+    """What tables call the data set ``name``; for a path, which need not be there any more, the
+    name of the file."""
+    return CATALOGUE[name].title if name in CATALOGUE else Path(name).name
 
 
 def _entry(name: str, task: str | None = None) -> Entry | None:

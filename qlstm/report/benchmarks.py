@@ -25,10 +25,13 @@ def _by_machine(directory: Path) -> list[tuple[str, dict]]:
 
 def rows(directory: Path) -> pd.DataFrame:
     """The rows of all records, with ``machine`` (device, threads or GPU), ``torch`` and the
-    machine's peaks, ``gflop_per_s`` and ``gb_per_s``."""
-    return pd.DataFrame(
+    machine's peaks, ``gflop_per_s`` and ``gb_per_s``. Raises ``RecordError`` if there is none."""
+    found = pd.DataFrame(
         [{"machine": machine, "torch": record["environment"]["torch"]} | record["peaks"] | row
          for machine, record in _by_machine(directory) for row in record["rows"]])
+    if found.empty:
+        raise records.RecordError(f"{directory}: no record of make bench to be shown")
+    return found
 
 
 def side_by_side(directory: Path) -> pd.DataFrame:

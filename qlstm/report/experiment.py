@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from qlstm import data
 from qlstm.quantizers import find_quantizer
 from qlstm.report.figures import PALETTE, style
-from qlstm.report.names import label, model_name
+from qlstm.report.names import UNKNOWN, label, model_name
 from qlstm.study import records
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.networks import build_model, load_model
@@ -96,8 +96,9 @@ def result(record: dict[str, Any], directory: Path) -> pd.DataFrame:
              "best epoch": run["best_epoch"], "size (KB)": run["size_kb"],
              "packed (KB)": (run["packed_bytes"] or np.nan) / 1024, "seconds": run["seconds"]}
             for name, run in found.items() if run]
-    return pd.DataFrame(rows).set_index("network").round(
+    table = pd.DataFrame(rows).set_index("network").astype({"size (KB)": float}).round(
         {test: 3, "size (KB)": 1, "packed (KB)": 1, "seconds": 0})
+    return table.assign(**{"size (KB)": table["size (KB)"].astype(object).fillna(UNKNOWN)})
 
 
 def _kind(record: dict[str, Any]) -> tuple[str, str]:
@@ -110,7 +111,10 @@ def _full_precision(record: dict[str, Any], directory: Path) -> dict[str, Any] |
     same = []
     for runs in (directory.parent, records.reports() / record["config"]["profile"] / "runs"):
         for path in sorted(runs.glob("*full_precision-none-*/record.json")):
-            other = records.load(path)
+            try:
+                other = records.load(path)
+            except records.RecordError:  # the table of the run does without it
+                continue
             if (_kind(other) == ("full_precision", "none")
                     and other["data"]["sha256"] == record["data"]["sha256"]
                     and _setting(other) == _setting(record)):
@@ -120,7 +124,7 @@ def _full_precision(record: dict[str, Any], directory: Path) -> dict[str, Any] |
 
 
 def _setting(record: dict[str, Any]) -> str:
-    return label(ExperimentConfig(**record["config"]), record["data"]["sha256"])
+    return label(ExperimentConfig.as_recorded(record["config"]), record["data"]["sha256"])
 
 
 def show_answers(directory: Path):
@@ -133,7 +137,7 @@ def show_answers(directory: Path):
         print("no trained network: its loss became infinite or NaN")
         return
     model, record = load_model(directory)
-    config = ExperimentConfig(**record["config"])
+    config = ExperimentConfig.as_recorded(record["config"])
     dataset = data.load_dataset(config.dataset, config.task)
     if config.task == "sequential_image":
         display(reading(model, _as_read(dataset, config), permuted=config.permuted))

@@ -30,7 +30,7 @@ from qlstm.errors import ConfigError, unknown
 from qlstm.report.experiment import BY_HAND
 from qlstm.report.figures import DRAWN, MOMENTS, PALETTE, style
 from qlstm.report.frames import by_epoch, frame
-from qlstm.report.names import NORMALIZER_WORDS, QUANTIZER_TITLES, label
+from qlstm.report.names import NORMALIZER_WORDS, QUANTIZER_TITLES, UNKNOWN, label
 from qlstm.study import records as files
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.networks import load_model
@@ -38,8 +38,8 @@ from qlstm.study.tasks import TASKS
 
 FIELDS = ("task", "dataset", "hidden_size", "quantizer", "normalizer", "cell", "seed")
 """What runs are chosen by."""
-TITLES = QUANTIZER_TITLES | NORMALIZER_WORDS
-"""What the study has, be there runs of it or not."""
+NAMES = {"quantizer": QUANTIZER_TITLES, "normalizer": NORMALIZER_WORDS}
+"""What may be wanted of them although no run has it."""
 NETWORKS = 4
 """Networks that :func:`show_texts` lets write, at most."""
 STROKES = ["", (4, 1.5), (1, 1), (5, 1, 1, 1), (8, 2), (3, 1, 1, 1, 1, 1), (2, 2), (7, 1, 2, 1),
@@ -66,7 +66,8 @@ def select(records: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]
         wanted: A value, or a list of those that are wanted, by a name of :data:`FIELDS`; None: any.
 
     Raises:
-        ConfigError: There is no such setting, or neither the study nor a run has such a value.
+        ConfigError: There is no such setting, or no run that has such a value, which is no name of
+            a quantizer or normalizer either.
     """
     chosen = records
     for name, values in wanted.items():
@@ -75,12 +76,16 @@ def select(records: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]
         if values is None:
             continue
         values = [values] if isinstance(values, str | int) else list(values)
-        known = {str(record["config"][name]): 0 for record in records}
+        known = {str(one): 0 for one in [*NAMES.get(name, ()), *_values(records, name)]}
         for value in values:
-            if records and str(value) not in known and value not in TITLES:
+            if records and str(value) not in known:
                 raise ConfigError(unknown(name, str(value), known))
         chosen = [record for record in chosen if record["config"][name] in values]
     return chosen
+
+
+def _values(records: list[dict[str, Any]], name: str) -> list[Any]:
+    return sorted({record["config"][name] for record in records})
 
 
 def varying(records: list[dict[str, Any]]) -> list[str]:
@@ -90,7 +95,7 @@ def varying(records: list[dict[str, Any]]) -> list[str]:
     Args:
         records: As in the module's legend.
     """
-    configs = [ExperimentConfig(**record["config"]) for record in records]
+    configs = [ExperimentConfig.as_recorded(record["config"]) for record in records]
     named = [*FIELDS, *(name for name in ExperimentConfig.__dataclass_fields__
                         if name not in (*FIELDS, "profile")
                         and any(getattr(c, name) != c.usual(name) for c in configs))]
@@ -110,7 +115,7 @@ def table(records: list[dict[str, Any]]) -> pd.DataFrame:
                      else f"{run.test:.{TASKS[run.task].metric.digits + 1}f}"
                      for run in runs.itertuples()]
     shown["metric"] = [TASKS[task].metric.title for task in runs["task"]]
-    shown["size (KB)"] = runs["size_kb"].map("{:.1f}".format)
+    shown["size (KB)"] = [UNKNOWN if np.isnan(size) else f"{size:.1f}" for size in runs["size_kb"]]
     shown["minutes"] = (runs["seconds"] / 60).map("{:.1f}".format)
     order = runs.sort_values(["label", "quantizer", "normalizer", "seed"]).index
     return shown.loc[order].reset_index(drop=True)
@@ -188,7 +193,7 @@ def gradient_curves(records: list[dict[str, Any]]) -> Figure:
     """
     rows = []
     for record in records:
-        config = ExperimentConfig(**record["config"])
+        config = ExperimentConfig.as_recorded(record["config"])
         for moment, norms in record["traces"]["gradient_norms"].items():
             samples = np.array(norms.get("last_step", norms["training"]), dtype=float)
             rows += [dict(label=label(config, record["data"]["sha256"]), config=config,
@@ -237,18 +242,18 @@ def show_texts(records: list[dict[str, Any]]):
     """
     written = 0
     for record in records:
-        config = ExperimentConfig(**record["config"])
-        folder = _folder(config)
+        config = ExperimentConfig.as_recorded(record["config"])
+        folder = _folder(record)
         if (config.task == "sequential_image" or written == NETWORKS
                 or not (folder / "model.safetensors").exists()):
             continue
         try:
             text = data.load_dataset(config.dataset, config.task)
-        except DataError as error:
+            model, _ = load_model(folder)
+        except (DataError, ConfigError) as error:
             print(f"{record['run_id']} writes nothing: {error}")
             continue
         if text.sha256 == record["data"]["sha256"]:
-            model, _ = load_model(folder)
             prompt, written = text.test[:60].long(), written + 1
             print(f"=== {record['run_id']}, test {TASKS[config.task].metric.title} "
                   f"{record['test_metric']:.2f}\n{text.decode(prompt)}")
@@ -259,9 +264,10 @@ def show_texts(records: list[dict[str, Any]]):
         print("no language model with weights is among these runs")
 
 
-def _folder(config: ExperimentConfig) -> Path:
-    planned = files.run_directory(config)
-    return planned if planned.exists() else files.run_directory(config, files.reports() / BY_HAND)
+def _folder(record: dict[str, Any]) -> Path:
+    of_profile = Path(record["config"]["profile"]) / "runs" / record["run_id"]
+    planned = files.reports() / of_profile
+    return planned if planned.exists() else files.reports() / BY_HAND / of_profile
 
 
 class Chooser:
@@ -291,12 +297,13 @@ class Chooser:
 
     def _list(self, name: str) -> widgets.SelectMultiple:
         """The values of a setting to choose from; none chosen: all."""
-        values = sorted({record["config"][name] for record in self.found})
-        wanted = self.wanted.get(name)
+        values, wanted = _values(self.found, name), self.wanted.get(name)
         wanted = [] if wanted is None else [wanted] if isinstance(wanted, str | int) else wanted
+        wanted = [value for value in wanted if value in values]
+        titles = NAMES.get(name, {})
         return widgets.SelectMultiple(
-            options=[(str(TITLES.get(value, value)), value) for value in values],
-            value=[value for value in wanted if value in values],
+            options=[(str(titles.get(value, value)), value) for value in values],
+            value=wanted,
             rows=min(len(values), 6), description=name, layout=widgets.Layout(width="300px"))
 
     def _choose(self, **wanted: Collection):

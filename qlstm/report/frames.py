@@ -81,14 +81,15 @@ def frame(records: list[dict]) -> pd.DataFrame:
     """Records as a DataFrame, a :class:`Run` a row; runs on different data have other labels."""
     rows = []
     for record in records:
-        config, epochs = ExperimentConfig(**record["config"]), len(record["epochs"]) - 1
+        config, epochs = ExperimentConfig.as_recorded(record["config"]), len(record["epochs"]) - 1
         rows.append(Run(
             dataset=config.dataset, task=config.task,
             label=label(config, record["data"]["sha256"]),
             paper_scale=config.at_paper_scale and not record["data"]["reduced"],
             quantizer=config.quantizer, normalizer=config.normalizer, seed=config.seed,
             metric=record["metric"], test=record["test_metric"], diverged=record["diverged"],
-            size_kb=record["size_kb"], packed_kb=(record["packed_bytes"] or np.nan) / 1024,
+            size_kb=np.nan if record["size_kb"] is None else record["size_kb"],
+            packed_kb=(record["packed_bytes"] or np.nan) / 1024,
             seconds=record["seconds"], epochs=epochs,
             updates=epochs * updates(config, record["data"]["sizes"]), run_id=record["run_id"],
             config=config))
@@ -220,7 +221,7 @@ def gradients(records: list[dict]) -> pd.DataFrame:
     """How gradients grow: a :class:`Gradient` for each run and moment of training."""
     rows = []
     for record in records:
-        config, traces = ExperimentConfig(**record["config"]), record["traces"]
+        config, traces = ExperimentConfig.as_recorded(record["config"]), record["traces"]
         name = label(config, record["data"]["sha256"])
         for moment, norms in traces["gradient_norms"].items():
             steps, lines = norms["steps"], norms.get("last_step", norms["training"])
@@ -283,7 +284,7 @@ def by_epoch(records: list[dict]) -> pd.DataFrame:
     """The history of training: an :class:`Epoch` for each run and epoch."""
     rows = []
     for record in records:
-        config = ExperimentConfig(**record["config"])
+        config = ExperimentConfig.as_recorded(record["config"])
         name = label(config, record["data"]["sha256"])
         for epoch in record["epochs"]:
             spectral = epoch["spectral"] or {}

@@ -215,7 +215,7 @@ def separate(view: View) -> Answers:
 def alpha(view: View) -> Answers:
     """The scaling parameter of the recurrent matrix is smaller than 1."""
     for record in view.records:
-        config = ExperimentConfig(**record["config"])
+        config = ExperimentConfig.as_recorded(record["config"])
         if config.quantizer in ("bwn", "lab"):
             values = [a for epoch in record["epochs"] for layer in epoch["alpha"] for a in layer
                       if a is not None]
@@ -264,7 +264,7 @@ def raises_lambda(view: View, trained: bool) -> Answers:
 def lower_bounds(view: View) -> Answers:
     """The norms of quantized matrices are at least their lower bounds."""
     for record in view.records:
-        config = ExperimentConfig(**record["config"])
+        config = ExperimentConfig.as_recorded(record["config"])
         after = [epoch["spectral"]["after"] for epoch in record["epochs"] if epoch["spectral"]]
         ratios = [norm / bound for side in after if "bounds" in side
                   for norm, bound in zip(side["norms"], side["bounds"], strict=True)

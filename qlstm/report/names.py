@@ -1,6 +1,5 @@
 """Names in tables, figures and on pages: of quantizers, normalizers and settings, and marks."""
 
-import dataclasses
 import math
 
 from qlstm import data
@@ -18,9 +17,9 @@ SHORT = {"full_precision": "full", "binary_connect": "BC", "ter_connect": "TC", 
          "lab": "LAB", "twn": "TWN", "lat": "LAT", "sbn": "SBN", "stn": "STN"}
 SUFFIX = {"none": "", "weight": "+WN", "layer": "+LN", "batch_shared": "+BN (shared)",
           "batch_separate": "+BN (separate)"}
-NOT_RUN, DIVERGED, NOT_AT_HAND = "·", "N/A", "–"
+NOT_RUN, DIVERGED, NOT_AT_HAND, UNKNOWN = "·", "N/A", "–", "unknown"
 """Marks in a table: not run; diverged, or printed so by the authors; the paper's number is not at
-hand."""
+hand; the size of a quantizer of one's own that does not tell its bits."""
 
 IN_TITLE = {"decay": "decay of {} weights", "biases": "{} biases",
             "min_learning_rate": "least rate {:g}", "carry_state": "carried state {}"}
@@ -93,7 +92,8 @@ def label(config: ExperimentConfig, sha256: str) -> str:
     ]
     title = ", ".join(filter(None, parts))
     # an experiment on statistics or another cell is still of the paper's scale
-    if dataclasses.replace(config, **dict.fromkeys(["cell", *SPECIAL])).at_paper_scale:
+    usual = {name: config.usual(name) for name in ("cell", *SPECIAL)}
+    if ExperimentConfig.as_recorded(config.as_dict() | usual).at_paper_scale:
         return title
     reduced = [text.format(getattr(config, name)) for name, text in REDUCED.items()
                if getattr(config, name) != paper[name] and not (words and name == "hidden_size")]

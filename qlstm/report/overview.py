@@ -7,7 +7,6 @@ its folder below ``reports``, where the report notebooks have left tables and fi
 
 import base64
 import io
-import json
 from html import escape
 from pathlib import Path
 
@@ -18,9 +17,10 @@ from qlstm import data
 from qlstm.report.figures import CAPTIONS, NAMES, main_result, main_sentence
 from qlstm.report.frames import frame
 from qlstm.report.main_result import settings as main_settings
-from qlstm.report.names import NORMALIZER_WORDS, QUANTIZER_TITLES, in_parts, number
+from qlstm.report.names import NORMALIZER_WORDS, QUANTIZER_TITLES, UNKNOWN, in_parts, number
 from qlstm.report.scorecard import counts
 from qlstm.report.tables import TITLES
+from qlstm.study.records import planned
 from qlstm.study.tasks import METRICS
 
 SCALE = {
@@ -186,8 +186,7 @@ def links(folder: Path) -> str:
 def failures(folder: Path) -> str:
     """The runs that ended without a result, with the cause, as the last plan noted them; "" where
     there is none."""
-    plan = folder / "plan.json"
-    failed = json.loads(plan.read_text(encoding="utf-8"))["failures"] if plan.exists() else {}
+    failed = planned(folder)["failures"]
     if not failed:
         return ""
     items = "".join(f"<li>{escape(_words(run))}: {escape(str(cause))}</li>"
@@ -229,7 +228,7 @@ def _run(run, folder: Path) -> str:
               if (folder / "runs" / run.run_id / file).exists()]
     cells = [QUANTIZER_TITLES.get(run.quantizer, run.quantizer),
              NORMALIZER_WORDS.get(run.normalizer, run.normalizer), f"{run.seed}", test,
-             f"{run.size_kb:.0f}", f"{run.seconds:.0f}"]
+             UNKNOWN if pd.isna(run.size_kb) else f"{run.size_kb:.0f}", f"{run.seconds:.0f}"]
     return (f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}"
             f"<td>{' · '.join(opened)}</td></tr>")
 

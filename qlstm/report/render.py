@@ -12,6 +12,7 @@ from qlstm.report.names import (
     NOT_AT_HAND,
     NOT_RUN,
     QUANTIZER_TITLES,
+    UNKNOWN,
 )
 from qlstm.study.sizes import round_half_up
 from qlstm.study.tasks import METRICS
@@ -48,12 +49,19 @@ def _columns(rows: pd.DataFrame) -> dict[str, pd.Series]:
     ours = {f"our {unit}": rows.apply(measured, axis=1)}
     disk = {"on disk KB": _numbers(rows["packed_kb"], "{:.1f}", NOT_RUN)} if run else {}
     if not rows["paper_scale"].iloc[0]:
-        sizes = rows["size_kb"].map(round_half_up, na_action="ignore")
-        return ours | {"our KB": _numbers(sizes, "{:.0f}", NOT_RUN)} | disk
+        return ours | {"our KB": [whole(row.size_kb, row.seeds) for row in rows.itertuples()]
+                       } | disk
     return {f"paper {unit}": rows.apply(_printed, axis=1),
             **(ours | {"verdict": rows["verdict"]} if run else {}),
             "paper KB": _numbers(rows["paper_kb"], "{:.0f}", NOT_AT_HAND),
             "our KB": _numbers(rows["computed_kb"], "{:.0f}", NOT_RUN), **disk}
+
+
+def whole(size: float, seeds: float) -> str:
+    """A ``size`` in whole KB; NaN: not run, or where there are ``seeds``, unknown."""
+    if not pd.isna(size):
+        return f"{round_half_up(size)}"
+    return NOT_RUN if pd.isna(seeds) else UNKNOWN
 
 
 def _numbers(values: pd.Series, pattern: str, missing: str) -> pd.Series:

@@ -13,6 +13,7 @@ from qlstm.report.names import (
     NORMALIZER_WORDS,
     NOT_RUN,
     QUANTIZER_TITLES,
+    UNKNOWN,
     label,
     number,
 )
@@ -62,7 +63,8 @@ def beside_lstm(records: list[dict]) -> pd.DataFrame:
                     {"setting": setting,
                      "quantization": QUANTIZER_TITLES.get(quantizer, quantizer),
                      "normalization": NORMALIZER_WORDS.get(normalizer, normalizer), "cell": cell,
-                     f"test {METRICS[run.metric].title}": run.mean, "KB": run.size_kb,
+                     f"test {METRICS[run.metric].title}": run.mean, 
+                     "KB": UNKNOWN if pd.isna(run.size_kb) else run.size_kb,
                      "gradient": growth.get(key)})
     table = pd.DataFrame(rows)
     return table.set_index(["setting", "quantization", "normalization", "cell"]) if rows else table

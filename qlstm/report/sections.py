@@ -23,8 +23,7 @@ from qlstm.report.names import (
     in_parts,
     number,
 )
-from qlstm.report.render import measured
-from qlstm.study.sizes import round_half_up
+from qlstm.report.render import measured, whole
 from qlstm.study.tasks import METRICS
 
 ABSENT = {NOT_RUN, NOT_AT_HAND, "", "nan", "None"}
@@ -87,14 +86,10 @@ def _columns(rows: pd.DataFrame, fails: list[bool], everything: bool) -> pd.Data
     if printed and run and not everything:
         cells["verdict"] = list(rows["verdict"])
     if everything and printed:
-        cells["paper's KB"] = [_whole(size) for size in rows["paper_kb"]]
+        cells["paper's KB"] = [whole(size, math.nan) for size in rows["paper_kb"]]
     sizes = rows["size_kb"] if not everything else rows["computed_kb"].fillna(rows["size_kb"])
-    cells["KB"] = [_whole(size) for size in sizes]
+    cells["KB"] = [whole(*row) for row in zip(sizes, rows["seeds"], strict=True)]
     return cells
-
-
-def _whole(size: float) -> str:
-    return NOT_RUN if pd.isna(size) else f"{round_half_up(size)}"
 
 
 def _printed(row) -> str:

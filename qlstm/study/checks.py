@@ -3,46 +3,68 @@
 ``config``: an :class:`~qlstm.study.config.ExperimentConfig` whose settings are all filled in.
 """
 
-import math
+import enum
+import os
 from typing import Any
 
 from qlstm import data
-from qlstm.errors import ConfigError, unknown
+from qlstm.errors import ConfigError, brief, lookup, unknown
 from qlstm.normalizers import NORMALIZERS
-from qlstm.quantizers import find_quantizer
+from qlstm.quantizers import QUANTIZERS
+from qlstm.study.kinds import PRINTABLE, Range
 from qlstm.study.profiles import is_stochastic
+from qlstm.study.record_schema import RANGES
 from qlstm.study.tasks import TASKS
 
 CELLS = ["lstm", "gru"]
 DECAYS = ["all", "latent"]
-POSITIVE = ["hidden_size", "num_layers", "steps", "batch_size", "epochs", "biases"]
-RATES = ["learning_rate", "lr_decay"]
-NOT_NEGATIVE = ["min_learning_rate", "clip_norm", "dropout", "initial_gain", "state_noise"]
+TEXTS = {"profile": False, "task": True, "dataset": True, "cell": True, "quantizer": False,
+         "normalizer": False, "decay": True}
+"""The settings that are texts, and whether each may be left out."""
 
 
-def check_number(name: str, value: Any, kind: type, *, least: float = -math.inf,
-                 above: float = -math.inf):
+def plain(value: Any) -> Any:
+    """A ``value`` as JSON has it, if it has it at all: the text of a path, the value of an
+    enumeration, the number of numpy's and torch's scalars."""
+    value = value.value if isinstance(value, enum.Enum) else value
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
+        value = value.item()
+    for kind, as_kind in ((bool, bool), (int, int), (float, float), (str, str.__str__)):
+        if isinstance(value, kind):
+            return as_kind(value)
+    return value
+
+
+def check_number(name: str, value: Any, possible: Range):
     """Refuse a value that is no number, not finite or out of bounds.
 
     Args:
         name: what the message calls the setting.
         value: what was given for it.
-        kind: ``int`` for whole numbers, ``float`` for any.
-        least: the least number that is allowed.
-        above: a bound that the number has to be above, instead of ``least``.
+        possible: what it may be.
 
     Raises:
         ConfigError: the value is refused.
     """
-    bound = f" of {least} or more" if least > -math.inf else f" above {above}"
-    words = {int: "a whole number", float: "a number"}[kind] + bound
     if isinstance(value, str):
-        raise ConfigError(
-            f"{name} must be {words}, got the text {value!r} (in YAML write 1.0e-3, not 1e-3)")
-    allowed = int if kind is int else (int, float)
-    if (isinstance(value, bool) or not isinstance(value, allowed)
-            or not least <= value < math.inf or value <= above):
-        raise ConfigError(f"{name} must be {words}, got {value!r}")
+        raise ConfigError(f"{name} must be {possible}, got the text {brief(value)} "
+                          "(in YAML write 1.0e-3, not 1e-3)")
+    if value not in possible:
+        most = isinstance(value, int) and value > possible.most
+        raise ConfigError(f"{name} must be {possible}{f' and at most {possible.most:,}' * most}, "
+                          f"got {brief(value)}")
+
+
+def check_text(name: str, value: Any):
+    """Refuse a value of a setting ``name`` that is no text of one line, or None where it may not be
+    left out."""
+    if value is None and TEXTS[name]:
+        return
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be a text, got {brief(value)}")
+    if not PRINTABLE.fullmatch(value):
+        raise ConfigError(f"{name} must be a text of one line in UTF-8, got {brief(value)}")
 
 
 def check_task(task: str | None, dataset: str | None):
@@ -61,6 +83,9 @@ def check_task(task: str | None, dataset: str | None):
     if dataset is None:
         return
     given = data.task_of(dataset)
+    if given is None and not os.path.isfile(dataset):
+        raise ConfigError(f"dataset must be one of {', '.join(data.CATALOGUE)} or a text file, and "
+                          f"{dataset} is no file")
     if given is None and task == "sequential_image":
         raise ConfigError(
             f"{dataset} is no set of images; task 'sequential_image' has mnist and digits")
@@ -92,25 +117,31 @@ def check(config):
 def _check_each(config):
     if config.cell not in CELLS:
         raise ConfigError(unknown("cell", config.cell, CELLS))
-    find_quantizer(config.quantizer)
-    if config.normalizer not in NORMALIZERS and ":" not in config.normalizer:
-        raise ConfigError(unknown("normalizer", config.normalizer, NORMALIZERS,
-                                  ', or your own as "module:name"'))
-    for name in POSITIVE:
-        check_number(name, getattr(config, name), int, least=1)
-    for name in ["seed", "max_train"]:
-        check_number(name, getattr(config, name), int, least=0)
-    for name in RATES:
-        check_number(name, getattr(config, name), float, above=0)
-    for name in NOT_NEGATIVE:
-        check_number(name, getattr(config, name), float, least=0)
+    for name, table in (("quantizer", QUANTIZERS), ("normalizer", NORMALIZERS)):
+        if not callable(found := lookup(name, getattr(config, name), table)):
+            raise ConfigError(f"{name} must be a function or module: {getattr(config, name)} is "
+                              f"{brief(found)}")
+    _check_size(config.quantizer)
+    for name, possible in RANGES.items():
+        check_number(name, getattr(config, name), possible)
     for name in ["permuted", "carry_state"]:
         if not isinstance(getattr(config, name), bool):
-            raise ConfigError(f"{name} must be True or False, got {getattr(config, name)!r}")
+            raise ConfigError(f"{name} must be True or False, got {brief(getattr(config, name))}")
     if config.decay not in DECAYS:
         raise ConfigError(unknown("decay", config.decay, DECAYS))
     if config.dropout >= 1:
         raise ConfigError(f"dropout must be a probability below 1, got {float(config.dropout)!r}")
+
+
+def _check_size(quantizer: str):
+    """The attributes of a quantizer that tell its size, which one's own may have."""
+    found = lookup("quantizer", quantizer, QUANTIZERS)
+    bits, scales = getattr(found, "bits", None), getattr(found, "scales", None)
+    if bits is not None:
+        check_number(f"the attribute bits of {quantizer}", bits, Range(float, 0, 64, open=True))
+    if scales not in (None, "matrix", "row"):
+        raise ConfigError(f"the attribute scales of {quantizer} must be None, 'matrix' or 'row', "
+                          f"got {brief(scales)}")
 
 
 def _check_of_the_task(config):

@@ -9,8 +9,9 @@ from typing import Any
 
 from qlstm import data
 from qlstm.errors import ConfigError, unknown
-from qlstm.study.checks import NOT_NEGATIVE, RATES, check, check_task
+from qlstm.study.checks import TEXTS, check, check_task, check_text, plain
 from qlstm.study.profiles import PAPER_DATASETS, VARIANTS, defaults
+from qlstm.study.record_schema import RANGES
 from qlstm.study.tasks import PROFILES
 
 SPECIAL = ["initial_gain", "state_noise", "permuted", "decay", "min_learning_rate", "biases",
@@ -101,6 +102,10 @@ class ExperimentConfig:
         return super().__new__(cls)
 
     def __post_init__(self):
+        for name in _names(type(self)):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+            if name in TEXTS:
+                check_text(name, getattr(self, name))
         if self.profile not in PROFILES:
             raise ConfigError(unknown("profile", self.profile, PROFILES))
         check_task(self.task, self.dataset)
@@ -110,8 +115,21 @@ class ExperimentConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         check(self)
-        for name in [*RATES, *NOT_NEGATIVE]:
-            object.__setattr__(self, name, float(getattr(self, name)))
+        for name, possible in RANGES.items():
+            object.__setattr__(self, name, possible.kind(getattr(self, name)))
+
+    @classmethod
+    def as_recorded(cls, settings: dict[str, Any]) -> "ExperimentConfig":
+        """The configuration of a run that has its record. It is not checked again, so that it may
+        name a text, a quantizer or a normalizer that is gone.
+
+        Args:
+            settings: All fields by name, as in a record that :mod:`qlstm.study.records` has read.
+        """
+        config = object.__new__(cls)
+        for name in _names(cls):
+            object.__setattr__(config, name, settings[name])
+        return config
 
     def usual(self, name: str) -> Any:
         """What the run's profile gives for the setting ``name``."""
@@ -160,7 +178,7 @@ class ExperimentConfig:
         """
         plain = {name: value for name, value in namespace.items()
                  if not name.startswith("_") and name not in ("In", "Out")
-                 and isinstance(value, str | int | float | list | None)}
+                 and (name in _names(cls) or isinstance(value, str | int | float | list | None))}
         _check_names("parameter", plain, [*_names(cls), *others])
         return cls(**{name: plain[name] for name in _names(cls) if name in plain})
 

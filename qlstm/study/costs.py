@@ -11,6 +11,7 @@ such a run from the machine, its own seconds count instead.
 
 import csv
 import math
+import os
 from collections.abc import Iterable, Sequence
 from importlib.resources import files as package_files
 from typing import Any, NamedTuple
@@ -163,16 +164,18 @@ def _measured(found: Iterable[dict[str, Any]], name: str) -> dict[Kind, float]:
         epochs = len(record["epochs"]) - 1
         if machine(record) != name or record["diverged"] or not epochs:
             continue
-        config = ExperimentConfig(**record["config"])
+        config = ExperimentConfig.as_recorded(record["config"])
         update = record["seconds"] / epochs / updates(config, record["data"]["sizes"])
         seconds.setdefault(_kind(config), []).append(update)
     return {kind: sum(values) / len(values) for kind, values in seconds.items()}
 
 
 def at_hand(dataset: str) -> bool:
-    """Whether the data set named ``dataset`` needs no download; looks for its files only."""
-    return dataset not in data.CATALOGUE or all(
-        files.at_hand(file) for file in data.CATALOGUE[dataset].files)
+    """Whether the data set named ``dataset`` needs no download, and a text of one's own is still
+    there; looks for its files only."""
+    if dataset not in data.CATALOGUE:
+        return os.path.isfile(dataset)
+    return all(files.at_hand(file) for file in data.CATALOGUE[dataset].files)
 
 
 def plan(configs: list[ExperimentConfig], profile: str,

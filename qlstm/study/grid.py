@@ -10,6 +10,7 @@ from qlstm.errors import ConfigError, unknown
 from qlstm.normalizers import NORMALIZERS
 from qlstm.study.checks import check_number
 from qlstm.study.config import SPECIAL, ExperimentConfig
+from qlstm.study.kinds import Range
 from qlstm.study.profiles import PAPER_DATASETS, VARIANTS
 from qlstm.study.tasks import PROFILES, TASKS
 
@@ -203,12 +204,12 @@ def grid(profile: str = "quick", *, only: list[str] | None = None,
     """
     if profile not in PROFILES:
         raise ConfigError(unknown("profile", profile, PROFILES))
-    check_number("seeds", seeds, int, least=1)
+    check_number("seeds", seeds, Range(int, 1))
     for name in only or []:
         if name not in ARTEFACTS and name not in FROM_ALL:
             raise ConfigError(unknown("table or figure", name, [*ARTEFACTS, *FROM_ALL]))
     for name in datasets or []:
-        data.title(name)
+        data.task_of(name)
     panels = [panel for name in only or ARTEFACTS for panel in ARTEFACTS.get(name, [])]
     return _each_once(config for panel in panels
                       for config in _runs(panel, profile, datasets, epochs, range(seeds)))

@@ -59,6 +59,7 @@ def load_model(directory: Path) -> tuple[nn.Module, dict[str, Any]]:
     directory = Path(directory)
     record = records.load(directory / "record.json")
     weights = load_file(directory / "model.safetensors")
-    model = build_model(ExperimentConfig(**record["config"]), len(weights["decoder.bias"]))
+    config = ExperimentConfig.as_recorded(record["config"])
+    model = build_model(config, len(weights["decoder.bias"]))
     model.load_state_dict(weights)
     return model.eval(), record

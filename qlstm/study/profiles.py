@@ -3,6 +3,7 @@
 from typing import Any
 
 from qlstm import data
+from qlstm.errors import ConfigError
 from qlstm.quantizers import find_quantizer
 from qlstm.study.tasks import TASKS
 
@@ -37,17 +38,18 @@ of 650."""
 
 
 def is_stochastic(quantizer: str) -> bool:
-    """Whether the quantizer of this name draws its codes at random, as SBN and STN do.
+    """Whether the quantizer of this name draws its codes at random, as SBN and STN do; one that
+    cannot be found does not.
 
     Networks with such a quantizer follow the recipe of its authors' own release, not the paper's.
 
     Args:
         quantizer: a name of :data:`qlstm.quantizers.QUANTIZERS` or ``"module:function"``.
-
-    Raises:
-        ConfigError: there is no quantizer of that name.
     """
-    return getattr(find_quantizer(quantizer), "stochastic", False)
+    try:
+        return getattr(find_quantizer(quantizer), "stochastic", False)
+    except ConfigError:  # who constructs a configuration is told; a record's may be gone
+        return False
 
 
 def defaults(profile: str, task: str, dataset: str | None, normalizer: str = "none",

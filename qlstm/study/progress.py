@@ -93,5 +93,6 @@ def result_line(record: dict[str, Any]) -> str:
     """Return the end of the line that is reported for a finished run, from its ``record``."""
     if record["diverged"]:
         return "diverged (N/A)"
+    size = "size unknown" if record["size_kb"] is None else f"{record['size_kb']:.1f} KB"
     return (f"test {record['metric']} {record['test_metric']:.3f} "
-            f"(best epoch {record['best_epoch']}), {record['size_kb']:.1f} KB")
+            f"(best epoch {record['best_epoch']}), {size}")

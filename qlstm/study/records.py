@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from qlstm.data.storage import ROOT, write_atomically
+from qlstm.errors import first_line
+from qlstm.study import kinds, record_schema
 from qlstm.study.recipe import recipe
+from qlstm.study.record_schema import SCHEMA
 
-SCHEMA = 4
-"""Changes when a record gets other fields; records of another schema are not read."""
-REQUIRED = ["schema", "run_id", "config", "config_sha256", "data", "metric", "test_metric",
-            "valid_metric", "best_epoch", "diverged", "size_kb", "packed_bytes", "seconds",
-            "epochs", "traces", "recipe", "environment", "checksum"]
+REQUIRED = list(record_schema.FIELDS)
 VARYING = ("seconds", "environment", "checksum")
 """Fields that differ between two runs of one configuration on one machine; all others are equal bit
 for bit."""
@@ -78,32 +77,35 @@ def save(record: dict[str, Any], path: Path):
     write_atomically(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read the record in the file at ``path``.
+def load(path: Path, run_id: str | None = None) -> dict[str, Any]:
+    """Read the record in the file at ``path``, which is that of the run ``run_id``, if that is
+    given.
 
     Raises:
-        RecordError: naming the file, where it is missing, damaged, edited or of another schema.
+        RecordError: naming the file, where it is missing, damaged, edited, of another schema or of
+            another run.
     """
     try:
-        record = json.loads(path.read_bytes())
+        record = kinds.read(path)
     except (OSError, ValueError) as error:
-        raise RecordError(
-            f"{path}: no readable record ({error}); delete it and the run is repeated") from error
+        raise RecordError(f"{path}: no readable record ({first_line(error)}); "
+                          "delete it and the run is repeated") from error
     if why := _unfit(record):
         raise RecordError(f"{path}: {why}")
+    if run_id not in (None, record["run_id"]):
+        raise RecordError(f"{path}: the record of another run, {record['run_id']}; "
+                          "move it to the folder of that name")
     return record
 
 
 def _unfit(record: Any) -> str:
     """Why the content of a file is no record to be relied on; empty if it is one."""
-    fields = record if isinstance(record, dict) else {}
-    schema = fields.get("schema")
-    if schema in range(1, SCHEMA):
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if type(schema) is int and 0 < schema < SCHEMA:
         return (f"of an older version of qlstm (schema {schema}, not {SCHEMA}); "
                 "delete it to repeat the run")
-    missing = [name for name in REQUIRED if name not in fields]
-    if missing or schema != SCHEMA:
-        return f"not a record of schema {SCHEMA} (missing: {', '.join(missing) or 'nothing'})"
+    if why := record_schema.fault(record):
+        return f"not a record of schema {SCHEMA}: {why}; delete it to repeat the run"
     if record["checksum"] != checksum(record):
         return ("the content does not match its checksum: edited or damaged; "
                 "delete it to repeat the run")
@@ -121,37 +123,80 @@ def load_of(run_id: str, profile: str, root: Path | None = None) -> dict[str, An
         root: where to look, as everywhere in this module.
 
     Raises:
-        RecordError: as :func:`load`, and for the record of another run in this one's folder.
+        RecordError: as :func:`load`.
     """
-    path = (root or reports()) / profile / "runs" / run_id / "record.json"
-    record = load(path)
-    if record["run_id"] != run_id:
-        raise RecordError(f"{path}: the record of another run, {record['run_id']}; "
-                          "move it to the folder of that name")
-    return record
+    return load((root or reports()) / profile / "runs" / run_id / "record.json", run_id)
+
+
+SAID: set[str] = set()
+"""What this process has said of records, which is said once."""
 
 
 def load_all(profile: str, root: Path | None = None) -> list[dict[str, Any]]:
-    """Read all records of a ``profile``, in the order of their names; raises ``RecordError`` as
-    :func:`load_of`."""
-    found = sorted(((root or reports()) / profile / "runs").glob("*/record.json"))
-    return [load_of(path.parent.name, profile, root) for path in found]
+    """Read all records of a ``profile``, in the order of their names.
+
+    One that :func:`load_of` refuses is left out; one whose text, quantizer or normalizer is gone is
+    not. A line says so, once in a process.
+    """
+    found = []
+    for path in sorted(((root or reports()) / profile / "runs").glob("*/record.json")):
+        try:
+            record = load(path, path.parent.name)
+        except RecordError as error:
+            _say("left out: ", str(error))
+        else:
+            found.append(record)
+            for what in _gone(record["config"]):
+                _say("", f"{what} is gone; its runs are shown without it")
+    return found
+
+
+def _say(start: str, line: str):
+    if line not in SAID:
+        SAID.add(line)
+        print(start + line, flush=True)
+
+
+def _gone(config: dict[str, Any]) -> Iterator[str]:
+    """What the settings of a run name that is not there any more."""
+    from qlstm.data.catalogue import CATALOGUE  # needs torch, which takes seconds to load
+    from qlstm.errors import ConfigError, lookup
+    from qlstm.normalizers import NORMALIZERS
+    from qlstm.quantizers import QUANTIZERS
+
+    if config["dataset"] not in CATALOGUE and not os.path.exists(config["dataset"]):
+        yield f"the text {config['dataset']}"
+    for what, table in (("quantizer", QUANTIZERS), ("normalizer", NORMALIZERS)):
+        try:
+            lookup(what, config[what], table)
+        except ConfigError:
+            yield f"the {what} {config[what]}"
 
 
 def benchmarks(directory: Path | None = None) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Read the records that ``make bench`` wrote, with their paths.
+    """Read the records that ``make bench`` wrote, with their paths; one that is damaged is left
+    out, and a line says so.
 
     Args:
         directory: the folder that they are in, ``reports/bench`` where it is None.
-
-    Raises:
-        RecordError: naming the file, for one that is damaged.
     """
     for path in sorted((directory or reports() / "bench").glob("*.json")):
         try:
-            record = json.loads(path.read_bytes())
-            record["environment"]["device"], record["rows"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RecordError(f"{path}: no record of make bench ({error}); "
-                              "delete it, or let make bench write it anew") from error
-        yield path, record
+            record = kinds.read_as(record_schema.BENCHMARK, path)
+        except (OSError, ValueError) as error:
+            _say("left out: ", f"{path}: no record of make bench ({first_line(error)}); "
+                 "delete it, or let make bench write it anew")
+        else:
+            yield path, record
+
+
+def planned(folder: Path) -> dict[str, Any]:
+    """The plan of a profile (:mod:`qlstm.workflow.plan`) in its ``folder``; what of it is missing
+    or damaged is empty."""
+    try:
+        found = kinds.read(folder / "plan.json")
+    except (OSError, ValueError):
+        found = {}
+    found = found if isinstance(found, dict) else {}
+    return {name: found[name] if name in found and not kind(found[name]) else empty()
+            for name, (kind, empty) in record_schema.PLAN.items()}

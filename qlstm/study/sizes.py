@@ -2,15 +2,20 @@
 32 bits."""
 
 import math
+from collections.abc import Callable
+
+from torch import nn
 
 from qlstm import data
+from qlstm.errors import lookup
+from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import find_quantizer
 from qlstm.study.config import ExperimentConfig
 
 GATES = {"lstm": 4, "gru": 3}
 
 
-def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
+def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float | None:
     r"""The size of the recurrent layers of a run's model, without embedding, decoder and initial
     state; exact.
 
@@ -20,7 +25,8 @@ def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
       quantizer is SBN or STN;
     - a bias, $d$ floats;
     - the normalizer's parameters and statistics, floats: $2d$ (weight), $4d$ (layer), $8d$ (batch,
-      shared) or $4d + 4dT$ (batch, separate);
+      shared) or $4d + 4dT$ (batch, separate); of one's own, for all gates together, twice what the
+      module has;
     - two matrices with a scale each where the quantizer stores one: a float, or in ``alternating``
       one for each row and plane.
 
@@ -31,7 +37,8 @@ def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
         row_scales: whether scales of rows count. The sizes printed in the paper leave them out.
 
     Returns:
-        KB of 1024 bytes. :func:`round_half_up` makes them the paper's whole numbers.
+        KB of 1024 bytes. :func:`round_half_up` makes them the paper's whole numbers. None: it is
+        unknown, as a quantizer of one's own has no attribute ``bits``.
 
     Example:
         >>> settings = dict(profile="paper", dataset="war_and_peace")
@@ -40,12 +47,16 @@ def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
         (157.75, 158)
     """
     quantizer = find_quantizer(config.quantizer)
-    bits, scales = getattr(quantizer, "bits", 32), getattr(quantizer, "scales", None)
+    bits, scales = getattr(quantizer, "bits", None), getattr(quantizer, "scales", None)
+    if bits is None:
+        return None
     stochastic = getattr(quantizer, "stochastic", False)
     d, steps, gates = config.hidden_size, config.steps, GATES[config.cell]
     a_unit = {"none": 0, "weight": 2, "layer": 4, "batch_shared": 8,
-              "batch_separate": 4 + 4 * steps}.get(config.normalizer, 0)
-    floats = gates * d * (a_unit + config.biases)
+              "batch_separate": 4 + 4 * steps}.get(config.normalizer)
+    floats = gates * d * (config.biases + (a_unit or 0))
+    if a_unit is None:
+        floats += 2 * _floats(lookup("normalizer", config.normalizer, NORMALIZERS))
     if stochastic:
         floats += 2 * d + 2 * d * steps
     total = 0.0
@@ -56,6 +67,13 @@ def size_kb(config: ExperimentConfig, *, row_scales: bool = True) -> float:
         total += gates * d * (n * (32 if input_kept else bits) + d * bits) / 8 + 4 * floats
         total += 4 * {None: 0, "matrix": matrices, "row": matrices * d * bits * row_scales}[scales]
     return total / 1024
+
+
+def _floats(normalizer: Callable) -> int:
+    """The values that a normalizer of one's own keeps: a function has none."""
+    if not isinstance(normalizer, nn.Module):
+        return 0
+    return sum(value.numel() for value in [*normalizer.parameters(), *normalizer.buffers()])
 
 
 def input_size(config: ExperimentConfig, vocabulary_size: int | None = None) -> int:

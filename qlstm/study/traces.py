@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from qlstm.layer import QuantRNN
 from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
 from qlstm.quantizers import QUANTIZERS
+from qlstm.study.record_schema import SAMPLES
 from qlstm.study.theory.propositions import (
     applies,
     bounds,
@@ -29,9 +30,6 @@ from qlstm.study.theory.propositions import (
     spectral_norms,
     vector_norms,
 )
-
-SAMPLES = 10
-"""Samples of a minibatch whose gradients are recorded, as in the paper's figures."""
 
 
 def gradient_norms(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, list]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qlstm.data.storage import write_atomically
+from qlstm.study import kinds, record_schema
 
 FILE = "underway.json"
 """The file in a run's folder; it is there while an epoch lasts that takes longer than a moment."""
@@ -105,7 +106,7 @@ def read(directory: Path) -> dict[str, Any]:
         10 s old. Empty if it has just begun, or if nothing is trained there.
     """
     with contextlib.suppress(OSError, ValueError):
-        return json.loads((directory / FILE).read_bytes())
+        return kinds.read_as(record_schema.UNDERWAY, directory / FILE)
     return {}
 
 

@@ -25,6 +25,7 @@ from qlstm.data.storage import write_atomically
 from qlstm.errors import first_line, unknown
 from qlstm.normalizers import NORMALIZERS
 from qlstm.recurrence import BACKENDS
+from qlstm.study import kinds, record_schema
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.environment import describe_environment
 from qlstm.study.records import reports
@@ -132,8 +133,8 @@ def in_own_process(function: Callable, *arguments: Any) -> Any:
 def _earlier(path: Path, environment: dict[str, Any]) -> dict[str, Any] | None:
     """The record that this one goes on with, where a machine is lent for minutes at a time: of the
     same machine and code."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        record = json.loads(path.read_bytes())
+    with contextlib.suppress(OSError, ValueError):
+        record = kinds.read_as(record_schema.BENCHMARK, path)
         if record["environment"] == environment:
             return record
     return None

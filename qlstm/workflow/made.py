@@ -19,6 +19,7 @@ from typing import Any
 
 from qlstm.data.storage import ROOT, content, files, write_atomically
 from qlstm.report.experiment import BY_HAND
+from qlstm.study import kinds
 from qlstm.study.records import reports
 from qlstm.workflow.notebooks import report_notebook
 from qlstm.workflow.plan import without_notebook
@@ -100,8 +101,8 @@ class MadeFrom:
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / "made_from.json"
         try:
-            self.digests = dict(json.loads(self.path.read_bytes()))
-        except (OSError, ValueError, TypeError):  # nothing was made, or that was not written here
+            self.digests = kinds.read_as(kinds.by_name(kinds.text(), kinds.text()), self.path)
+        except (OSError, ValueError):  # nothing was made, or that was not written here
             self.digests = {}
 
     def place(self, name: str) -> Path:

@@ -8,7 +8,7 @@
     ``selected``    the names of the runs that are asked for now
     ``todo``        those of them without a record of these settings, this text and this recipe
     ``outdated``    those of ``todo`` that have another record, with what is different
-    ``failures``    the selected runs that got no record, with the cause
+    ``failures``    the selected runs that got no record, or whose record is refused, with the cause
     ``records``     all runs of the profile that have a record
     ``unrendered``  those of them whose notebook is to be made
     ``artefacts``   the tables and figures that are to be made of the records
@@ -19,9 +19,7 @@ A plan is not changed: each phase of :mod:`qlstm.workflow.reproduce` makes a new
 it.
 """
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from qlstm import data
@@ -46,38 +44,34 @@ def make_plan(profile: str, configs: list[ExperimentConfig], *, training: bool) 
         training: Whether they are going to be trained, which needs their data.
 
     Raises:
-        RecordError: A record of such a run is damaged, or that of another run.
         DataError: A data set cannot be had.
     """
     folder = reports() / profile
-    before = _planned_before(folder / "plan.json")
+    before = records.planned(folder)["runs"]
+    if (folder / "plan.json").exists() and not before:
+        print(f"{folder / 'plan.json'} is damaged and is written anew")
     runs = {config.run_id: config for config in configs}
     texts = _texts(configs, training=training)
-    todo, outdated = [], {}
+    todo, outdated, refused = [], {}, {}
     for run_id, config in runs.items():
         if not (folder / "runs" / run_id / "record.json").exists():
             todo.append(run_id)
-        elif why := records.outdated(
-                records.load_of(run_id, profile), config.as_dict(), texts[config.dataset]):
+            continue
+        try:
+            record = records.load_of(run_id, profile)
+        except records.RecordError as error:
+            refused[run_id] = str(error)
+            continue
+        if why := records.outdated(record, config.as_dict(), texts[config.dataset]):
             todo.append(run_id)
             outdated[run_id] = why
     settings = {run_id: config.as_dict() for run_id, config in runs.items()}
     metrics = {name: task.metric.name for name, task in TASKS.items()}
     return {"profile": profile, "metrics": metrics,
             "runs": before | settings, "selected": list(runs),
-            "todo": todo, "outdated": outdated, "failures": {}, "records": [], "unrendered": [],
-            "artefacts": [], "lessons": [f"learn/{path.stem}" for path in lessons()]}
-
-
-def _planned_before(path: Path) -> dict[str, dict]:
-    """The runs of an earlier plan."""
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["runs"]
-    except (ValueError, KeyError):
-        print(f"{path} is damaged and is written anew")
-        return {}
+            "todo": todo, "outdated": outdated, "failures": refused, "records": [],
+            "unrendered": [], "artefacts": [],
+            "lessons": [f"learn/{path.stem}" for path in lessons()]}
 
 
 def _texts(configs: list[ExperimentConfig], *, training: bool) -> dict[str, str | None]:

@@ -9,7 +9,7 @@ one of ``done``, ``running``, ``failed`` and ``waiting``.
 """
 
 import contextlib
-import json
+import functools
 import os
 import shutil
 import sys
@@ -18,9 +18,9 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from qlstm.study import underway
+from qlstm.study import kinds, record_schema, underway
 from qlstm.study.locks import held
-from qlstm.study.records import reports
+from qlstm.study.records import RecordError, load, planned, reports
 
 
 def state(directory: Path) -> tuple[str, dict[str, Any]]:
@@ -34,12 +34,11 @@ def state(directory: Path) -> tuple[str, dict[str, Any]]:
         the first epoch), or with its ``cause`` if it failed. If it is running, ``share`` is what of
         the epoch after that is done (0 to 1), once that is known.
     """
-    if (end := _end(directory / "record.json", 2)) is not None:
-        return (("done", {}) if end == b"}\n"
-                else ("failed", {"cause": "record.json is torn; delete it"}))
-    last = {}
-    with contextlib.suppress(ValueError, IndexError):
-        last = json.loads((_end(directory / "epochs.jsonl", 2**16) or b"").splitlines()[-1])
+    path = directory / "record.json"
+    if (stamp := _stamp(path)) is not None:
+        cause = _refused(path, stamp)
+        return ("failed", {"cause": cause}) if cause else ("done", {})
+    last = _last_epoch(directory / "epochs.jsonl")
     if held(directory):
         here = underway.read(directory)
         present = here.get("epoch") == last.get("epoch", 0) + 1
@@ -65,15 +64,33 @@ def _epochs(last: dict[str, Any], of: str) -> str:
     return f"{last.get('epoch', 0) + 1}{of}, {100 * last['share']:.0f} %"
 
 
-def _end(path: Path, size: int) -> bytes | None:
-    """The last ``size`` bytes of a file; None if there is none."""
+def _stamp(path: Path) -> tuple | None:
+    """What changes with the content of a file; None if there is none."""
+    with contextlib.suppress(OSError):
+        about = path.stat()
+        return about.st_mtime_ns, about.st_size, about.st_ino
+    return None
+
+
+@functools.cache
+def _refused(path: Path, stamp: tuple) -> str:
+    """Why the record in a file is refused, empty if it is not: read once for each ``stamp``."""
     try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - size))
-            return file.read()
-    except OSError:
-        return None
+        load(path, path.parent.name)
+    except RecordError as error:
+        return str(error)
+    return ""
+
+
+def _last_epoch(path: Path) -> dict[str, Any]:
+    """The last line of a history, empty if there is none, or one that is torn."""
+    with contextlib.suppress(OSError, ValueError, IndexError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2**16))
+        last = kinds.parse(file.read().splitlines()[-1])
+        if isinstance(last, dict):
+            return {name: last[name] for name, kind in record_schema.LAST.items()
+                    if name in last and not kind(last[name])}
+    return {}
 
 
 def short(run_id: str, plan: dict[str, Any]) -> str:
@@ -233,10 +250,7 @@ def status(folder: Path) -> int:
     Returns:
         The exit status, 0.
     """
-    try:
-        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        plan = {"selected": [], "runs": {}, "metrics": {}}
+    plan = planned(folder)
     found = sorted(path.name for path in (folder / "runs").glob("[!.]*") if path.is_dir())
     states = {run: state(folder / "runs" / run)
               for run in dict.fromkeys([*plan["selected"], *found])}
@@ -259,7 +273,7 @@ def status(folder: Path) -> int:
 def _epoch(last: dict, settings: dict, metrics: dict) -> str:
     """What a running run says of its present epoch, and in the last line of its history."""
     epochs = f"/{settings['epochs']}" if settings else ""
-    if "valid_metric" not in last:
+    if not {"valid_metric", "seconds_left"} <= last.keys():
         return f"epoch {_epochs(last, epochs)}" if "share" in last else "first epoch"
     metric = metrics.get(settings.get("task"), "metric")
     return (f"epoch {_epochs(last, epochs)}, validation {metric} {last['valid_metric']:.3f}, "

@@ -175,7 +175,7 @@ def train(plan: dict[str, Any], work: Work) -> dict[str, Any]:
                                    say=progress.line.say, logs=work.logs).failed
     progress.line.clear()
     causes = {run_id: cause(runs / run_id, status) for run_id, status in failed.items()}
-    return plan | {"failures": causes}
+    return plan | {"failures": plan["failures"] | causes}
 
 
 def render(plan: dict[str, Any], work: Work, found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -186,8 +186,11 @@ def render(plan: dict[str, Any], work: Work, found: list[dict[str, Any]]) -> dic
     """
     plan = with_records(plan, found)
     work.write(plan)
-    if left_out := len(without_notebook(plan, found)) - len(plan["unrendered"]):
-        print(f"{left_out} notebooks are left out: their data sets are not at hand")
+    left_out = [record["config"]["dataset"] for record in without_notebook(plan, found)
+                if record["run_id"] not in plan["unrendered"]]
+    if left_out:
+        print(f"{len(left_out)} notebooks are left out: their data sets are not at hand "
+              f"({', '.join(dict.fromkeys(left_out))})")
     work.execute("notebooks of records made without one",
                  {run_id: ["run", run_id, "--profile", plan["profile"], "--render"]
                   for run_id in plan["unrendered"]},
@@ -278,7 +281,8 @@ def _phases(options: argparse.Namespace, configs: list[ExperimentConfig], folder
     plan = render(plan, work, found)
     plan, failed = show(plan, work, found, options.only)
     for run_id, why in plan["failures"].items():
-        print(f"failed: {run_id}: {why}")
+        if why not in records.SAID:
+            print(f"failed: {run_id}: {why}")
     if failed:
         print(f"error: the report is incomplete, see {work.logs}", file=sys.stderr)
     if (folder / "index.html").exists():

@@ -13,7 +13,6 @@ Here ``options`` are what the words of the command line say; ``run_id`` is the n
 
 import argparse
 import contextlib
-import json
 import re
 import sys
 import time
@@ -92,11 +91,7 @@ def select(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: A run is unknown.
     """
-    try:
-        planned = json.loads(
-            (reports() / options.profile / "plan.json").read_text(encoding="utf-8"))["runs"]
-    except (OSError, ValueError, KeyError):
-        planned = {}
+    planned = records.planned(reports() / options.profile)["runs"]
     if options.run_ids and all(run_id in planned for run_id in options.run_ids):
         return {run_id: planned[run_id] for run_id in options.run_ids}
     from qlstm.study.grid import grid, most_wanted  # need torch too
