@@ -324,7 +324,7 @@ def test_what_it_cannot_run_says_why(monkeypatch):
             lstm.to(x.dtype)(x) if x is not None else lstm(torch.zeros(2, 3, 3, device=DEVICE))
 
     refused("float32, not torch.float64", torch.zeros(2, 3, 3, dtype=torch.float64, device=DEVICE))
-    refused("of one's own", normalizer=lambda product: product)
+    refused("the study's normalizers only", normalizer=lambda product: product)
     monkeypatch.setattr(tiling, "MAX_SAMPLES", 2)
     refused("at most 2 samples there, not 3", normalizer="batch_shared")
     with pytest.raises(ValueError, match="at least two samples"):

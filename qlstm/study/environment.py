@@ -10,7 +10,7 @@ import numpy
 import torch
 
 from qlstm.data.storage import ROOT
-from qlstm.recurrence import cpu
+from qlstm.recurrence import extension
 
 
 def describe_environment(device: torch.device, backend: str) -> dict[str, Any]:
@@ -44,5 +44,5 @@ def _commit() -> str | None:
 
 def _processor() -> str:
     """The model of the CPU, as Linux names it, else what Python says."""
-    named = re.search(r"^model name\s*:(.*)", cpu.processor(), re.M)
+    named = re.search(r"^model name\s*:(.*)", extension.processor(), re.M)
     return named[1].strip() if named else platform.processor() or platform.machine()
