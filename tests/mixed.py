@@ -32,12 +32,12 @@ def mix(layer, seed, odd=0.04):
             norm.eps = rng.choice([1e-12, 0.1])
         if isinstance(norm, BatchNorm) and rng.random() < 0.3:
             norm.fix_shift()
+        norm.to(layer.weight_hh_l0)
         if isinstance(norm, LayerNorm | BatchNorm):
             norm.gain.requires_grad_(rng.random() < 0.7)
-            if rng.random() < 0.3:  # not contiguous
-                norm.gain = nn.Parameter(stretched(norm.gain.detach()))
-        if isinstance(norm, BatchNorm) and rng.random() < 0.3:
-            norm.running_mean = stretched(norm.running_mean)
+        # not for batch normalization, whose gradient torch takes for that of contiguous gains
+        if isinstance(norm, LayerNorm) and rng.random() < 0.5:
+            norm.gain = nn.Parameter(stretched(norm.gain.detach()))
         if isinstance(norm, LayerNorm) and rng.random() < odd:
             norm.gain = nn.Parameter(norm.gain.detach()[..., :1].clone())
         if rng.random() < odd:
@@ -46,7 +46,7 @@ def mix(layer, seed, odd=0.04):
             norm.forward = _third
     if kind is BatchNorm and rng.random() < odd:
         layer.norm_hh_l0 = layer.norm_ih_l0
-    return layer.to(layer.weight_hh_l0)
+    return layer
 
 
 def _double(norm, arguments, output):
