@@ -209,6 +209,19 @@ def test_no_samples(normalizer, backend):
 
 
 @needs_compiler
+@pytest.mark.parametrize(("name", "value", "why"), [
+    ("eps", 0.0, r"the eps of a normalizer is 0\.0, not a positive number"),
+    ("gain", nn.Parameter(torch.ones(4)), r"the gain of a normalizer is \(4,\), torch\.float32"),
+    ("shift", nn.Parameter(torch.zeros(4, 5).half()), r"shift of a normalizer is .*float16"),
+    ("running_var", torch.ones(1, 4, 4), r"running_var of a normalizer is \(4, 4\)")])
+def test_what_the_extension_would_read_beyond_or_as_another_type_is_refused(name, value, why):
+    layer = QuantLSTM(3, 5, normalizer="batch_shared", backend="cpu")
+    setattr(layer.norm_hh_l0, name, value)
+    with pytest.raises(ConfigError, match=why):
+        layer(torch.zeros(2, 3, 3))
+
+
+@needs_compiler
 def test_states_of_another_type_are_refused():
     layer = QuantLSTM(3, 4, backend="cpu")
     x, h = torch.zeros(1, 2, 3), torch.zeros(1, 2, 4)

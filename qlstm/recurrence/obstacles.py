@@ -36,6 +36,8 @@ def obstacle(w_h: Tensor, norms) -> str | None:
         found = kind(norm)
         if found is None:
             return "it knows the study's normalizers only, without hooks"
+        if found != "none" and not norm.eps > 0:
+            return f"the eps of a normalizer is {norm.eps}, not a positive number"
         for name in ("gain", "shift", "running_mean", "running_var") if found != "none" else ():
             tensor = getattr(norm, name, None)  # layer normalization has no running statistics
             if tensor is None:
