@@ -21,7 +21,7 @@ import torch
 from tolerances import TOLERANCES
 
 from qlstm import ExperimentConfig, run
-from qlstm.recurrence import cpu
+from qlstm.recurrence import extension
 from qlstm.study import training
 from qlstm.study.recipe import CHANGES, recipe
 
@@ -72,7 +72,7 @@ def name_of(case) -> str:
 
 def machine() -> dict[str, str]:
     """What the last bits of a sum depend on."""
-    processor = hashlib.sha256(cpu.processor().encode()).hexdigest()[:16]
+    processor = hashlib.sha256(extension.processor().encode()).hexdigest()[:16]
     instructions = torch.backends.cpu.get_cpu_capability()
     return {"processor": processor, "instructions": instructions, "torch": torch.__version__,
             "system": platform.system()}

@@ -10,11 +10,12 @@ import statistics
 
 import pytest
 import torch
+from mixed import PLACES, mix, stretched
 from tolerances import TOLERANCES, assert_close
 from torch.utils import deterministic
 
 from qlstm import ConfigError, QuantLSTM
-from qlstm.normalizers import NORMALIZERS, BatchNorm
+from qlstm.normalizers import NORMALIZERS, BatchNorm, Identity
 from qlstm.quantizers import QUANTIZERS
 from qlstm.recurrence import triton as backend
 from qlstm.recurrence import triton_tiling as tiling
@@ -104,7 +105,8 @@ def everything(lstm, data, seed=7):
     generator = torch.Generator().manual_seed(seed)
     total = sum((y * torch.randn(y.shape, generator=generator).to(DEVICE, dtype)).sum()
                 for y in list(results.values()))
-    variables = dict(zip(["x", "h_0", "c_0"], inputs, strict=True)) | dict(lstm.named_parameters())
+    variables = dict(zip(["x", "h_0", "c_0"], inputs, strict=True)) | {
+        name: parameter for name, parameter in lstm.named_parameters() if parameter.requires_grad}
     for name, gradient in zip(
             variables, torch.autograd.grad(total, list(variables.values())), strict=True):
         results[f"gradient of {name}"] = gradient
@@ -316,6 +318,45 @@ def test_a_trained_run_stays_close(normalizer):
         assert_close(weights[0][name], weights[1][name], "trained")
 
 
+def test_normalizers_in_any_state_are_as_with_naive_or_refused():
+    """What normalizes is tried once in each mode."""
+    ran, refused = {((Identity, False),) * 3}, set()
+    for seed in range(30):
+        made = [mix(lstm, seed, odd=0.08)
+                for lstm in layers(2, 5, quantizer="bwn", normalizer="none")]
+        x, h, c = map(stretched, random_data(2, 3, 2, 5))
+        norms = [getattr(made[0], place) for place in PLACES]
+        reason = backend.obstacle(x, made[0].weight_hh_l0, norms)
+        state = tuple((type(norm), type(norm) is BatchNorm and norm.training) for norm in norms)
+        if reason is not None:
+            refused.add(reason)
+            with pytest.raises(ConfigError, match="cannot run this"):
+                made[0](x, (h, c))
+        elif state not in ran:
+            ran.add(state)
+            assert_as_exact_as_naive(*(everything(lstm, (x, h, c)) for lstm in made))
+    assert len(ran) > 3
+    assert len(refused) > 2
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, in the interpreter
+@pytest.mark.parametrize("settings", [
+    dict(normalizer="none"), dict(normalizer="layer"),
+    dict(quantizer="sbn", normalizer="batch_separate", max_steps=2)],
+    ids=["none", "layer", "evaluation of batch"])
+def test_nan_stays_and_with_its_sample(settings):
+    """And a variance that overflows is NaN: the layer is not to look alive."""
+    ours, naive, _ = layers(3, 4, training=False, **settings)
+    x, h, c = random_data(2, 3, 3, 4)
+    x[0, 0, 1], x[0, 1] = torch.nan, 1e30
+    found, expected = (everything(lstm, (x, h, c)) for lstm in (ours, naive))
+    for name in expected:
+        assert torch.equal(found[name].isnan(), expected[name].isnan()), name
+    for name in ("output", "gradient of x"):
+        alive = found[name].isfinite().flatten(2).all(2).all(0).tolist()
+        assert alive == [False, settings["normalizer"] != "layer", True], name
+
+
 def test_what_it_cannot_run_says_why(monkeypatch):
     def refused(match, x=None, **settings):
         lstm = QuantLSTM(3, 4, backend="triton", **settings).to(DEVICE)
@@ -324,7 +365,11 @@ def test_what_it_cannot_run_says_why(monkeypatch):
             lstm.to(x.dtype)(x) if x is not None else lstm(torch.zeros(2, 3, 3, device=DEVICE))
 
     refused("float32, not torch.float64", torch.zeros(2, 3, 3, dtype=torch.float64, device=DEVICE))
-    refused("of one's own", normalizer=lambda product: product)
+    refused("the study's normalizers only", normalizer=lambda product: product)
+    lstm = QuantLSTM(3, 4, backend="triton", normalizer="layer").to(DEVICE)
+    lstm.norm_hh_l0.eps = 1e-3
+    with pytest.raises(ConfigError, match=r"its kernels have eps 1e-05, not 0\.001"):
+        lstm(torch.zeros(2, 3, 3, device=DEVICE))
     monkeypatch.setattr(tiling, "MAX_SAMPLES", 2)
     refused("at most 2 samples there, not 3", normalizer="batch_shared")
     with pytest.raises(ValueError, match="at least two samples"):

@@ -17,7 +17,9 @@ from importlib import import_module
 from types import ModuleType
 
 from qlstm.errors import ConfigError, unknown
+from qlstm.recurrence import naive
 from qlstm.recurrence.agreement import Layer, disagreement
+from qlstm.recurrence.obstacles import Fault
 
 BACKENDS = ["naive", "cpu", "cudnn", "triton"]
 """The implementations by name."""
@@ -35,9 +37,10 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False) -> ModuleTy
     """The implementation of a backend, for what it is to run.
 
     Args:
-        name: One of :data:`BACKENDS`, or ``"auto"``: the fastest that can run it. A backend whose
-            results on this GPU are not those of ``naive`` is left out, with a warning that says so.
-        x: The inputs, (T, N, D) or integers (T, N).
+        name: One of :data:`BACKENDS`, or ``"auto"``: the fastest that can run it. A backend that
+            this machine cannot build, or whose results on this GPU are not those of ``naive``, is
+            left out, with a warning that says so.
+        x: The inputs, (T, N, D) or integers (T, N); where N is 0, ``naive`` runs them.
         w_h: The recurrent matrix; its device and precision are those of the computation.
         norms: The normalizers of the input product, the recurrent product and the cell state.
         coded: As in :func:`qlstm.recurrence.naive.recurrence`.
@@ -46,6 +49,8 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False) -> ModuleTy
         ConfigError: The named one cannot run them; the message says why.
     """
     check_backend(name)
+    if x.shape[1] == 0:
+        return naive
     chosen = [*_FASTEST_FIRST.get(w_h.device.type, []), "naive"] if name == "auto" else [name]
     for candidate in chosen:
         module = import_module(f"qlstm.recurrence.{candidate}")
@@ -54,9 +59,9 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False) -> ModuleTy
             layer = Layer(tuple(type(norm) for norm in norms), norms[0].training, x.shape[1],
                           w_h.shape[1], coded)
             reason = disagreement(candidate, w_h.device, layer)
-            if reason is not None:
-                warnings.warn(f"backend {candidate!r} is not used: {reason}; naive takes its place",
-                              RuntimeWarning, stacklevel=2)
+        if isinstance(reason, Fault) and name == "auto":
+            warnings.warn(f"backend {candidate!r} is not used: {reason}; naive takes its place",
+                          RuntimeWarning, stacklevel=2)
         if reason is None:
             return module
     raise ConfigError(f"backend {name!r} cannot run this: {reason}; take backend='auto'")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qlstm.errors import first_line
 from qlstm.recurrence import naive
+from qlstm.recurrence.obstacles import Fault
 
 T, D = 3, 4
 """Steps and inputs of that layer."""
@@ -34,7 +35,7 @@ class Layer(NamedTuple):
 
 @functools.cache
 @torch.inference_mode(False)
-def disagreement(name: str, device: torch.device, layer: Layer) -> str | None:
+def disagreement(name: str, device: torch.device, layer: Layer) -> Fault | None:
     """Why a backend is not to be trusted with a layer: it is tried on :data:`T` steps of one.
 
     Args:
@@ -52,13 +53,13 @@ def disagreement(name: str, device: torch.device, layer: Layer) -> str | None:
     except torch.OutOfMemoryError:
         raise  # that passes, and is none of the backend's faults
     except Exception as error:  # of the compiler, say: whatever it is, another backend can go on
-        return f"a layer of {T} steps ends with {type(error).__name__}: {first_line(error)}"
+        return Fault(f"a layer of {T} steps ends with {type(error).__name__}: {first_line(error)}")
     exact = _results(naive, device, torch.float64, layer)
     # what should be zero may be rounding of ones
     errors = {what: ((ours[what].double() - value).norm() / value.norm().clamp(min=0.1))
               .nan_to_num(torch.inf) for what, value in exact.items()}
     worst = max(errors, key=errors.get)
-    return None if errors[worst] <= LIMIT else (
+    return None if errors[worst] <= LIMIT else Fault(
         f"in a layer of {T} steps its {worst} is {errors[worst].item():.1e} from naive's, "
         "relatively")
 

@@ -7,8 +7,12 @@ from pathlib import Path
 
 
 def folder() -> Path:
-    """``$XDG_CACHE_HOME/qlstm``, by default in ``~/.cache``; it need not be there."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qlstm"
+    """``$XDG_CACHE_HOME/qlstm``, by default in ``~/.cache``; it need not be there. Raises
+    ``OSError`` where nothing says what the home is."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qlstm"
+    except RuntimeError as error:
+        raise FileNotFoundError(f"no folder to keep it in: {error}") from None
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ static const long BLOCK = 32;  // units a thread takes at a time
 // The same fields, in the same order, as _Pass of cpu.py. Matrices are row-major; G = 4 d.
 template <typename F>
 struct Pass {
-    long N, d, norm, training, cell, parallel;
-    double eps;
+    long N, d, norm, cell, parallel;
+    long training_x, training_h, training_c;                          // of batch normalization
+    double eps_x, eps_h, eps_c;
     const F *x;                                                       // (T, N, G)
     const F *y;                                                       // (N, G), of this step
     const F *bias, *gain_x, *shift_x, *gain_h, *shift_h;              // (G)
@@ -128,7 +129,7 @@ static void forward_sample(const Pass<F> &P, long t, long n) {
             row_statistics(x + o, d, P.mean_x[at], P.var_x[at]);
             row_statistics(y + o, d, P.mean_h[at], P.var_h[at]);
             const F m_x = P.mean_x[at], m_h = P.mean_h[at];
-            const F r_x = F(1) / std::sqrt(P.var_x[at] + F(P.eps)), r_h = F(1) / std::sqrt(P.var_h[at] + F(P.eps));
+            const F r_x = F(1) / std::sqrt(P.var_x[at] + F(P.eps_x)), r_h = F(1) / std::sqrt(P.var_h[at] + F(P.eps_h));
 #pragma omp simd
             for (long j = o; j < o + d; j++)
                 z[j] = P.gain_x[j] * ((x[j] - m_x) * r_x) + P.shift_x[j] + P.gain_h[j] * ((y[j] - m_h) * r_h) + P.shift_h[j]
@@ -146,14 +147,12 @@ static void forward_block(const Pass<F> &P, long t, long j0, long w) {
     F *act = P.act + t * N * G, *c = P.c + (t + 1) * step, *h = P.h + (t + 1) * step;
     for (long g = 0; g < 4; g++) {
         const long o = g * d + j0, at = t * G + o;
-        if (P.training) {
-            column_statistics(x + o, N, G, w, P.mean_x + at, P.var_x + at);
-            column_statistics(y + o, N, G, w, P.mean_h + at, P.var_h + at);
-        }
+        if (P.training_x) column_statistics(x + o, N, G, w, P.mean_x + at, P.var_x + at);
+        if (P.training_h) column_statistics(y + o, N, G, w, P.mean_h + at, P.var_h + at);
         F s_x[BLOCK], s_h[BLOCK], rest[BLOCK];
         for (long j = 0; j < w; j++) {
-            s_x[j] = P.gain_x[o + j] / std::sqrt(P.var_x[at + j] + F(P.eps));
-            s_h[j] = P.gain_h[o + j] / std::sqrt(P.var_h[at + j] + F(P.eps));
+            s_x[j] = P.gain_x[o + j] / std::sqrt(P.var_x[at + j] + F(P.eps_x));
+            s_h[j] = P.gain_h[o + j] / std::sqrt(P.var_h[at + j] + F(P.eps_h));
             rest[j] = P.shift_x[o + j] + P.shift_h[o + j] + P.bias[o + j];
         }
         const F *m_x = P.mean_x + at, *m_h = P.mean_h + at;
@@ -170,11 +169,11 @@ static void forward_block(const Pass<F> &P, long t, long j0, long w) {
     }
     if (!P.cell) return;
     const long at = t * d + j0;
-    if (P.training) column_statistics(c + j0, N, d, w, P.mean_c + at, P.var_c + at);
+    if (P.training_c) column_statistics(c + j0, N, d, w, P.mean_c + at, P.var_c + at);
     for (long n = 0; n < N; n++)
 #pragma omp simd
         for (long j = 0; j < w; j++) {
-            const F scale = P.gain_c[j0 + j] / std::sqrt(P.var_c[at + j] + F(P.eps));
+            const F scale = P.gain_c[j0 + j] / std::sqrt(P.var_c[at + j] + F(P.eps_c));
             h[n * d + j0 + j] = act[n * G + 3 * d + j0 + j]
                                 * hyperbolic(scale * (c[n * d + j0 + j] - P.mean_c[at + j]) + P.shift_c[j0 + j]);
         }
@@ -220,9 +219,9 @@ static void backward_sample(const Pass<F> &P, long t, long n) {
     if (P.norm == NONE) return;
     for (long g = 0; g < 4; g++) {
         const long at = (t * P.N + n) * 4 + g, o = g * d;
-        const F eps = P.eps;
-        layer_backward(P.x + row + o, P.gain_x + o, dz + o, P.mean_x[at], P.var_x[at], eps, d, P.dx + row + o);
-        layer_backward(P.y + n * G + o, P.gain_h + o, dz + o, P.mean_h[at], P.var_h[at], eps, d, P.dy + row + o);
+        const F eps_x = P.eps_x, eps_h = P.eps_h;
+        layer_backward(P.x + row + o, P.gain_x + o, dz + o, P.mean_x[at], P.var_x[at], eps_x, d, P.dx + row + o);
+        layer_backward(P.y + n * G + o, P.gain_h + o, dz + o, P.mean_h[at], P.var_h[at], eps_h, d, P.dy + row + o);
     }
 }
 
@@ -240,7 +239,7 @@ static void parameter_gradients(const Pass<F> &P, long t, long o, long w) {
         }
         const long at = (t * N + n) * 4 + g;
         const F m_x = P.mean_x[at], m_h = P.mean_h[at];
-        const F r_x = F(1) / std::sqrt(P.var_x[at] + F(P.eps)), r_h = F(1) / std::sqrt(P.var_h[at] + F(P.eps));
+        const F r_x = F(1) / std::sqrt(P.var_x[at] + F(P.eps_x)), r_h = F(1) / std::sqrt(P.var_h[at] + F(P.eps_h));
 #pragma omp simd
         for (long j = 0; j < w; j++) {
             const long k = n * G + o + j;
@@ -254,7 +253,8 @@ static void parameter_gradients(const Pass<F> &P, long t, long o, long w) {
 }
 
 // Batch normalization of w columns backwards: dp = g r (dz - mean(dz) - z^ mean(dz z^)), means over the samples;
-// adds sum(dz z^) to dgain, returns sum(dz). With running statistics, which are constants, dp = g r dz.
+// adds sum(dz z^) to dgain, returns sum(dz). With running statistics, which are constants, dp = g r dz: no sum is part of
+// it, not even times 0, as it may be NaN.
 template <typename F>
 static void batch_backward(const F *p, const F *dz, const F *gain, const F *mean, const F *var, F eps, bool training, long N,
                            long stride, long w, F *dp, F *dgain, F *sum) {
@@ -266,13 +266,18 @@ static void batch_backward(const F *p, const F *dz, const F *gain, const F *mean
             const long k = n * stride + j;
             sum[j] += dz[k], along[j] += dz[k] * ((p[k] - mean[j]) * r[j]);
         }
-    const F share = training ? F(1) / N : F(0);
+    const F share = F(1) / N;
     for (long j = 0; j < w; j++) dgain[j] += along[j];
     for (long n = 0; n < N; n++)
+        if (training) {
 #pragma omp simd
-        for (long j = 0; j < w; j++) {
-            const long k = n * stride + j;
-            dp[k] = gain[j] * r[j] * (dz[k] - sum[j] * share - (p[k] - mean[j]) * r[j] * along[j] * share);
+            for (long j = 0; j < w; j++) {
+                const long k = n * stride + j;
+                dp[k] = gain[j] * r[j] * (dz[k] - sum[j] * share - (p[k] - mean[j]) * r[j] * along[j] * share);
+            }
+        } else {
+#pragma omp simd
+            for (long j = 0; j < w; j++) dp[n * stride + j] = gain[j] * r[j] * dz[n * stride + j];
         }
 }
 
@@ -287,13 +292,13 @@ static void backward_block(const Pass<F> &P, long t, long j0, long w) {
             F *u = dz + n * G + j0, *dcn = dz + n * G + d + j0;
 #pragma omp simd
             for (long j = 0; j < w; j++) {
-                const F scale = P.gain_c[j0 + j] / std::sqrt(P.var_c[at + j] + F(P.eps));
+                const F scale = P.gain_c[j0 + j] / std::sqrt(P.var_c[at + j] + F(P.eps_c));
                 u[j] = hyperbolic(scale * (c[n * d + j0 + j] - P.mean_c[at + j]) + P.shift_c[j0 + j]);
                 dcn[j] = P.dh[n * d + j0 + j] * act[n * G + 3 * d + j0 + j] * (1 - u[j] * u[j]);
             }
         }
         F normalized[BLOCK], along[BLOCK] = {0}, r[BLOCK];
-        for (long j = 0; j < w; j++) r[j] = F(1) / std::sqrt(P.var_c[at + j] + F(P.eps)), sum[j] = 0;
+        for (long j = 0; j < w; j++) r[j] = F(1) / std::sqrt(P.var_c[at + j] + F(P.eps_c)), sum[j] = 0;
         for (long n = 0; n < N; n++)
             for (long j = 0; j < w; j++) {
                 const F dcn = dz[n * G + d + j0 + j];
@@ -301,12 +306,13 @@ static void backward_block(const Pass<F> &P, long t, long j0, long w) {
                 sum[j] += dcn, along[j] += dcn * normalized[j];
             }
         for (long j = 0; j < w; j++) P.dshift_c[j0 + j] += sum[j], P.dgain_c[j0 + j] += along[j];
-        const F share = P.training ? F(1) / N : F(0);
+        const F share = F(1) / N;
         for (long n = 0; n < N; n++)
             for (long j = 0; j < w; j++) {
                 F &value = dz[n * G + d + j0 + j];
                 const F z = (c[n * d + j0 + j] - P.mean_c[at + j]) * r[j];
-                value = P.gain_c[j0 + j] * r[j] * (value - sum[j] * share - z * along[j] * share);
+                if (P.training_c) value = value - sum[j] * share - z * along[j] * share;
+                value *= P.gain_c[j0 + j] * r[j];
             }
     }
     for (long n = 0; n < N; n++) {
@@ -321,10 +327,10 @@ static void backward_block(const Pass<F> &P, long t, long j0, long w) {
     }
     for (long g = 0; g < 4; g++) {
         const long o = g * d + j0, at = t * G + o, first = t * N * G + o;
-        const F eps = P.eps;
-        batch_backward(P.x + first, dz + o, P.gain_x + o, P.mean_x + at, P.var_x + at, eps, P.training, N, G, w, P.dx + first,
-                       P.dgain_x + o, sum);
-        batch_backward(P.y + o, dz + o, P.gain_h + o, P.mean_h + at, P.var_h + at, eps, P.training, N, G, w,
+        const F eps_x = P.eps_x, eps_h = P.eps_h;
+        batch_backward(P.x + first, dz + o, P.gain_x + o, P.mean_x + at, P.var_x + at, eps_x, P.training_x, N, G, w,
+                       P.dx + first, P.dgain_x + o, sum);
+        batch_backward(P.y + o, dz + o, P.gain_h + o, P.mean_h + at, P.var_h + at, eps_h, P.training_h, N, G, w,
                        P.dy + first, P.dgain_h + o, sum);
         for (long j = 0; j < w; j++) P.dbias[o + j] += sum[j];
     }

@@ -1,36 +1,30 @@
 """The recurrence on the CPU with an explicit backward pass.
 
 Matrix products are :mod:`qlstm.recurrence.linear`'s; what is left of a time step (normalization,
-gates, states and their gradients) is one pass over memory in ``cpu.cpp``, compiled on first use
-with the machine's C++ compiler (``$CXX``, c++, g++ or clang++) and kept in
-``$XDG_CACHE_HOME/qlstm``. The weight gradient is one product after the loop. Without a compiler
-:func:`obstacle` says so.
+gates, states and their gradients) is one pass over memory in ``cpu.cpp``
+(:mod:`qlstm.recurrence.extension` compiles it). The weight gradient is one product after the loop.
+
+Float32 holds no square of a number over 1e19. Where a variance overflows it depends on torch's
+formulas what becomes of it, so that the naive backend computes such a pass anew.
 """
 
-import contextlib
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.amp import custom_bwd, custom_fwd
+from torch.autograd.function import once_differentiable
 
 from qlstm.errors import ConfigError
-from qlstm.normalizers import BatchNorm, Identity, LayerNorm, WeightNorm
-from qlstm.recurrence import cache
+from qlstm.normalizers import BatchNorm, LayerNorm
+from qlstm.recurrence import naive, obstacles
+from qlstm.recurrence.extension import library
 from qlstm.recurrence.linear import has_onednn, input_products, multiply
+from qlstm.recurrence.obstacles import Fault, kind
 
-SOURCE = Path(__file__).with_name("cpu.cpp")
-FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-fPIC",
-         "-shared"]
-KINDS = {Identity: 0, WeightNorm: 0, LayerNorm: 1, BatchNorm: 2}
-"""What the products pass through: nothing (weights are normalized before the loop), layer or batch
-normalization."""
+KINDS = {"none": 0, "layer": 1, "batch": 2}
+"""As cpu.cpp counts those of :mod:`qlstm.recurrence.obstacles`."""
 
 PARAMETERS = ["gain_x", "shift_x", "gain_h", "shift_h", "gain_c", "shift_c"]
 _POINTERS = ["x", "y", "bias", "gain_x", "shift_x", "gain_h", "shift_h", "gain_c", "shift_c",
@@ -42,8 +36,10 @@ class _Pass(ctypes.Structure):
     """The struct of cpu.cpp, which explains the fields."""
 
     _fields_ = [
-        *[(name, ctypes.c_long) for name in ("N", "d", "norm", "training", "cell", "parallel")],
-        ("eps", ctypes.c_double), *[(name, ctypes.c_void_p) for name in _POINTERS]]
+        *[(name, ctypes.c_long) for name in ("N", "d", "norm", "cell", "parallel", "training_x",
+                                             "training_h", "training_c")],
+        *[(name, ctypes.c_double) for name in ("eps_x", "eps_h", "eps_c")],
+        *[(name, ctypes.c_void_p) for name in _POINTERS]]
 
 
 def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
@@ -53,12 +49,15 @@ def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
         return f"the weights are on {w_h.device}, not on the CPU"
     if w_h.dtype not in (torch.float32, torch.float64):
         return f"the weights are {w_h.dtype}, not float32 or float64"
-    norm_x, norm_h, norm_c = norms
-    if type(norm_x) not in KINDS or type(norm_x) is not type(norm_h):
-        return "it knows the study's normalizers only"
-    if type(norm_c) is not Identity and (type(norm_c), type(norm_x)) != (BatchNorm, BatchNorm):
+    reason = obstacles.obstacle(w_h, norms)
+    if reason is not None:
+        return reason
+    kind_x, kind_h, kind_c = map(kind, norms)
+    if kind_x != kind_h:
+        return "it normalizes input and recurrent products in one way only"
+    if kind_c != "none" and (kind_c, kind_x) != ("batch", "batch"):
         return "it normalizes cell states by batch normalization only"
-    return library() if isinstance(library(), str) else None
+    return library() if isinstance(library(), Fault) else None
 
 
 def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor, Tensor],
@@ -74,19 +73,24 @@ def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
     # the gains of weight normalization are in w_h
     parameters = [getattr(norm, name) if isinstance(norm, LayerNorm | BatchNorm) else None
                   for norm in norms for name in ("gain", "shift")]
+    obstacles.check_types(w_h.dtype, bias=bias, h_0=state[0], c_0=state[1])
     tensors = [input_products(x, w_x), w_h, bias, *state, *parameters]
     keep = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in tensors)
     output, c = _Recurrence.apply(norms, keep, *tensors)
+    if output is None:
+        return naive.recurrence(x, w_x, w_h, bias, state, norms)
     return output, (output[-1], c)
 
 
 class _Recurrence(torch.autograd.Function):
     @staticmethod
+    @custom_fwd(device_type="cpu")
     def forward(ctx, norms, keep, x, w_h, bias, h_0, c_0, *parameters):
-        (steps, n, gates), d, kind = x.shape, w_h.shape[1], KINDS[type(norms[0])]
-        batch, cell = kind == KINDS[BatchNorm], isinstance(norms[2], BatchNorm)
-        training = batch and norms[0].training
+        (steps, n, gates), d = x.shape, w_h.shape[1]
+        batch = {side: norm for side, norm in zip("xhc", norms, strict=True)
+                 if isinstance(norm, BatchNorm)}
+        training = {side: norm for side, norm in batch.items() if norm.training}
         if training and n < 2:
             raise ValueError(f"batch normalization in training needs two samples or more, got {n}")
         values = {
@@ -94,29 +98,32 @@ class _Recurrence(torch.autograd.Function):
             for name, value in zip(["x", "bias", *PARAMETERS], [x, bias, *parameters], strict=True)}
         values |= {"act": x.new_empty(steps, n, gates)} | {
             name: x.new_empty(steps + 1, n, d) for name in "ch"}
+        sizes = dict(N=n, d=d, norm=KINDS[kind(norms[0])], cell="c" in batch,
+                     parallel=n * d > 2000)
+        variances = []
         for side, norm in zip("xhc", norms, strict=True):
-            if isinstance(norm, BatchNorm) and not training:
-                values[f"mean_{side}"], values[f"var_{side}"] = norm.running_statistics(steps)
+            sizes |= {f"training_{side}": side in training, f"eps_{side}": getattr(norm, "eps", 0)}
+            if side in batch and side not in training:
+                values[f"mean_{side}"], values[f"var_{side}"] = (
+                    part.contiguous() for part in norm.running_statistics(steps))
             elif isinstance(norm, BatchNorm | LayerNorm):
-                shape = (steps, *norm.gain.shape) if batch else (steps, n, 4)
+                shape = (steps, *norm.gain.shape) if side in batch else (steps, n, 4)
                 values |= {f"mean_{side}": x.new_empty(shape), f"var_{side}": x.new_empty(shape)}
+                variances.append(values[f"var_{side}"])
         c, h = values["c"], values["h"]
         c[0], h[0] = c_0, h_0
-        sizes = dict(N=n, d=d, norm=kind, training=training, cell=cell, parallel=n * d > 2000,
-                     eps=getattr(norms[0], "eps", 0.0))
         step, products, product = (_stepper("forward", x.dtype, sizes, values), [],
                                    _multiply_by(w_h, n))
         for t in range(steps):
             # y_t = W_h h_{t-1}, then one step
             y = product(h[t])
             step(t, y=y)
-            if kind and keep:  # a normalizer's backward pass needs the products again
+            if sizes["norm"] and keep:  # a normalizer's backward pass needs the products again
                 products.append(y)
-        if training:
-            for side, norm in zip("xhc", norms, strict=True):
-                if isinstance(norm, BatchNorm):
-                    norm.update(
-                        values[f"mean_{side}"].flatten(1), values[f"var_{side}"].flatten(1), n)
+        if any(var.isinf().any() for var in variances):
+            return None, None
+        for side, norm in training.items():
+            norm.update(values[f"mean_{side}"].flatten(1), values[f"var_{side}"].flatten(1), n)
         if keep:
             ctx.sizes, ctx.names = sizes, list(values)
             ctx.save_for_backward(w_h, *values.values(), *products)
@@ -124,7 +131,8 @@ class _Recurrence(torch.autograd.Function):
         return h[1:], c[-1].clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
+    @custom_bwd(device_type="cpu")  # no autocast: cpu.cpp reads products as of the weights' type
     def backward(ctx, d_output, d_c):
         w_h, *saved = ctx.saved_tensors
         values = dict(zip(ctx.names, saved, strict=False))
@@ -157,7 +165,7 @@ class _Recurrence(torch.autograd.Function):
 
 
 def _stepper(
-    direction: str, dtype: torch.dtype, sizes: dict[str, int], values: dict[str, Tensor | None]
+    direction: str, dtype: torch.dtype, sizes: dict[str, float], values: dict[str, Tensor | None]
 ):
     """One step of cpu.cpp as a function of t and of the tensors that change with it; it keeps all
     of them alive."""
@@ -186,47 +194,3 @@ def _multiply_by(weight: Tensor, rows: int):
     if has_onednn(weight):
         weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
     return functools.partial(multiply, weight=weight)
-
-
-@functools.cache
-def library() -> ctypes.CDLL | str:
-    """The compiled extension, or why there is none."""
-    compiler = next(
-        filter(None, map(shutil.which, [os.environ.get("CXX", ""), "c++", "g++", "clang++"])), None)
-    if compiler is None:
-        return "there is no C++ compiler (c++, g++, clang++ or $CXX)"
-    described = "\n".join(
-        [SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, platform.platform(), processor()])
-    name = f"recurrence-{hashlib.sha256(described.encode()).hexdigest()[:16]}.so"
-    cached = cache.folder() / name
-    try:
-        if not cached.exists():
-            with cache.replacing(cached) as path:
-                _compile(compiler, path)
-        return ctypes.CDLL(str(cached))
-    except subprocess.CalledProcessError as error:
-        said = (error.stderr.strip().splitlines() or ["no message"])[0]
-        return f"{compiler} cannot compile {SOURCE.name}: {said}"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"the C++ extension cannot be built or loaded: {error}"
-
-
-def _compile(compiler: str, target: Path):
-    """With threads where the compiler has OpenMP. Raises ``CalledProcessError`` with the compiler's
-    words."""
-    command = [compiler, *FLAGS, str(SOURCE), "-o", str(target)]
-    with contextlib.suppress(subprocess.CalledProcessError):
-        subprocess.run(
-            [*command, "-fopenmp"], check=True, capture_output=True, text=True, timeout=120)
-        return
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-
-
-def processor() -> str:
-    """The processor's name and what it can do: what -march=native depends on, and the last bits of
-    a sum."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return "\n".join(
-            sorted({line for line in lines if line.startswith(("model name", "flags"))}))
-    return platform.processor()

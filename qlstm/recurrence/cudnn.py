@@ -15,14 +15,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from qlstm.errors import ConfigError
-from qlstm.normalizers import Identity, WeightNorm
+from qlstm.recurrence import obstacles
+from qlstm.recurrence.obstacles import kind
 
 
 def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
     """Why this backend cannot run inputs ``x`` through ``w_h`` with the normalizers ``norms``, or
     None."""
-    *products, norm_c = (type(norm) for norm in norms)
-    if set(products) - {Identity, WeightNorm} or norm_c is not Identity:
+    reason = obstacles.obstacle(w_h, norms)
+    if reason is not None:
+        return reason
+    if {kind(norm) for norm in norms} != {"none"}:
         return "a plain LSTM normalizes no products"
     if w_h.dtype not in (torch.float32, torch.float64):
         return f"the weights are {w_h.dtype}, not float32 or float64"

@@ -48,16 +48,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qlstm.errors import ConfigError
-from qlstm.normalizers import BatchNorm, Identity, LayerNorm, WeightNorm
+from qlstm.recurrence import obstacles
 from qlstm.recurrence import triton_tiling as tiling
 from qlstm.recurrence.linear import input_products
 from qlstm.recurrence.triton_arguments import Given, Kept, Setting
 
 
 def _kind(norm) -> str | None:
-    kinds = {Identity: "none", WeightNorm: "none", LayerNorm: "layer",
-             BatchNorm: "batch" if getattr(norm, "training", False) else "fixed"}
-    return kinds.get(type(norm))
+    found = obstacles.kind(norm)
+    return "fixed" if found == "batch" and not norm.training else found
 
 
 def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
@@ -74,14 +73,18 @@ def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
         return f"it computes in float32, not {w_h.dtype}"
     if x.shape[0] * x.shape[1] * len(w_h) >= 1 << 31:
         return "it counts elements in 32 bits: fewer steps or samples at a time"
-    kind_x, kind_h, kind_c = (_kind(norm) for norm in norms)
-    if None in (kind_x, kind_h, kind_c):
-        return "a normalizer of one's own is not in its kernels"
+    reason = obstacles.obstacle(w_h, norms)
+    if reason is not None:
+        return reason
+    kind_x, kind_h, kind_c = map(_kind, norms)
     if kind_x != kind_h or kind_c not in ("none", kind_x) or kind_c == "layer":
         return "its kernels have one kind of normalizer for all products"
     if kind_x == "batch" and x.shape[1] > tiling.MAX_SAMPLES:
         most = tiling.MAX_SAMPLES
         return f"batch normalization has at most {most} samples there, not {x.shape[1]}"
+    other = [norm.eps for norm in norms if _kind(norm) != "none" and norm.eps != tiling.EPS]
+    if other:
+        return f"its kernels have eps {tiling.EPS}, not {other[0]}"
     return None
 
 
@@ -93,6 +96,7 @@ def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
     :func:`qlstm.recurrence.triton_tuning.chosen`."""
     if trace is not None:
         raise ConfigError("backend 'triton' keeps no trace; take backend='naive'")
+    obstacles.check_types(w_h.dtype, bias=bias, h_0=state[0], c_0=state[1])
     x, d = input_products(x, w_x), w_h.shape[1]
     steps, samples, _ = x.shape
     norm_x, norm_h, norm_c = norms
@@ -104,9 +108,10 @@ def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
         # N(W_x x_t) + N(W_h h_{t-1}) + b = g_x y + g_h r + (beta_x + beta_h + b), y and r
         # standardized
         offset = bias + (norm_x.shift + norm_h.shift).flatten()
-        gains = [norm_x.gain.flatten(), norm_h.gain.flatten(), None, None]
+        gains[:2] = norm_x.gain, norm_h.gain
     if kind_c != "none":
         gains[2:] = norm_c.gain, norm_c.shift
+    gains = [gain if gain is None else gain.flatten().contiguous() for gain in gains]
     if kind == "layer":
         statistics = x.new_empty(steps, samples, 4, 4)
     elif kind == "batch":

@@ -9,11 +9,13 @@ import triton
 import triton.language as tl
 from triton import knobs
 
+from qlstm.recurrence import triton_tiling as tiling
+
 INTERPRETED = tl.constexpr(knobs.runtime.interpret)
 NONE, LAYER, BATCH, FIXED = (
     tl.constexpr(kind) for kind in range(4)
 )  # FIXED: batch norm with given statistics
-EPS = tl.constexpr(1e-5)
+EPS = tl.constexpr(tiling.EPS)
 TERMS = tl.constexpr(3)
 
 
@@ -185,12 +187,18 @@ def _spread(y, BN: tl.constexpr, BJ: tl.constexpr):
 
 
 @triton.jit
+def _visible(var):
+    """A variance that has overflowed is none: divided by its root all would be 0, as if alive."""
+    return tl.where(var < float("inf"), var, float("nan"))
+
+
+@triton.jit
 def _row_standardize(y, valid, statistics, at, store, d, BN: tl.constexpr, BJ: tl.constexpr):
     """Layer normalization without gain and shift; stores mean and variance (biased), each (N,
     4)."""
     mean = _gate_mean(y, d, BN, BJ)
     y = tl.where(valid, y - _spread(mean, BN, BJ), 0.0)
-    var = _gate_mean(y * y, d, BN, BJ)
+    var = _visible(_gate_mean(y * y, d, BN, BJ))
     tl.store(statistics + at, mean, mask=store)
     tl.store(statistics + 4 + at, var, mask=store)
     return y * _spread(1.0 / tl.sqrt(var + EPS), BN, BJ)
@@ -203,7 +211,7 @@ def _column_standardize(y, valid, statistics, column, inside, columns, N, NORM: 
     if NORM == BATCH:
         mean = tl.sum(y, 0) / N
         y = tl.where(valid, y - mean[None, :], 0.0)
-        var = tl.sum(y * y, 0) / N
+        var = _visible(tl.sum(y * y, 0) / N)
         tl.store(statistics + column, mean, mask=inside)
         tl.store(statistics + columns + column, var, mask=inside)
     else:

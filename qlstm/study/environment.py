@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from qlstm.recurrence import cpu
+from qlstm.recurrence import extension
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -55,5 +55,5 @@ def _commit() -> str | None:
 
 def _processor() -> str:
     """The model of the CPU, as Linux names it, else what Python says."""
-    named = re.search(r"^model name\s*:(.*)", cpu.processor(), re.M)
+    named = re.search(r"^model name\s*:(.*)", extension.processor(), re.M)
     return named[1].strip() if named else platform.processor() or platform.machine()

@@ -1,0 +1,121 @@
+"""The C++ extension of :mod:`qlstm.recurrence.cpu`: compiled on first use, and kept.
+
+With the machine's C++ compiler (``$CXX``, c++, g++ or clang++), in ``$XDG_CACHE_HOME/qlstm``, for
+this source and processor. Where it cannot be kept each process compiles it.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+from qlstm.recurrence import cache
+from qlstm.recurrence.obstacles import Fault
+
+SOURCE = Path(__file__).with_name("cpu.cpp")
+FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-fPIC",
+         "-shared"]
+SECONDS = 60
+"""That a compiler may take; some 4 are usual."""
+CPUINFO = Path("/proc/cpuinfo")
+_FEATURES = {"model name", "flags", "Features", "CPU implementer", "CPU variant", "CPU part", "cpu",
+             "features", "isa", "uarch"}
+"""Its lines on what the processor is and can do, for x86, ARM, Power, s390 and RISC-V."""
+
+
+@functools.cache
+def library() -> ctypes.CDLL | Fault:
+    """The extension, or why there is none."""
+    try:
+        described = "\n".join([SOURCE.read_text(encoding="utf-8"), *FLAGS,
+                               os.environ.get("CXX", ""), platform.platform(), processor()])
+        stem = f"recurrence-{_digest(described.encode())}"
+        return _kept(stem) or _built(stem)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or [f"it ended with status {error.returncode}"]
+        said = next((line for line in lines if "error" in line), lines[0])[:300]
+        return Fault(f"{error.cmd[0]} cannot compile {SOURCE.name}: {said}")
+    except subprocess.TimeoutExpired as error:
+        return Fault(f"{error.cmd[0]} has not compiled {SOURCE.name} in {SECONDS} seconds")
+    except OSError as error:
+        return Fault(f"the C++ extension cannot be built or loaded: {error}")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _kept(stem: str) -> ctypes.CDLL | None:
+    """What a process has compiled before. The name has a digest of the content: part of a library
+    would end this process with a bus error."""
+    with contextlib.suppress(OSError):
+        for path in cache.folder().glob(f"{stem}-*.so"):
+            with contextlib.suppress(OSError):
+                if path.stem == f"{stem}-{_digest(path.read_bytes())}":
+                    return ctypes.CDLL(str(path))
+    return None
+
+
+def _built(stem: str) -> ctypes.CDLL | Fault:
+    compiler = next(
+        filter(None, map(shutil.which, [os.environ.get("CXX", ""), "c++", "g++", "clang++"])), None)
+    if compiler is None:
+        return Fault("there is no C++ compiler (c++, g++, clang++ or $CXX)")
+    with tempfile.TemporaryDirectory(prefix="qlstm-", ignore_cleanup_errors=True) as folder:
+        built = Path(folder) / "recurrence.so"
+        _compile(compiler, built)
+        try:
+            kept = cache.folder() / f"{stem}-{_digest(built.read_bytes())}.so"
+            with cache.replacing(kept) as path:
+                shutil.copyfile(built, path)
+            return ctypes.CDLL(str(kept))
+        except OSError as error:
+            loaded = ctypes.CDLL(str(built))
+            warnings.warn(f"the C++ extension is compiled anew by each process: {error}",
+                          RuntimeWarning, stacklevel=2)
+            return loaded
+
+
+def _compile(compiler: str, target: Path):
+    """With threads where the compiler has OpenMP."""
+    command = [compiler, *FLAGS, str(SOURCE), "-o", str(target)]
+    try:
+        _run([*command, "-fopenmp"])
+    except subprocess.CalledProcessError as error:
+        if not any(name in error.stderr for name in ("openmp", "gomp", "lomp", "iomp")):
+            raise
+        _run(command)
+
+
+def _run(command: list[str]):
+    """Raises ``CalledProcessError`` with the compiler's words, or ``TimeoutExpired``; then nothing
+    that it has started is left."""
+    with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            encoding="utf-8", errors="replace", start_new_session=True) as process:
+        try:
+            _, said = process.communicate(timeout=SECONDS)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, stderr=said)
+
+
+def processor() -> str:
+    """The processor's name and what it can do: what -march=native depends on, and the last bits of
+    a sum. Where no file says it, the machine's name."""
+    with contextlib.suppress(OSError):
+        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        found = {line for line in lines if line.partition(":")[0].strip() in _FEATURES}
+        if found:
+            return "\n".join(sorted(found))
+    return f"{platform.processor()} of {platform.node()}"
