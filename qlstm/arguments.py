@@ -51,8 +51,8 @@ def check_flag(name: str, value: Any):
 def check_precision(weight: Tensor):
     """Refuse a ``weight`` in half precision, whose sums overflow and whose small numbers are 0."""
     if weight.dtype not in (torch.float32, torch.float64):
-        raise ConfigError(f"weights are quantized in float32 or float64, not in {weight.dtype}; "
-                          "keep the layers so: torch.autocast may be around them")
+        raise ConfigError(f"the weights are {weight.dtype}, not float32 or float64, in which they "
+                          "are quantized; torch.autocast may be around the layers")
 
 
 def as_minibatch(layer, x: Tensor, state: tuple[Tensor, ...] | None):

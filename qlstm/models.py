@@ -143,7 +143,7 @@ class LanguageModel(nn.Module):
         check_number("temperature", temperature)
         check_seed(seed)
         self._check_prompt(prompt)
-        generator = torch.Generator(prompt.device).manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         symbols, state, drawn = prompt.to(torch.int64)[:, None], None, []
         with evaluating(self):
             for _ in range(length):
@@ -155,7 +155,9 @@ class LanguageModel(nn.Module):
                     symbols = logits.argmax(-1, keepdim=True)
                 else:
                     probabilities = torch.softmax(logits / temperature, -1)
-                    symbols = torch.multinomial(probabilities, 1, generator=generator)
+                    # on the CPU, where the same symbols are drawn for every device
+                    symbols = torch.multinomial(probabilities.cpu(), 1, generator=generator)
+                    symbols = symbols.to(prompt.device)
                 drawn.append(symbols[0, 0])
         return torch.stack(drawn)
 
