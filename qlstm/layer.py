@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import PackedSequence
 
-from qlstm.errors import ConfigError
+from qlstm.arguments import as_minibatch, check_flag, check_number, check_size
+from qlstm.errors import ConfigError, unknown
 from qlstm.normalizers import Normalizer, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer
 from qlstm.recurrence import check_backend, choose_backend, naive
@@ -40,14 +40,13 @@ class QuantRNN(nn.Module):
             input_size=input_size, hidden_size=hidden_size, num_layers=num_layers,
             quantizer=quantizer, normalizer=normalizer, max_steps=max_steps, biases=biases,
             dropout=dropout, quantize_input=quantize_input)
-        _check_numbers(self.settings)
+        _check_settings(self.settings)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.quantize_input, self.backend = dropout, quantize_input, backend
         check_backend(backend)
         self.quantizer = find_quantizer(quantizer) if isinstance(quantizer, str) else quantizer
         self.stochastic = getattr(self.quantizer, "stochastic", False)
         _check_quantizer(self.quantizer, self.stochastic, normalizer)
-        self._weights: dict[str, LatentWeight] = {}
         for k in range(num_layers):
             self._add_layer(k, biases)
         self.reset_parameters()
@@ -55,8 +54,7 @@ class QuantRNN(nn.Module):
     def _add_layer(self, k: int, biases: int):
         d = self.hidden_size
         for side, columns in (("ih", self.input_size if k == 0 else d), ("hh", d)):
-            weight = LatentWeight(self, side, k, columns)
-            self._weights[weight.name] = weight
+            LatentWeight(self, side, k).register(columns)
         self.register_parameter(f"bias_l{k}", nn.Parameter(torch.empty(self.gates * d)))
         if biases == 2:
             self.register_parameter(f"bias_hh_l{k}", nn.Parameter(torch.empty(self.gates * d)))
@@ -73,6 +71,8 @@ class QuantRNN(nn.Module):
         bound = 1 / math.sqrt(self.hidden_size)
         for parameter in self.parameters(recurse=False):
             nn.init.uniform_(parameter, -bound, bound)
+        for weight in self._weights.values():
+            weight.reset()
         for module in self.modules():
             if isinstance(module, Normalizer):
                 module.reset_parameters()
@@ -85,7 +85,20 @@ class QuantRNN(nn.Module):
 
         ``side``: ``"ih"`` for $W_x$, ``"hh"`` for $W_h$; ``k``: the number of the layer, from 0.
         """
-        return self._weights[f"weight_{side}_l{k}"]
+        return self._weight(f"weight_{side}_l{k}")
+
+    def _weight(self, name: str) -> LatentWeight:
+        if name not in self._weights:
+            raise ConfigError(unknown("weight", name, self._weights))
+        return self._weights[name]
+
+    @property
+    def _weights(self) -> dict[str, LatentWeight]:
+        """Made anew, as a shallow copy of the layer (torch's DataParallel makes some) has tensors
+        of its own."""
+        weights = [LatentWeight(self, side, k)
+                   for k in range(self.num_layers) for side in ("ih", "hh")]
+        return {weight.name: weight for weight in weights}
 
     def bias(self, k: int) -> Tensor:
         """The bias (gates d) of layer ``k``: its vector, or the sum of its two."""
@@ -100,20 +113,20 @@ class QuantRNN(nn.Module):
 
     def quantizes(self, name: str) -> bool:
         """Whether the weight of a ``name`` such as ``"weight_hh_l0"`` is quantized."""
-        return self._weights[name].is_quantized
+        return self._weight(name).is_quantized
 
     def quantized(self, name: str) -> Quantized:
         """Codes (planes, gates, d, n) and scales of the weight of a ``name``."""
-        return self._weights[name].quantized()
+        return self._weight(name).quantized()
 
     def effective_weight(self, name: str) -> Tensor:
         """The matrix (gates d, n) that stands for the weight of a ``name`` in all products."""
-        return self._weights[name].effective()
+        return self._weight(name).effective()
 
     def freeze(self, weights: dict[str, Quantized]):
         """Fix the codes and scales of the ``weights`` that are named, as in a packed model."""
         for name, fixed in weights.items():
-            self._weights[name].freeze(fixed)
+            self._weight(name).freeze(fixed)
 
     def set_second_moment(self, second_moment: dict[str, Tensor]):
         """Tell the loss-aware quantizers Adam's second moment; after each step of the optimizer.
@@ -124,7 +137,7 @@ class QuantRNN(nn.Module):
                 other parameters are ignored; another shape raises ``ValueError``.
         """
         for name in self._weights.keys() & second_moment.keys():
-            self._weights[name].set_second_moment(second_moment[name])
+            self._weight(name).set_second_moment(second_moment[name])
 
     def forward(self, x: Tensor, state: State | None = None, *,
                 trace: list | None = None) -> tuple[Tensor, State]:
@@ -140,7 +153,7 @@ class QuantRNN(nn.Module):
         Returns:
             The hidden states of the last layer, (T, N, d), and the state after the last step.
         """
-        x, state, unbatched = _as_minibatch(self, x, state)
+        x, state, unbatched = as_minibatch(self, x, state)
         with torch.autocast(x.device.type, enabled=False):
             output, state = self._layers(x, state, trace)
         if unbatched:
@@ -302,31 +315,6 @@ class QuantGRU(QuantRNN):
         return naive.gru_recurrence
 
 
-def _as_minibatch(layer: QuantRNN, x: Tensor, state: State | None) -> tuple[Tensor, State, bool]:
-    """Input and state with an axis of samples, in the layer's precision; was it missing?"""
-    if isinstance(x, PackedSequence):
-        raise TypeError("QuantLSTM takes a padded tensor (T, N, D), not a PackedSequence")
-    one_hot, dtype = not x.is_floating_point(), layer.weight_ih_l0.dtype
-    unbatched = x.dim() == (1 if one_hot else 2)
-    if unbatched:
-        x, state = x.unsqueeze(1), state and tuple(part.unsqueeze(1) for part in state)
-    if x.dim() != (2 if one_hot else 3) or len(x) == 0:
-        raise ValueError("expected at least one time step and (T, N, D) or integers (T, N), "
-                         f"got {tuple(x.shape)}")
-    if not one_hot and x.shape[-1] != layer.input_size:
-        got = tuple(x.squeeze(1).shape if unbatched else x.shape)
-        raise ValueError(f"expected input (T, N, {layer.input_size}) or (T, {layer.input_size}), "
-                         f"got {got}")
-    shape = (layer.num_layers, x.shape[1], layer.hidden_size)
-    state = (x.new_zeros(shape, dtype=dtype),) * layer.states if state is None else state
-    if [tuple(part.shape) for part in state] != [shape] * layer.states:
-        got = " and ".join(str(tuple(part.shape)) for part in state)
-        raise ValueError(f"expected states {shape}, got {got}")
-    if torch.is_autocast_enabled(x.device.type):
-        x, state = x if one_hot else x.to(dtype), tuple(part.to(dtype) for part in state)
-    return x, state, unbatched
-
-
 def _check_quantizer(quantizer, stochastic: bool, normalizer):
     if isinstance(quantizer, type) or not callable(quantizer):
         raise ConfigError("quantizer: expected a name, a function or a module (not a class), "
@@ -336,12 +324,12 @@ def _check_quantizer(quantizer, stochastic: bool, normalizer):
                           "'batch_separate' only")
 
 
-def _check_numbers(settings: dict):
+def _check_settings(settings: dict):
     for name in ("input_size", "hidden_size", "num_layers", "biases"):
-        size = settings[name]
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ConfigError(f"{name} must be a positive integer, got {size!r}")
-    if not 0 <= settings["dropout"] <= 1:
-        raise ConfigError(f"dropout must be a probability, got {settings['dropout']!r}")
+        check_size(name, settings[name])
+    check_number("dropout", settings["dropout"], most=1)
+    check_flag("quantize_input", settings["quantize_input"])
+    if settings["max_steps"] is not None:
+        check_size("max_steps", settings["max_steps"])
     if settings["biases"] > 2:
         raise ConfigError(f"biases must be 1 or 2, got {settings['biases']!r}")

@@ -1,5 +1,6 @@
 """Models around the layer: language models over characters or words, a classifier of sequences."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 
@@ -7,25 +8,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qlstm.arguments import check_flag, check_number, check_seed, check_size
 from qlstm.errors import ConfigError, unknown
 from qlstm.layer import QuantGRU, QuantLSTM, QuantRNN, State
 from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
 from qlstm.quantizers import stochastic_level
-from qlstm.recurrence.linear import Linear
+from qlstm.recurrence.linear import Linear, pick
 
 CELLS = {"lstm": QuantLSTM, "gru": QuantGRU}
 """The layer by the name of its cell."""
 
 
 def _layer(cell: str) -> type[QuantRNN]:
-    if cell not in CELLS:
+    if cell not in [*CELLS]:
         raise ConfigError(unknown("cell", cell, CELLS))
     return CELLS[cell]
 
 
-def _expand(initial_state: Tensor, samples: int) -> State:
-    """A learned state (states, layers, d) for each of so many samples: (layers, N, d) each."""
-    return initial_state[:, :, None].expand(-1, -1, samples, -1).unbind(0)
+def _expand(initial_state: Tensor, samples: tuple[int, ...]) -> State:
+    """A learned state (states, layers, d) for each of (N,) samples, or without them of (): each
+    (layers, *samples, d)."""
+    states, layers, d = initial_state.shape
+    shaped = initial_state.reshape(states, layers, *(1 for _ in samples), d)
+    return shaped.expand(-1, -1, *samples, -1).unbind(0)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module):
+    """In evaluation mode; afterwards each part of the ``model`` is in its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _uniform_2a(weight: Tensor) -> Tensor:
@@ -73,6 +89,10 @@ class LanguageModel(nn.Module):
         self.settings = dict(vocabulary_size=vocabulary_size, hidden_size=hidden_size,
                              num_layers=num_layers, embedding_size=embedding_size, dropout=dropout,
                              learned_state=learned_state, cell=cell, **settings)
+        check_size("vocabulary_size", vocabulary_size)
+        if embedding_size is not None:
+            check_size("embedding_size", embedding_size)
+        check_flag("learned_state", learned_state)
         self.dropout = dropout
         layer, inputs = _layer(cell), vocabulary_size if embedding_size is None else embedding_size
         self.rnn = layer(inputs, hidden_size, num_layers, dropout=dropout, **settings)
@@ -99,9 +119,12 @@ class LanguageModel(nn.Module):
         ``trace`` as in :meth:`qlstm.QuantLSTM.forward`.
         """
         if state is None and self.initial_state is not None:
-            state = _expand(self.initial_state, symbols.shape[1])
+            state = _expand(self.initial_state, symbols.shape[1:2])
         if self.embedding is not None:
-            symbols = F.dropout(self.embedding(symbols), self.dropout, self.training)
+            if symbols.is_floating_point():
+                raise TypeError(f"expected symbols, integers (T, N), got {symbols.dtype}")
+            symbols = F.dropout(
+                pick(symbols, self.embedding.weight), self.dropout, self.training)
         output, state = self.rnn(symbols, state, trace=trace)
         return self.decoder(F.dropout(output, self.dropout, self.training)), state
 
@@ -112,19 +135,42 @@ class LanguageModel(nn.Module):
         """Draw ``length`` symbols that follow ``prompt`` (P,), one at a time, from softmax(logits /
         temperature).
 
-        Reproducible by ``seed``. Evaluation mode during the call; returns symbol ids (length,).
+        Reproducible by ``seed``. Temperature 0 takes the likeliest symbol. Evaluation mode during
+        the call; returns symbol ids (length,). Raises ``ValueError`` for arguments that cannot be,
+        and where the logits are not finite.
         """
-        generator = torch.Generator(prompt.device).manual_seed(seed)
-        training = self.training
-        self.eval()
+        check_size("length", length)
+        check_number("temperature", temperature)
+        check_seed(seed)
+        self._check_prompt(prompt)
+        generator = torch.Generator().manual_seed(seed)
         symbols, state, drawn = prompt.to(torch.int64)[:, None], None, []
-        for _ in range(length):
-            logits, state = self(symbols, state)
-            probabilities = torch.softmax(logits[-1] / temperature, -1)
-            symbols = torch.multinomial(probabilities, 1, generator=generator)
-            drawn.append(symbols[0, 0])
-        self.train(training)
+        with evaluating(self):
+            for _ in range(length):
+                logits, state = self(symbols, state)
+                logits = logits[-1] - logits[-1].max()
+                if not logits.isfinite().all():
+                    raise ValueError("the logits are not finite: the network has diverged")
+                if temperature < torch.finfo(logits.dtype).tiny:
+                    symbols = logits.argmax(-1, keepdim=True)
+                else:
+                    probabilities = torch.softmax(logits / temperature, -1)
+                    # on the CPU, where the same symbols are drawn for every device
+                    symbols = torch.multinomial(probabilities.cpu(), 1, generator=generator)
+                    symbols = symbols.to(prompt.device)
+                drawn.append(symbols[0, 0])
         return torch.stack(drawn)
+
+    def _check_prompt(self, prompt: Tensor):
+        size = self.decoder.out_features
+        integers = isinstance(prompt, Tensor) and not (prompt.is_floating_point()
+                                                       or prompt.is_complex())
+        if not integers or prompt.dim() != 1 or not len(prompt):
+            got = tuple(prompt.shape) if integers else getattr(prompt, "dtype", type(prompt))
+            raise ValueError(f"prompt must be a tensor (P,) of one symbol or more, got {got}")
+        if prompt.min() < 0 or prompt.max() >= size:
+            raise ValueError(f"prompt has symbols from {prompt.min()} to {prompt.max()}, the model "
+                             f"those from 0 to {size - 1}")
 
 
 class SequenceClassifier(nn.Module):
@@ -155,17 +201,25 @@ class SequenceClassifier(nn.Module):
         self.settings = dict(classes=classes, hidden_size=hidden_size, num_layers=num_layers,
                              initial_gain=initial_gain, state_noise=state_noise, cell=cell,
                              **settings)
+        check_size("classes", classes)
+        check_number("initial_gain", initial_gain)
+        check_number("state_noise", state_noise)
         self.state_noise = state_noise
         layer = _layer(cell)
         self.rnn = layer(1, hidden_size, num_layers, quantize_input=False, **settings)
         self.rnn.quantize_input = self.rnn.stochastic
         self.decoder = Linear(hidden_size, classes)
         self.initial_state = nn.Parameter(torch.zeros(layer.states, num_layers, hidden_size))
-        self.reset_parameters(initial_gain)
+        self._start(initial_gain)
+
+    def reset_parameters(self, initial_gain: float):
+        """Begin anew, with the initial values described above."""
+        self.rnn.reset_parameters()
+        nn.init.zeros_(self.initial_state)
+        self._start(initial_gain)
 
     @torch.no_grad()
-    def reset_parameters(self, initial_gain: float):
-        """The initial values described above."""
+    def _start(self, initial_gain: float):
         if self.rnn.stochastic:
             _reset_stochastic(self.rnn, self.decoder, _uniform_2a, forget_bias=1.0)
             return
@@ -199,16 +253,22 @@ class SequenceClassifier(nn.Module):
 
         ``trace`` as in :meth:`qlstm.QuantLSTM.forward`.
         """
-        state = _expand(self.initial_state, inputs.shape[1])
+        if not isinstance(inputs, Tensor) or inputs.dim() != 3:
+            raise ValueError("expected inputs (T, N, 1), got "
+                             f"{tuple(getattr(inputs, 'shape', ())) or type(inputs).__name__}")
+        state = _expand(self.initial_state, inputs.shape[1:2])
         if self.state_noise:
-            generator = None
-            if not self.training:
-                generator = torch.Generator(inputs.device).manual_seed(self.noise_seed)
             noisy = state[:1] if self.rnn.stochastic else state
-            noise = torch.empty(
-                (len(noisy), *state[0].shape), dtype=state[0].dtype, device=state[0].device)
-            noise = self.state_noise * noise.normal_(generator=generator)
+            noise = self.state_noise * self._noise((len(noisy), *state[0].shape))
             state = (*(part + own for part, own in zip(noisy, noise, strict=True)),
                      *state[len(noisy) :])
         output, _ = self.rnn(inputs, state, trace=trace)
         return self.decoder(output[-1]), None
+
+    def _noise(self, shape: tuple[int, ...]) -> Tensor:
+        """Numbers of N(0, 1); in evaluation the same for every precision and device."""
+        like = self.initial_state
+        if self.training:
+            return torch.empty(shape, dtype=like.dtype, device=like.device).normal_()
+        generator = torch.Generator().manual_seed(self.noise_seed)
+        return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(like)

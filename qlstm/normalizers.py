@@ -201,7 +201,7 @@ class BatchNorm(Normalizer):
         nn.init.ones_(self.running_var)
 
 
-class _Own(Normalizer):
+class Own(Normalizer):
     """A user's function or module, called as ``norm(product, t)`` if it requires two arguments or
     has a ``t``."""
 
@@ -217,11 +217,14 @@ class _Own(Normalizer):
             self.takes_step = False
 
     def normalize_weight(self, weight):
+        """The matrices, by the module's own ``normalize_weight`` if it has one."""
         own = getattr(self.function, "normalize_weight", None)
-        return weight if own is None else own(weight)
+        return weight if own is None else own(weight).to(weight.dtype)
 
     def forward(self, product, t):
-        return self.function(product, t) if self.takes_step else self.function(product)
+        """The function of the products; its constants may be in another precision."""
+        normalized = self.function(product, t) if self.takes_step else self.function(product)
+        return normalized.to(product.dtype)
 
 
 def _batch_shared(features, columns, max_steps=None):
@@ -264,4 +267,4 @@ def make_normalizer(
     if isinstance(normalizer, type) or not callable(normalizer):
         raise ConfigError("normalizer: expected a name, a function or a module (not a class), "
                           f"got {normalizer!r}")
-    return _Own(normalizer, features, columns)
+    return Own(normalizer, features, columns)

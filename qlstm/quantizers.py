@@ -5,9 +5,10 @@ Each quantizer is a pure function of one ``weight``, the matrix (d, n) of one ga
 :class:`Quantized` of the same shape. Axes in front are batched: the four stacked gates (4, d, n)
 are four matrices. Loss-aware quantizers also take ``second_moment``, of the shape of the weight:
 $v$, Adam's running second moment of the gradient, not corrected for bias. Stochastic ones take a
-``generator`` of random numbers; None stands for torch's own. In the formulas $w$ is an entry of the
-weight and $\hat w$ that of the result; sums and means go over one matrix. The gradient is
-*straight-through* (:func:`straight_through`); to it the scale $\alpha$ is a constant.
+``generator`` of random numbers (None: torch's own), or the numbers of U(0, 1) as ``uniform``. In
+the formulas $w$ is an entry of the weight and $\hat w$ that of the result; sums and means go over
+one matrix. Where a weight is NaN the result is. The gradient is *straight-through*
+(:func:`straight_through`); to it the scale $\alpha$ is a constant.
 
 >>> w = torch.tensor([[0.9, -0.1], [-0.5, 0.3]], requires_grad=True)
 >>> bwn(w.detach()).dense()                              # alpha sign(w), alpha = mean |w| = 0.45
@@ -20,6 +21,7 @@ tensor([[1., 2.],
         [3., 4.]])
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -28,6 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from qlstm.arguments import check_precision
 from qlstm.errors import lookup
 
 
@@ -64,9 +67,14 @@ def quantizer(bits: int, scales: str | None = None, stochastic: bool = False):
     """
 
     def enter(function):
-        function.bits, function.scales, function.stochastic = bits, scales, stochastic
-        QUANTIZERS[function.__name__] = function
-        return function
+        @functools.wraps(function)
+        def entered(weight, *arguments, **keywords):
+            check_precision(weight)
+            return function(weight, *arguments, **keywords)
+
+        entered.bits, entered.scales, entered.stochastic = bits, scales, stochastic
+        QUANTIZERS[function.__name__] = entered
+        return entered
 
     return enter
 
@@ -78,16 +86,6 @@ def find_quantizer(name: str) -> Callable[..., Quantized]:
     ``ConfigError`` for any other.
     """
     return lookup("quantizer", name, QUANTIZERS)
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, weight, quantized):
-        return quantized.view_as(quantized)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient, None
 
 
 def straight_through(weight: Tensor, quantized: Tensor) -> Tensor:
@@ -107,26 +105,25 @@ def straight_through(weight: Tensor, quantized: Tensor) -> Tensor:
         >>> w.grad
         tensor([5., 7.])
     """
-    return _StraightThrough.apply(weight, quantized)
+    return quantized.detach() + (weight - weight.detach())  # NaN where the weight is not finite
 
 
 def sign(x: Tensor) -> Tensor:
     """+1, -1, or 0 for an exact zero, as in the paper's release; it passes no gradient.
 
-    ``x`` has any shape. There are zeros before training only: in sequential MNIST $W_{ha}$ starts
-    as the identity, whose d (d - 1) zeros would else become a matrix of ones, of norm d, not 1. One
-    bit cannot hold them (:mod:`qlstm.packing`).
+    ``x`` has any shape; NaN stays NaN. There are zeros before training only: in sequential MNIST
+    $W_{ha}$ starts as the identity, whose d (d - 1) zeros would else become a matrix of ones, of
+    norm d, not 1. One bit cannot hold them (:mod:`qlstm.packing`).
 
     >>> sign(torch.tensor([-0.5, 0.0, 2.0]))
     tensor([-1.,  0.,  1.])
     """
-    return torch.sign(x.detach())
+    return torch.sign(x.detach()).masked_fill_(x.isnan(), math.nan)
 
 
 def _signs(positive: Tensor, dtype: torch.dtype) -> Tensor:
     """+1 where ``positive``, else -1."""
-    # torch.where takes five times as long on the CPU
-    return positive.to(dtype).mul_(2).sub_(1)
+    return positive.to(dtype).mul_(2).sub_(1)  # torch.where takes five times as long on the CPU
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -201,8 +198,9 @@ def lab(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
 
 
 def _ternary(weight: Tensor, threshold: Tensor) -> Tensor:
-    """+1 where w > t, -1 where w < -t, else 0."""
-    return (weight > threshold).to(weight.dtype) - (weight < -threshold).to(weight.dtype)
+    """+1 where w > t, -1 where w < -t, else 0; all NaN if t is not finite."""
+    codes = (weight > threshold).to(weight.dtype) - (weight < -threshold).to(weight.dtype)
+    return codes.add_(threshold - threshold)
 
 
 @quantizer(bits=2)
@@ -278,12 +276,15 @@ def stochastic_level(weight: Tensor) -> float:
     return math.sqrt(6 / (columns + 4 * rows)) / 2
 
 
-def _uniform(weight: Tensor, generator: torch.Generator | None) -> Tensor:
+def _uniform(weight: Tensor, generator: torch.Generator | None, uniform: Tensor | None) -> Tensor:
+    if uniform is not None:
+        return uniform
     return torch.rand(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
 
 
 @quantizer(bits=1, stochastic=True)
-def sbn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
+def sbn(weight: Tensor, generator: torch.Generator | None = None,
+        uniform: Tensor | None = None) -> Quantized:
     r"""Stochastic binarization: +A or -A, the nearer the likelier (Ardakani et al., ICLR 2019).
 
     $$ P(\hat w = +A) = \mathrm{clip}\Bigl(\tfrac12 (w / A + 1), 0, 1\Bigr), \qquad
@@ -293,14 +294,16 @@ def sbn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
     >>> torch.equal(sbn(w).codes[0], torch.sign(w))
     True
     """
-    level = stochastic_level(weight)
+    level, uniform = stochastic_level(weight), _uniform(weight, generator, uniform)
     # P(+A) = clip((w/A + 1)/2, 0, 1)
-    probability = ((weight / level + 1) / 2).clamp(0, 1)
-    return _plane(_signs(_uniform(weight, generator) < probability, weight.dtype), level)
+    probability = ((weight.to(uniform.dtype) / level + 1) / 2).clamp(0, 1)
+    codes = _signs(uniform < probability, weight.dtype)
+    return _plane(codes.masked_fill_(weight.isnan(), math.nan), level)
 
 
 @quantizer(bits=2, stochastic=True)
-def stn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
+def stn(weight: Tensor, generator: torch.Generator | None = None,
+        uniform: Tensor | None = None) -> Quantized:
     r"""Stochastic ternarization: A times the sign, or 0 (Ardakani et al., ICLR 2019).
 
     $$ P\bigl(\hat w = A\,\mathrm{sign}(w)\bigr) = \min(|w| / A, 1), \qquad
@@ -311,8 +314,8 @@ def stn(weight: Tensor, generator: torch.Generator | None = None) -> Quantized:
     >>> stn(torch.tensor([[5.0, 0.0]])).codes[0]
     tensor([[1., 0.]])
     """
-    level = stochastic_level(weight)
-    kept = _uniform(weight, generator) < weight.abs() / level
+    level, uniform = stochastic_level(weight), _uniform(weight, generator, uniform)
+    kept = uniform < weight.to(uniform.dtype).abs() / level
     return _plane(sign(weight) * kept.to(weight.dtype), level)
 
 
@@ -323,11 +326,8 @@ def alternating(weight: Tensor, bits: int = 2) -> Quantized:
     $$ \hat w = \sum_k \alpha_k b_k, \qquad b_k \in \{-1, +1\} $$
 
     It starts greedily, $b_k$ the sign of what is left and $\alpha_k$ its mean magnitude. Two rounds
-    follow: least squares for the scales, then for each weight the nearest of the sums.
-
-    Args:
-        weight: The matrices (..., d, n).
-        bits: The number of planes, k.
+    follow: least squares for the scales, then for each weight the nearest of the sums. ``bits``:
+    the number of planes, k.
 
     >>> alternating(torch.tensor([[3.0, 1.0, -1.0, -3.0]])).dense()          # 2 b_1 + 1 b_2: exact
     tensor([[ 3.,  1., -1., -3.]])

@@ -9,12 +9,15 @@ It is quantized gate by gate; its gradient is that of $\hat W$, straight through
 rows of $\hat W$.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
+from qlstm.arguments import check_precision
 from qlstm.errors import ConfigError
 from qlstm.normalizers import Normalizer, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, straight_through
@@ -30,23 +33,30 @@ class LatentWeight:
 
     Args:
         layer: The module that owns the tensors. It has the attributes ``quantizer``,
-            ``quantize_input``, ``hidden_size``, ``gates`` and ``sample_seed``.
+            ``quantize_input``, ``hidden_size``, ``gates``, ``settings`` and ``sample_seed``.
         side: ``"ih"``, the matrix $W_x$ of the inputs, or ``"hh"``, the recurrent matrix $W_h$.
         k: The number of the layer, from 0.
-        columns: n, the length of what the matrix is multiplied with.
     """
 
-    def __init__(self, layer: nn.Module, side: str, k: int, columns: int):
+    def __init__(self, layer: nn.Module, side: str, k: int):
         self.layer, self.place, self.is_input = layer, f"{side}_l{k}", (side, k) == ("ih", 0)
-        self.name = f"weight_{self.place}"
+        self.name, self.number = f"weight_{self.place}", 2 * k + (side == "hh")
+
+    def register(self, columns: int):
+        """Give the layer the tensors, not yet filled; ``columns``: n."""
+        layer = self.layer
         shape = (layer.gates * layer.hidden_size, columns)
         layer.register_parameter(self.name, nn.Parameter(torch.empty(shape)))
         norm = make_normalizer(layer.settings["normalizer"], (layer.gates, layer.hidden_size),
                                columns, layer.settings["max_steps"])
         layer.add_module(f"norm_{self.place}", norm)
         if "second_moment" in optional_arguments(layer.quantizer):
-            # 1 stands for D = 1: no optimizer step yet
-            layer.register_buffer(f"second_moment_{self.place}", torch.ones(shape))
+            layer.register_buffer(f"second_moment_{self.place}", torch.empty(shape))
+
+    def reset(self):
+        """Forget the second moment: 1 stands for D = 1, no optimizer step yet."""
+        if self.second_moment is not None:
+            nn.init.ones_(self.second_moment)
 
     @property
     def latent(self) -> Tensor:
@@ -133,6 +143,7 @@ class LatentWeight:
 
     def _quantize(self) -> Quantized | Tensor:
         quantizer, latent = self.layer.quantizer, self.latent
+        check_precision(latent)
         if not self.is_quantized:
             return QUANTIZERS["full_precision"](latent.detach())
         if self.frozen is not None:
@@ -147,36 +158,60 @@ class LatentWeight:
     def _optional(self) -> dict[str, Tensor | torch.Generator]:
         """Values of those optional arguments that the quantizer takes."""
         arguments, values = optional_arguments(self.layer.quantizer), {}
-        if "generator" in arguments and not self.layer.training:
+        if not self.layer.training:
             # one fixed sample in all evaluations, another for each matrix
-            index = [*dict(self.layer.named_parameters(recurse=False))].index(self.name)
-            seed = self.layer.sample_seed * 1000 + index
-            values["generator"] = torch.Generator(self.latent.device).manual_seed(seed)
+            seed = self.layer.sample_seed * 1000 + self.number
+            if "uniform" in arguments:
+                values["uniform"] = fixed_sample(seed, self.latent.shape, self.latent.device)
+            elif "generator" in arguments:
+                values["generator"] = torch.Generator(self.latent.device).manual_seed(seed)
         if "second_moment" in arguments:
             values["second_moment"] = self.second_moment.view_as(self.latent)
         return values
 
 
+@functools.lru_cache(maxsize=8)
+def fixed_sample(seed: int, shape: torch.Size, device: torch.device) -> Tensor:
+    """Numbers of U(0, 1) in float64, drawn on the CPU: the same for every precision and device.
+
+    Args:
+        seed: Of the numbers; kept in memory, as they are asked for in every evaluation pass.
+        shape: Of the tensor.
+        device: Where it is to be.
+    """
+    # what is kept must be no transformation's own tensor
+    with _disable_current_modes(), torch._C._DisableFuncTorch(), torch.inference_mode(False):
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu").to(device)
+
+
 def _gate_by_gate(quantizer: Callable, latent: Tensor, extra: dict) -> Quantized | Tensor:
-    """A quantizer of one's own takes one matrix: it is called for each gate."""
+    """A quantizer of one's own takes one matrix: it is called for each gate. Its result may be in
+    another precision, as of constants in float32."""
     results = []
     for g, matrix in enumerate(latent):
         own = {name: value[g] if isinstance(value, Tensor) else value
                for name, value in extra.items()}
         results.append(quantizer(matrix, **own))
     if isinstance(results[0], Quantized):
-        return Quantized(*(torch.stack(parts, 1) for parts in zip(*results, strict=True)))
-    return torch.stack(results)
+        return Quantized(*(torch.stack(parts, 1).to(latent.dtype)
+                           for parts in zip(*results, strict=True)))
+    if not isinstance(results[0], Tensor):
+        raise ConfigError(f"the quantizer returned {type(results[0]).__name__}, not a tensor or a "
+                          "Quantized")
+    return torch.stack(results).to(latent.dtype)
 
 
 def optional_arguments(quantizer: Callable) -> set[str]:
-    """Which of the optional arguments ``second_moment`` and ``generator`` a quantizer takes.
+    """Which of the optional arguments ``second_moment``, ``generator`` and ``uniform`` a quantizer
+    takes.
 
     Args:
         quantizer: A function or module of one matrix, as :class:`qlstm.QuantLSTM` takes it.
     """
     function = quantizer.forward if isinstance(quantizer, nn.Module) else quantizer
     try:
-        return {"second_moment", "generator"} & set(inspect.signature(function).parameters)
+        taken = inspect.signature(function).parameters
     except ValueError:  # a function of torch's own has no signature
         return set()
+    return {"second_moment", "generator", "uniform"} & set(taken)

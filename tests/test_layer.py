@@ -13,9 +13,10 @@ from test_quantizers import LOSS_AWARE, STOCHASTIC, derive, level
 from tolerances import assert_close
 from torch import nn
 
-from qlstm import ConfigError, Quantized, QuantLSTM
+from qlstm import ConfigError, QuantGRU, Quantized, QuantLSTM
 from qlstm.normalizers import NORMALIZERS, BatchNorm
 from qlstm.quantizers import QUANTIZERS
+from qlstm.weight import fixed_sample
 
 DOUBLE = torch.float64
 COMBINATIONS = [
@@ -419,6 +420,19 @@ def test_stochastic_evaluation_repeats_and_training_does_not(quantizer):
     assert not torch.equal(first, lstm(x)[0])
 
 
+@pytest.mark.parametrize("quantizer", STOCHASTIC)
+def test_the_fixed_sample_is_the_same_in_every_precision_and_on_every_device(quantizer):
+    single = QuantLSTM(30, 20, 2, quantizer=quantizer, normalizer="batch_separate", max_steps=4)
+    double = copy.deepcopy(single.eval()).double()
+    for name in ("weight_ih_l0", "weight_hh_l0", "weight_ih_l1", "weight_hh_l1"):
+        assert torch.equal(single.quantized(name).codes.double(), double.quantized(name).codes)
+    # drawn on the CPU: meta has no generator
+    sample = fixed_sample(3, (5, 4), torch.device("cpu"))
+    with torch.device("meta"):
+        assert torch.equal(sample, fixed_sample.__wrapped__(3, (5, 4), torch.device("cpu")))
+        assert fixed_sample(3, (5, 4), torch.device("meta")).is_meta
+
+
 def test_stochastic_matrices_are_sampled_apart():
     lstm = QuantLSTM(11, 11, 2, quantizer="sbn", normalizer="batch_separate", max_steps=4).eval()
     with torch.no_grad():
@@ -430,6 +444,87 @@ def test_stochastic_matrices_are_sampled_apart():
     assert len(samples) == 16
     for a, b in itertools.combinations(samples, 2):
         assert abs((a * b).mean()) < 5 / 11  # 121 entries: five standard deviations
+
+
+# Torch's transformations.
+
+
+@pytest.mark.parametrize(
+    ("cell", "quantizer", "normalizer", "training"),
+    [(QuantLSTM, "binary_connect", "layer", True), (QuantLSTM, "lat", "weight", True),
+     (QuantLSTM, "sbn", "batch_separate", False), (QuantGRU, "alternating", "batch_shared", False),
+     (QuantGRU, "full_precision", "none", True)])
+def test_vmap_grad_and_functional_call(cell, quantizer, normalizer, training):
+    rnn = cell(3, 4, 2, quantizer=quantizer, normalizer=normalizer, max_steps=4).train(training)
+    x = randn(2, 5, 3, 3, dtype=torch.float32)
+    fixed_sample.cache_clear()  # the first to ask for it is a transformation
+    many = torch.func.vmap(lambda part: rnn(part)[0])(x)
+    for single, part in zip(many, x, strict=True):
+        assert_close(single, rnn(part)[0], "float32")
+    parameters = {name: value.detach() for name, value in rnn.named_parameters()}
+
+    def loss(values):
+        return torch.func.functional_call(rnn, values, (x[0],))[0].square().sum()
+
+    gradients = torch.func.grad(loss)(parameters)
+    rnn(x[0])[0].square().sum().backward()
+    for name, parameter in rnn.named_parameters():
+        assert_close(gradients[name], parameter.grad, "float32_gradients")
+
+
+def test_a_backend_that_cannot_be_transformed_says_so():
+    lstm = QuantLSTM(3, 4, backend="cudnn")
+    lstm(torch.zeros(2, 1, 3))
+    with pytest.raises(ConfigError, match=r"'cudnn' cannot run this: torch\.func "):
+        torch.func.grad(lambda x: lstm(x)[0].sum())(torch.zeros(2, 1, 3))
+
+
+@pytest.mark.parametrize("quantizer", [*STOCHASTIC, "twn"])
+def test_a_parametrized_matrix(quantizer):
+    lstm = QuantLSTM(3, 4, quantizer=quantizer, normalizer="batch_separate", max_steps=4)
+    same = copy.deepcopy(lstm).eval()
+    nn.utils.parametrize.register_parametrization(lstm, "weight_hh_l0", Twice())
+    with torch.no_grad():
+        same.weight_hh_l0 *= 2
+    x = randn(5, 2, 3, dtype=torch.float32)
+    assert torch.equal(lstm.eval()(x)[0], same(x)[0])
+    lstm.train()(x)[0].square().sum().backward()
+    assert lstm.parametrizations.weight_hh_l0.original.grad.any()
+
+
+class Twice(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def test_on_meta_it_is_built_and_then_filled():
+    settings = dict(quantizer="lab", normalizer="batch_separate", max_steps=4)
+    lstm = QuantLSTM(3, 4, 2, **settings).eval()
+    with torch.device("meta"):
+        empty = QuantLSTM(3, 4, 2, **settings).eval()
+    x = randn(5, 2, 3, dtype=torch.float32)
+    with pytest.raises(ValueError, match="device 'meta'"):
+        empty(x)
+    empty.load_state_dict(lstm.state_dict(), assign=True)
+    assert torch.equal(empty(x)[0], lstm(x)[0])
+
+
+def test_it_is_not_recorded_by_jit_trace():
+    with (pytest.raises(ValueError, match=r"torch\.export"),
+          pytest.warns(DeprecationWarning, match=r"torch\.jit\.trace")):
+        torch.jit.trace(QuantLSTM(3, 4), torch.zeros(2, 1, 3))
+
+
+def test_a_shallow_copy_has_its_own_quantizer_and_tensors():
+    """As torch's DataParallel makes them."""
+    lstm = QuantLSTM(3, 4, quantizer="twn")
+    other = copy.copy(lstm)
+    other.quantizer = QUANTIZERS["bwn"]
+    assert torch.equal(other.quantized("weight_hh_l0").codes.abs(), torch.ones(1, 4, 4, 4))
+    replica = lstm._replicate_for_data_parallel()
+    replica.weight_hh_l0 = torch.zeros(16, 4)
+    assert not replica.effective_weight("weight_hh_l0").any()
+    assert lstm.effective_weight("weight_hh_l0").any()
 
 
 # Loss-aware.
@@ -475,6 +570,17 @@ def test_second_moment_of_adam_sets_the_scale(quantizer):
     for name in names:
         assert torch.equal(other.quantized(name).dense(), lstm.quantized(name).dense())
     assert torch.equal(other(x)[0], lstm(x)[0])
+
+
+@pytest.mark.parametrize("quantizer", LOSS_AWARE)
+def test_second_moments_start_over(quantizer):
+    lstm = QuantLSTM(3, 4, 2, quantizer=quantizer)
+    lstm.to_empty(device="cpu")
+    for value in lstm.state_dict().values():
+        value.fill_(5.0)
+    lstm.reset_parameters()
+    for place in ("ih_l0", "hh_l0", "ih_l1", "hh_l1"):
+        assert (getattr(lstm, f"second_moment_{place}") == 1).all()
 
 
 def test_second_moment_of_others_is_ignored():
@@ -787,6 +893,46 @@ def test_own_function_with_straight_through_gradient(own, normalizer):
 def test_own_function_of_torch_itself():
     lstm = QuantLSTM(3, 4, quantizer=torch.sign)
     assert torch.equal(lstm.effective_weight("weight_hh_l0"), torch.sign(lstm.weight_hh_l0))
+
+
+LEVELS = torch.tensor([-0.3, 0.0, 0.3])
+
+
+def binary(matrix):
+    return torch.where(matrix >= 0, 1.0, -1.0)
+
+
+def binary_quantized(matrix):
+    return Quantized(binary(matrix)[None], torch.full((1, 1, 1), 0.3))
+
+
+class Levels(nn.Module):
+    def forward(self, matrix):
+        return LEVELS[torch.sign(matrix).long() + 1]
+
+
+@pytest.mark.parametrize("own", [binary, binary_quantized, Levels(), lambda w: w > 0])
+def test_own_constants_may_be_in_another_precision(own):
+    lstm = QuantLSTM(3, 4, quantizer=own, normalizer="weight").double()
+    output, _ = lstm(randn(5, 2, 3))
+    output.sum().backward()
+    assert output.dtype == lstm.effective_weight("weight_hh_l0").dtype == DOUBLE
+    assert lstm.quantized("weight_hh_l0").dense().dtype == DOUBLE
+    assert len(lstm.quantized("weight_hh_l0").dense().unique()) == 2
+
+
+@pytest.mark.parametrize("own", [lambda w: None, lambda w: w.tolist()])
+def test_own_quantizer_that_returns_no_tensor_is_refused(own):
+    with pytest.raises(ConfigError, match=r"the quantizer returned (NoneType|list), not a tensor"):
+        QuantLSTM(3, 4, quantizer=own)(torch.zeros(5, 2, 3))
+
+
+def test_own_function_with_uniform_numbers():
+    lstm = QuantLSTM(3, 4, quantizer=lambda w, uniform=0.5: w * 0 + uniform).eval()
+    fixed = lstm.effective_weight("weight_hh_l0")
+    assert torch.equal(fixed, copy.deepcopy(lstm).double().effective_weight("weight_hh_l0").float())
+    assert len(fixed.unique()) > 32
+    assert (lstm.train().effective_weight("weight_hh_l0") == 0.5).all()
 
 
 def test_own_function_with_a_second_moment():

@@ -50,3 +50,19 @@ def test_where_onednn_is_missing(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     layer = linear.Linear(3, 2)
     assert layer(torch.ones(4, 3)).equal(F.linear(torch.ones(4, 3), layer.weight, layer.bias))
+
+
+def test_compilers_and_transformations_get_torchs_own_product(monkeypatch):
+    x, weight = torch.randn(3, 4), torch.randn(2, 4, requires_grad=True)
+    ours = linear.linear(x, weight)
+    gradient = torch.func.grad(lambda w: linear.linear(x, w).tanh().sum())(weight.detach())
+    ours.tanh().sum().backward()
+    torch.testing.assert_close(gradient, weight.grad)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert linear.linear(x, weight).grad_fn.name() != ours.grad_fn.name()
+
+
+@pytest.mark.parametrize("integers", [[[3, 0]], [[0, -1]]])
+def test_an_integer_that_picks_nothing_is_named(integers):
+    with pytest.raises(IndexError, match=r"from 0 to 2, got (0 to 3|-1 to 0)"):
+        linear.input_products(torch.tensor(integers), torch.ones(4, 3))

@@ -117,6 +117,26 @@ def test_the_state_noise(monkeypatch):
     assert not torch.equal(plain(x)[0], third)
 
 
+def test_the_state_noise_is_the_same_in_every_precision():
+    model = SequenceClassifier(10, 5, state_noise=0.1).eval()
+    single = model._noise((2, 1, 4, 5))
+    assert torch.equal(single, model.double()._noise((2, 1, 4, 5)).float())
+    assert model.to("meta")._noise((2, 1, 4, 5)).is_meta  # drawn on the CPU: meta has no generator
+
+
+def test_the_classifier_begins_anew():
+    model = SequenceClassifier(10, 6, quantizer="lab", normalizer="batch_shared", initial_gain=0.1)
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    model.to_empty(device="cpu")
+    for value in model.state_dict().values():
+        value.fill_(7.0)
+    model.reset_parameters(0.1)
+    for name, value in model.state_dict().items():
+        if fresh[name].unique().numel() == 1:  # a constant, such as second moments and statistics
+            assert torch.equal(value, fresh[name]), name
+        assert (value != 7).all(), name
+
+
 @pytest.mark.parametrize("quantizer", ["binary_connect", "twn", "alternating"])
 def test_w_x_of_images_is_not_quantized(quantizer):
     model = SequenceClassifier(10, 6, 2, quantizer=quantizer)
@@ -152,6 +172,50 @@ def test_the_words_embedding():
     output, _ = model.rnn(model.embedding.weight[words])
     assert torch.equal(model(words)[0], F.linear(output, model.decoder.weight, model.decoder.bias))
     assert LanguageModel(10, 12).embedding is None
+
+
+@pytest.mark.parametrize("embedding", [None, 3])
+def test_a_text_without_samples_starts_from_the_learned_state_too(embedding):
+    model = LanguageModel(5, 4, learned_state=True, embedding_size=embedding)
+    with torch.no_grad():
+        model.initial_state += 0.5
+    text = torch.tensor([1, 4, 0])
+    logits, (h, c) = model(text)
+    many, (h_n, c_n) = model(text[:, None])
+    for single, one in ((logits, many), (h, h_n), (c, c_n)):
+        assert torch.equal(single, one[:, 0])
+
+
+def sharp():
+    model = LanguageModel(5, 4, quantizer="twn", dropout=0.5)
+    with torch.no_grad():
+        model.decoder.weight.mul_(30)
+    return model
+
+
+def test_temperature_zero_takes_the_likeliest_symbol():
+    model, text = sharp(), [1]
+    for _ in range(12):
+        text.append(model.eval()(torch.tensor(text))[0][-1].argmax().item())
+    for temperature in (0, 0.0, 1e-320, 1e-30):
+        for seed in (0, 1):
+            drawn = model.sample(torch.tensor([1]), 12, temperature=temperature, seed=seed)
+            assert drawn.tolist() == text[1:]
+    assert model.sample(torch.tensor([1]), 12, temperature=5.0).tolist() != text[1:]
+
+
+def test_a_sample_leaves_each_part_in_its_mode():
+    model = sharp().train()
+    model.rnn.eval()
+    modes = [module.training for module in model.modules()]
+    model.sample(torch.tensor([1]), 2)
+    assert [module.training for module in model.modules()] == modes
+    with torch.no_grad():
+        model.decoder.weight[0, 0] = float("nan")
+    for temperature in (0, 1.0):
+        with pytest.raises(ValueError, match="diverged"):
+            model.sample(torch.tensor([1]), 2, temperature=temperature)
+        assert [module.training for module in model.modules()] == modes
 
 
 def test_the_words_dropout_acts_in_three_places_in_training_only(monkeypatch):

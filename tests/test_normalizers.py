@@ -329,6 +329,22 @@ def test_own_function_with_and_without_the_step():
                            y - torch.tanh(y))
 
 
+class Single(nn.Module):
+    """Whose results are in float32, whatever it is given."""
+
+    def forward(self, product):
+        return torch.where(product > 0, 1.0, -0.5)
+
+    def normalize_weight(self, weight):
+        return weight.float()
+
+
+def test_own_constants_may_be_in_another_precision():
+    lstm = QuantLSTM(3, 4, normalizer=Single()).double()
+    assert lstm(randn(5, 2, 3))[0].dtype == torch.float64
+    assert lstm.norm_hh_l0(randn(2, 4, 4), 0).dtype == torch.float64
+
+
 def test_own_function_of_torch_itself():
     y = randn(N, 4, d)
     assert torch.equal(make_normalizer(torch.tanh, (4, d), n, None)(y, 0), torch.tanh(y))

@@ -622,6 +622,36 @@ def test_straight_through_gives_the_quantized_weight_no_gradient():
     assert q.grad is None or not q.grad.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_what_is_nan_stays_so(name, dtype):
+    w = torch.randn(2, 3, 40, dtype=dtype)
+    w[0, 1, 7] = math.nan
+    dense = QUANTIZERS[name](w).dense()
+    assert dense[0, 1, 7].isnan()
+    assert dense[1].isfinite().all()  # the other matrix
+    assert straight_through(w, torch.ones_like(w))[0, 1, 7].isnan()  # whatever one's own gives
+
+
+@pytest.mark.parametrize("name", ["ter_connect", "twn", "lat"])
+@pytest.mark.parametrize("values", [[math.inf, 1.0, -2.0], [3e38, 3e38, -2.0]])
+def test_a_threshold_that_overflows_makes_no_zeros(name, values):
+    dense = QUANTIZERS[name](torch.tensor([values])).dense()
+    assert not (dense == 0).any()
+    assert not dense.isfinite().all()
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_numbers_that_are_given_decide_alike_in_every_precision(name):
+    w = (torch.randn(3, 400) * level(np.empty((3, 400)))).float()
+    uniform = torch.rand(3, 400, dtype=torch.float64)
+    single = QUANTIZERS[name](w, uniform=uniform)
+    double = QUANTIZERS[name](w.double(), uniform=uniform)
+    assert single.codes.dtype == torch.float32
+    assert torch.equal(single.codes.double(), double.codes)
+    assert len(single.codes.unique()) == {"sbn": 2, "stn": 3}[name]
+
+
 def test_names():
     assert list(QUANTIZERS) == ["full_precision", "binary_connect", "bwn", "lab", "ter_connect",
                                 "twn", "lat", "sbn", "stn", "alternating"]

@@ -344,6 +344,28 @@ def test_gradient_norms_are_total_derivatives():
             assert torch.allclose(ours, gradient[0].norm(dim=-1), rtol=1e-5)
 
 
+def halved(product):
+    return torch.lerp(product, torch.zeros(product.shape), 0.5)  # refuses another precision
+
+
+def halved_sign(weight):
+    return torch.sign(halved(weight))
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "normalizer"),
+    [(halved_sign, "layer"), ("twn", halved), (halved_sign, halved)])
+def test_traces_of_functions_that_know_float32_alone(quantizer, normalizer):
+    model = LanguageModel(7, 5, 2, quantizer=quantizer, normalizer=normalizer)
+    minibatch = (model, *torch.randint(7, (2, 6, 3)))
+    assert len(traces.gradient_norms(*minibatch)["training"]) == 3
+    assert "norms" in traces.spectral(*minibatch[:2])["after"]
+    found = traces.propositions(*minibatch)
+    assert (found is None) == (normalizer is halved)
+    if found is not None:
+        assert found["ratio"] <= 1 + 1e-6
+
+
 def test_traces_leave_the_model_and_the_random_numbers_alone():
     torch.manual_seed(0)
     model = LanguageModel(7, 5, quantizer="sbn", normalizer="batch_separate", max_steps=6)

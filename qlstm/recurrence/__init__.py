@@ -19,6 +19,7 @@ from types import ModuleType
 from qlstm.errors import ConfigError, unknown
 from qlstm.recurrence import naive
 from qlstm.recurrence.agreement import Layer, disagreement
+from qlstm.recurrence.linear import is_transformed
 from qlstm.recurrence.obstacles import Fault
 
 BACKENDS = ["naive", "cpu", "cudnn", "triton"]
@@ -55,6 +56,8 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False) -> ModuleTy
     for candidate in chosen:
         module = import_module(f"qlstm.recurrence.{candidate}")
         reason = module.obstacle(x, w_h, norms)
+        if module is not naive and is_transformed():
+            reason = "torch.func and torch.export know the naive recurrence only"
         if reason is None and name == "auto" and candidate in _ON_TRIAL:
             layer = Layer(tuple(type(norm) for norm in norms), norms[0].training, x.shape[1],
                           w_h.shape[1], coded)

@@ -34,14 +34,35 @@ def input_products(x: Tensor, w_x: Tensor) -> Tensor:
         x: (T, N, D), or integers (T, N), each of which stands for a one-hot vector and picks a
             column of the matrix.
         w_x: (gates d, D).
+
+    Raises:
+        IndexError: An integer is not from 0 to D - 1 (on the CPU; a GPU stops by itself).
     """
-    return linear(x, w_x) if x.is_floating_point() else F.embedding(x.long(), w_x.T)
+    return linear(x, w_x) if x.is_floating_point() else pick(x, w_x.T)
+
+
+def pick(x: Tensor, rows: Tensor) -> Tensor:
+    """The ``rows`` (V, n) whose numbers are the integers ``x`` (...), (..., n)."""
+    x = x.long()
+    try:
+        return F.embedding(x, rows)
+    except IndexError:
+        raise IndexError(f"expected integers from 0 to {len(rows) - 1}, got {x.min().item()} to "
+                         f"{x.max().item()}") from None
 
 
 def has_onednn(tensor: Tensor) -> bool:
-    """Whether oneDNN multiplies a ``tensor`` of its type, on its device."""
+    """Whether oneDNN multiplies a ``tensor`` of its type, on its device; it can neither be compiled
+    nor transformed."""
     return (tensor.device.type == "cpu" and tensor.dtype == torch.float32
-            and torch.backends.mkldnn.is_available())
+            and torch.backends.mkldnn.is_available()
+            and not torch.compiler.is_compiling() and not is_transformed())
+
+
+def is_transformed() -> bool:
+    """Whether ``torch.func`` transforms what is computed (``vmap``, ``grad``), or it is recorded
+    for export."""
+    return torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting()
 
 
 def multiply(matrix: Tensor, weight: Tensor) -> Tensor:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qlstm.layer import QuantRNN
-from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
+from qlstm.normalizers import BatchNorm, LayerNorm, Own, WeightNorm
 from qlstm.quantizers import QUANTIZERS
 from qlstm.study.record_schema import SAMPLES
+from qlstm.study.theory.forward import in_float64
 from qlstm.study.theory.propositions import (
     applies,
     bounds,
@@ -35,7 +36,8 @@ from qlstm.study.theory.propositions import (
 def gradient_norms(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, list]:
     r"""$\|\partial \ell / \partial h_t\|$ of the top layer by sample and time step.
 
-    One minibatch, from the initial state, with dropout and batch statistics as in training.
+    One minibatch, from the initial state, with dropout and batch statistics as in training; in
+    float64, but for a normalizer of one's own in the model's precision.
 
     Returns:
         ``steps``: the time steps t that are kept, see :func:`shown_steps`. ``training``: the norms
@@ -45,10 +47,13 @@ def gradient_norms(model: nn.Module, inputs: Tensor, targets: Tensor) -> dict[st
         with a value for each of ``steps``; with batch normalization, where samples depend on each
         other, one line, the root mean square over all samples.
     """
-    # float64, as exploding gradients leave the range of float32
-    probe, trace = copy.deepcopy(model).double().train(), []
-    inputs = inputs.double() if inputs.is_floating_point() else inputs
+    trace = []
     with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
+        if any(isinstance(module, Own) for module in model.modules()):
+            probe = copy.deepcopy(model).train()  # it may know the model's own precision alone
+        else:  # exploding gradients leave the range of float32
+            probe, _ = in_float64(model)
+            inputs = inputs.double() if inputs.is_floating_point() else inputs
         logits, _ = probe(inputs, trace=trace)
     hidden = [h for h, *_ in trace[-1]]
     coupled = any(isinstance(module, BatchNorm) for module in probe.modules())

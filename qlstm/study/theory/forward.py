@@ -94,6 +94,19 @@ class Run(NamedTuple):
         return values.amax(0, keepdim=True).expand_as(values) if self.along_run else values
 
 
+def in_float64(model: nn.Module) -> tuple[nn.Module, QuantRNN]:
+    """A float64 copy of ``model`` in training mode, and its layers. Its matrices are quantized once
+    and for all, in the model's own precision: a quantizer of one's own may know no other."""
+    probe = copy.deepcopy(model).train()
+    rnn = probe if isinstance(probe, QuantRNN) else probe.rnn
+    names = [f"weight_{side}_l{k}" for k in range(rnn.num_layers) for side in ("ih", "hh")]
+    fixed = {name: Quantized(*(part.double() for part in rnn.quantized(name)))
+             for name in names if rnn.quantizes(name)}
+    probe.double()
+    rnn.freeze(fixed)
+    return probe, rnn
+
+
 def forward(model: nn.Module, inputs: Tensor, state: State | None = None, layer: int = -1, *,
             gate: int = 0, factor: float = 1.0, eps: float | None = None) -> Run:
     r"""Run a float64 copy of ``model`` in training mode; the model and the random state stay.
@@ -106,11 +119,9 @@ def forward(model: nn.Module, inputs: Tensor, state: State | None = None, layer:
         factor: See ``gate``.
         eps: Takes the place of the normalizers' epsilon, if given.
     """
-    probe = copy.deepcopy(model).train()
-    rnn = probe if isinstance(probe, QuantRNN) else probe.rnn
-    k, first, trace = layer % rnn.num_layers, [], []
+    first, trace = [], []
 
-    def start_from_leaves(_, arguments, keywords):
+    def start_from_leaves(rnn, arguments, keywords):
         # gradients can be taken of h_0 and c_0 too, also where the model makes them itself
         x, own = (*arguments, keywords.pop("state", None))[:2]
         zero = x.new_zeros(rnn.num_layers, x.shape[1], rnn.hidden_size, dtype=torch.float64)
@@ -119,17 +130,17 @@ def forward(model: nn.Module, inputs: Tensor, state: State | None = None, layer:
         first.extend(kind[k] for kind in leaves)
         return (x, tuple(torch.stack(kind) for kind in leaves)), keywords
 
-    rnn.register_forward_pre_hook(start_from_leaves, with_kwargs=True)
     with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
-        # once and for all: a stochastic quantizer samples at each call
-        weight = rnn.quantized(f"weight_hh_l{k}").dense().detach().double()
+        probe, rnn = in_float64(model)
+        k = layer % rnn.num_layers
+        weight = rnn.quantized(f"weight_hh_l{k}").dense().detach().clone()
         weight[gate] *= factor
-        probe.double()
         ones = weight.new_ones(1, rnn.gates, 1, 1)
         rnn.freeze({f"weight_hh_l{k}": Quantized(weight[None], ones)})
         for module in probe.modules():
             if eps is not None and isinstance(module, WeightNorm | LayerNorm | BatchNorm):
                 module.eps = eps
+        rnn.register_forward_pre_hook(start_from_leaves, with_kwargs=True)
         logits, _ = probe(inputs.double() if inputs.is_floating_point() else inputs, trace=trace)
     return Run(rnn, k, weight, logits, list(zip(first, *trace[k], strict=True)))
 
