@@ -1,4 +1,5 @@
-"""Damaged files by the thousand: ``python tests/fuzz.py records 2000 [SEED]``.
+"""Damaged files by the thousand: ``python tests/fuzz.py KIND 2000 [SEED]`` for the kinds
+``records`` and ``packed``.
 
 Of each kind of file whole ones are damaged at random, and what reads them is to refuse each in one
 line, or to read what stood there before (after a change of white space, say). The exit status is 1
@@ -6,6 +7,8 @@ if one is read as something else, or raises anything but a refusal.
 
 records: bytes are changed, or values of the JSON, whose checksums are then made to fit again. A
 number is not replaced by another that it could be: that is no damage that anybody can see.
+
+packed: networks in 1 and 2 bits; see ``fuzz_packed.py``.
 """
 
 import contextlib
@@ -19,6 +22,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from fuzz_packed import mutants_of_packed
 
 from qlstm.data.storage import ROOT
 from qlstm.study import records
@@ -190,7 +195,7 @@ def _plausible(old, new, names: list[str]) -> bool:
     return isinstance(old, str) and isinstance(new, str) and bool(FREE & set(names)) and new
 
 
-KINDS: dict[str, Callable] = {"records": mutants_of_records}
+KINDS: dict[str, Callable] = {"records": mutants_of_records, "packed": mutants_of_packed}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -773,7 +773,7 @@ def test_one_enormous_line(tmp_path, task):
 def test_a_file_whose_name_cannot_be_shown(tmp_path, monkeypatch, name):
     """Bytes that are not UTF-8, as on a disk of an old machine; a line break; what colours a
     terminal. Other names of any script are welcome."""
-    for function in (load_dataset, data.task_of, data.title, data.vocabulary_size):
+    for function in (load_dataset, data.task_of, data.vocabulary_size):
         with pytest.raises(DataError, match="rename the file") as error:
             function(str(put(tmp_path / name, TEXT)))
         assert str(error.value).isprintable()

@@ -33,12 +33,18 @@ def _stochastic(settings: dict[str, Any]) -> bool:
     return settings["quantizer"] in ("sbn", "stn")
 
 
+def _sampled_in_evaluation(settings: dict[str, Any]) -> bool:
+    return _stochastic(settings) or settings["state_noise"] > 0
+
+
 CHANGES = [
     Change(1, "the first recipe", _every),
     Change(2, "images: an exact zero stays 0, the decoder's bias starts at 0, the rate's last step "
               "is the release's", _images),
     Change(3, "SBN and STN: initialization, statistics, learning and sequences of their own "
               "release", _stochastic),
+    Change(4, "what evaluation draws, codes of SBN and STN and the noise of initial states, is the "
+              "same on every device and in every precision", _sampled_in_evaluation),
 ]
 """Oldest first. Never edit an entry: append one."""
 

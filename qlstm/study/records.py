@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qlstm.data.storage import ROOT, write_atomically
-from qlstm.errors import first_line
+from qlstm.errors import LineError, first_line
 from qlstm.study import kinds, record_schema
 from qlstm.study.recipe import recipe
 from qlstm.study.record_schema import SCHEMA
@@ -22,7 +22,7 @@ VARYING = ("seconds", "environment", "checksum")
 for bit."""
 
 
-class RecordError(ValueError):
+class RecordError(LineError):
     """A record that is missing, damaged, edited, of another run or of another schema."""
 
 
