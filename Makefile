@@ -84,7 +84,7 @@ course: setup
 	@$(PY) -m qlstm course write
 
 test: setup
-	@$(PY) -m pytest
+	@$(PY) -m pytest -p no:nbval
 	@$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg -p no:warnings notebooks/learn/[0-9]*.ipynb
 	@$(PY) tests/smoke_records.py .pytest_cache/reports
 	@QLSTM_REPORTS="$$PWD/.pytest_cache/reports" $(PY) -m pytest --nbval-lax --nbval-current-env -p no:warnings notebooks/report

@@ -707,8 +707,7 @@ def test_unknown_name():
             DataError, match=r"did you mean 'war_and_peace'\?.*text8_prefix.*path of a text file"):
         load_dataset("war_and_piece")
     for wrong in ("", "no/such/file.txt", "a\0b"):
-        for function in (load_dataset, data.title, data.vocabulary_size, data.task_of,
-                         data.steps_of):
+        for function in (load_dataset, data.vocabulary_size, data.task_of):
             with pytest.raises(DataError, match="unknown data set"):
                 function(wrong)
 

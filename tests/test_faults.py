@@ -22,6 +22,7 @@ from qlstm.workflow import reproduce as workflow
 KILLED_WHILE_WRITING = """
 import functools, os, signal
 from pathlib import Path
+import torch._dynamo  # an optimizer imports it: once, not in each process
 import qlstm
 from qlstm import data
 from qlstm.study import records
@@ -70,7 +71,7 @@ print(killed)
 
 
 def test_kill_9_at_every_moment_of_writing(tmp_path):
-    config = dataclasses.replace(TINY, quantizer="bwn", epochs=2)
+    config = dataclasses.replace(TINY, quantizer="bwn", epochs=2, hidden_size=4, max_train=160)
     script = KILLED_WHILE_WRITING.replace("CONFIG", repr(config.as_dict())).replace(
         "DIRECTORY", repr(str(tmp_path)))
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -51,9 +51,10 @@ def test_gradient_lines_show_the_norms_in_thousandths():
     assert [axis.get_title() for axis in figure.axes] == [
         f"BC, {when}" for when in figures.MOMENTS.values()]
     lines = [line for line in figure.axes[0].get_lines() if len(line.get_ydata())]
-    assert len(lines) == 6  # three samples, two losses
-    assert sorted(line.get_ydata()[-1] for line in lines) == pytest.approx([1, 1, 2, 2, 3, 3])
-    assert max(line.get_ydata()[0] for line in lines) == pytest.approx(3 * 2**4)
+    assert len(lines) == 20  # ten samples, two losses
+    ends = sorted(line.get_ydata()[-1] for line in lines)
+    assert ends == pytest.approx(sorted([*range(1, 11)] * 2))
+    assert max(line.get_ydata()[0] for line in lines) == pytest.approx(10 * 2**4)
     assert figure.axes[0].get_yscale() == "log"
 
 

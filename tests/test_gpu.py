@@ -364,12 +364,12 @@ def test_no_time_is_told(root):
 
 
 def test_the_rehearsal(tmp_path, capsys):
-    """On the CPU, with every fault survived and told; kernels and ratios have tests of their
-    own."""
-    status = rehearsal.rehearse(tmp_path / "out", without=("equality", "ratios"))
+    """The rows, with every fault survived and told; the other parts have tests of their own."""
+    status = rehearsal.rehearse(
+        tmp_path / "out", without=("machine", "equality", "hangs", "ratios"))
     told = capsys.readouterr().out
     assert status == 0, told[-6000:]
-    assert told.count(": told: ") == 6
+    assert told.count(": told: ") == 5
     second = tmp_path / "out" / "second"
     assert {path.name for path in second.iterdir()} == {
         "qlstm-gpu.1-of-1.tgz", "summary.txt", "reports"}

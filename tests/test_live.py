@@ -74,7 +74,7 @@ def test_a_notebook_has_one_picture_the_last(tmp_path):
 @pytest.mark.parametrize("more", [{}, dict(task="word_lm", normalizer="none", quantizer="lab"),
                                   dict(task="sequential_image", max_train=64)], ids=str)
 def test_a_watched_run_has_the_record_of_one_that_nobody_watches(tmp_path, pictures, more):
-    task = {"task": "char_lm", "dataset": None, "steps": None} | more
+    task = {"task": "char_lm", "dataset": None, "steps": None, "max_train": 480} | more
     config = dataclasses.replace(CONFIG, **task)
     plain = qlstm.run(config, tmp_path / "plain", report=quiet)
     watched = qlstm.run(config, tmp_path / "watched", report=quiet, watch=live.Curve(config))

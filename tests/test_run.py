@@ -105,13 +105,13 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(tmp_path):
      ([RUN, "--minutes", "-1"], "--minutes must be above 0"),
      (["--only", "table_2", "--datasets", "war_and_peace"], "cannot get warpeace_input.txt")],
 )
-def test_a_selection_that_cannot_be_run_is_one_clear_line(tmp_path, arguments, words):
+def test_a_selection_that_cannot_be_run_is_one_clear_line(
+        tmp_path, monkeypatch, capsys, arguments, words):
     (tmp_path / "mirror").mkdir()
-    places = {"QLSTM_DATA": str(tmp_path / "raw"), "QLSTM_MIRROR": str(tmp_path / "mirror")}
-    result = subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, env=os.environ | places)
-    assert result.returncode == 2
-    (line,) = result.stderr.splitlines()
+    monkeypatch.setenv("QLSTM_DATA", str(tmp_path / "raw"))
+    monkeypatch.setenv("QLSTM_MIRROR", str(tmp_path / "mirror"))
+    assert run.main([*COMMAND[4:], *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert words in line
 

@@ -34,7 +34,7 @@ def _stochastic(settings: dict[str, Any]) -> bool:
 
 
 def _sampled_in_evaluation(settings: dict[str, Any]) -> bool:
-    return _stochastic(settings) or settings["state_noise"] > 0
+    return _stochastic(settings) or settings.get("state_noise", 0) > 0
 
 
 CHANGES = [

@@ -74,14 +74,13 @@ def rehearse(out: Path, without: tuple[str, ...] = ()) -> int:
             "QLSTM_REPORTS": str(out / call / "reports"), "TRITON_INTERPRET": "1",
             "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", LEFT_OUT: ";".join(without)}
         words = [*OWN, "gpu", "--minutes", "8", "--out", str(out / call), *more]
-        process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, text=True)
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            lines.append(line)
-            if call == "first" and "going on after epoch" in line:  # the row that was killed
-                process.send_signal(signal.SIGTERM)
-        process.wait()
+        with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True) as process:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+                if call == "first" and "going on after epoch" in line:  # the row that was killed
+                    process.send_signal(signal.SIGTERM)
     text, missing = "".join(lines), []
     print(f"\nthe rehearsal took {time.monotonic() - started:.0f} s")
     told = {what: pattern for part, patterns in TOLD.items() if part not in without
