@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from qlstm.data.storage import ROOT
+from qlstm.data.storage import ROOT, python_path
 from qlstm.workflow.command_line import follow
 
 COMMANDS = {
@@ -49,8 +49,10 @@ def settle():
         sys.exit(f"error: this folder is a checkout, but Python imports the one of {CHECKOUT}; "
                  "call make, or unset PYTHONSAFEPATH")
     if CHECKOUT == ROOT:
-        others = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([others] if others else [])])
+        if os.pathsep in str(ROOT):
+            sys.exit(f"error: the path of the checkout, {ROOT}, has a {os.pathsep!r}, which "
+                     "Python's path cannot: rename it")
+        os.environ["PYTHONPATH"] = python_path()
     for name in FOLDERS:
         if (folder := os.environ.get(name)) and "://" not in folder:
             os.environ[name] = os.path.abspath(os.path.expanduser(folder))

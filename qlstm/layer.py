@@ -88,9 +88,10 @@ class QuantRNN(nn.Module):
         return self._weight(f"weight_{side}_l{k}")
 
     def _weight(self, name: str) -> LatentWeight:
-        if name not in self._weights:
-            raise ConfigError(unknown("weight", name, self._weights))
-        return self._weights[name]
+        weights = self._weights
+        if name not in weights:
+            raise ConfigError(unknown("weight", name, weights))
+        return weights[name]
 
     @property
     def _weights(self) -> dict[str, LatentWeight]:

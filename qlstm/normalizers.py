@@ -224,6 +224,10 @@ class Own(Normalizer):
     def forward(self, product, t):
         """The function of the products; its constants may be in another precision."""
         normalized = self.function(product, t) if self.takes_step else self.function(product)
+        if getattr(normalized, "shape", None) != product.shape:
+            got = getattr(normalized, "shape", type(normalized).__name__)
+            raise ConfigError(f"the normalizer of one's own returned {got}, not the shape of the "
+                              f"products, {tuple(product.shape)}")
         return normalized.to(product.dtype)
 
 

@@ -180,6 +180,9 @@ def test_without_locks_the_holder_is_known_by_what_it_writes(tmp_path):
         assert len(lines) == 1
     (tmp_path / ".owner").write_text(f"{platform.node()} {another.pid}\n")
     assert not locks.held(tmp_path)  # killed, and its number is free
+    for number in ("abc", "9" * 20, "-1"):  # damaged
+        (tmp_path / ".owner").write_text(f"{platform.node()} {number}\n")
+        locks.held(tmp_path)
     (tmp_path / ".owner").write_text("another-machine 17\n")
     assert locks.held(tmp_path)
     (tmp_path / ".owner").write_text("")  # just being written

@@ -345,6 +345,13 @@ def test_own_constants_may_be_in_another_precision():
     assert lstm.norm_hh_l0(randn(2, 4, 4), 0).dtype == torch.float64
 
 
+@pytest.mark.parametrize("result", [3.0, torch.zeros(2), None])
+def test_own_function_that_returns_something_else_is_refused(result):
+    norm = make_normalizer(lambda product: result, (4, 3), 3, None)
+    with pytest.raises(ConfigError, match="not the shape of the products"):
+        norm(torch.zeros(2, 4, 3), 0)
+
+
 def test_own_function_of_torch_itself():
     y = randn(N, 4, d)
     assert torch.equal(make_normalizer(torch.tanh, (4, d), n, None)(y, 0), torch.tanh(y))

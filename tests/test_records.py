@@ -75,15 +75,17 @@ def changed(value, *way):
     (changed([], "epochs", 1), "epochs[1] is [], not a table"),
     (changed({"epoch": 1}, "epochs", 1), "epochs[1] has no alpha"),
     (changed("5", "seconds"), "seconds is '5', not a number"),
-    (changed(-1, "seconds"), "seconds is -1, not a number from 0"),
+    (changed(-1, "seconds"), "seconds is -1, not a number of 0 or more"),
     (changed(True, "seconds"), "seconds is True, not a number"),
     (changed(10**400, "seconds"), "seconds is 1000000000"),
+    (changed(2**70, "size_kb"), "size_kb is 1180591620717411303424, not a number"),
     (changed("bps", "metric"), "metric is 'bps', not 'bpc' or 'ppl' or 'accuracy'"),
     (changed("ppl", "metric"), "metric is ppl, not bpc"),
     (changed(1, "config", "lernrate"), "config has an unknown field 'lernrate'"),
     (changed("quik", "config", "profile"), "config.profile is 'quik', not 'smoke'"),
     (changed("lab", "config", "quantizer"), "no name of a run with its settings"),
-    (changed(0, "config", "batch_size"), "config.batch_size is 0, not a whole number from 1"),
+    (changed(0, "config", "batch_size"),
+     "config.batch_size is 0, not a whole number of 1 or more and at most 1,000,000"),
     (changed(2**70, "config", "seed"), "config.seed is 1180591620717411303424, not"),
     (changed([[1.0]], "traces", "gradient_norms", "initial", "training"), "has 1 entries, not 10"),
     (changed([1, 2], "traces", "gradient_norms", "initial", "steps"), "3 values for 2 steps"),
@@ -112,10 +114,11 @@ def test_a_record_of_another_shape_is_refused_whatever_its_checksum(record, faul
     (b'{"schema": NaN}', "NaN is no number"), (b'{"a": 1, "a": 2}', "'a' stands there twice"),
     (b"9" * 5000, "Exceeds the limit"), (b'{"schema": 1e999}', "has no run_id"),
     (b"5", "is 5, not a table"), (b'{"schema": 3}', "older version"),
+    (b'{"schema": 5}', r"newer version .*update qlstm"),
     (json.dumps(GOOD).encode("utf-16"), "can't decode"),
     (json.dumps(GOOD | {"seconds": 4.0}).encode(), "does not match its checksum"),
     (b" " * (kinds.LARGEST_FILE + 1), "larger than 16 MB"),
-], ids=range(12))
+], ids=range(13))
 def test_what_is_no_record_is_refused_in_one_line(content, fault, capsys):
     path = written(GOOD, content)
     with pytest.raises(RecordError, match=re.escape(f"{path}: ") + ".*" + fault) as error:
@@ -139,7 +142,8 @@ def test_every_command_goes_on_without_the_bad_one(reports, capsys):
     written(made_up(config))
     bad = written(GOOD, b"{")
     lines = costs.plan([config, quick("bwn", "layer")], "quick")
-    assert lines[0] == "quick: 2 runs, 1 have their record, 1 to go"
+    assert lines[0] == "quick: 2 runs, 1 have their record, 0 to go"
+    assert lines[1].startswith("1 runs have a record that is left out")
     made = plan.make_plan("quick", [config, quick("bwn", "layer")], training=False)
     assert "no readable record" in made["failures"][GOOD["run_id"]]
     assert GOOD["run_id"] not in made["todo"]
@@ -205,3 +209,15 @@ def test_an_unknown_size_is_said_to_be_unknown(tmp_path, monkeypatch):
 def test_mutants_are_refused(tmp_path, capsys):
     ends = set(fuzz.mutants_of_records(tmp_path / "fuzz", 100, seed=7))
     assert ends <= fuzz.GOOD, capsys.readouterr().out
+
+
+def test_a_plan_is_damaged_or_empty(reports, capsys):
+    (reports / "quick").mkdir(parents=True, exist_ok=True)
+    path = reports / "quick" / "plan.json"
+    path.write_text(json.dumps(records.planned(reports / "quick") | {"profile": "quick"}))
+    assert records.planned(reports / "quick")["runs"] == {}
+    assert capsys.readouterr().out == ""
+    path.write_text('{"runs": 5, "todo": ["a"]}')
+    assert records.planned(reports / "quick")["todo"] == ["a"]
+    assert capsys.readouterr().out == (
+        f"{path} is damaged; the next make reproduce writes it anew\n")

@@ -221,6 +221,27 @@ def test_what_the_extension_would_read_beyond_or_as_another_type_is_refused(name
         layer(torch.zeros(2, 3, 3))
 
 
+@pytest.mark.parametrize("backend", [pytest.param("cpu", marks=needs_compiler), "cudnn"])
+def test_second_derivatives_are_refused(backend):
+    """As of a penalty on gradients, which would silently lack most of them."""
+    layer = QuantLSTM(3, 4, backend=backend)
+    x = torch.randn(2, 3, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no second derivative; take backend='naive'"):
+        torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
+    layer.backend = "naive"
+    (gradient,) = torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
+    gradient.square().sum().backward()
+    assert layer.weight_hh_l0.grad.abs().sum() > 0
+
+
+@needs_compiler
+def test_a_normalizer_that_lacks_a_part_is_refused():
+    layer = QuantLSTM(3, 4, normalizer="layer", backend="cpu")
+    layer.norm_hh_l0.gain = None
+    with pytest.raises(ConfigError, match="the gain of a normalizer is None"):
+        layer(torch.zeros(2, 3, 3))
+
+
 @needs_compiler
 def test_states_of_another_type_are_refused():
     layer = QuantLSTM(3, 4, backend="cpu")

@@ -145,6 +145,7 @@ def read_text_file(name: str, unit: str) -> TextDataset:
     parts = rare_words_replaced(symbols) if unit == "word" else cut(symbols, 0.8, 0.1)
     dataset = text_dataset(name, parts, encoding, True, source, unit)
     if not (dataset.train != dataset.train[0]).any():
-        raise DataError(f"{name} has the same {what} all over to learn from: a data set needs two "
-                        "kinds or more")
+        cause = ("has no two words that stand twice in its training part, and all others count as "
+                 "one" if unit == "word" else "has the same symbol all over its training part")
+        raise DataError(f"{name} {cause}: a data set needs two kinds to learn from")
     return dataset

@@ -15,6 +15,13 @@ ROOT = _PARENT if (_PARENT / "notebooks").is_dir() else Path.cwd()
 """The checkout; for a package installed without one, the folder it was started in."""
 
 
+def python_path() -> str:
+    """What ``PYTHONPATH`` is for the processes that are started: the checkout first, then what the
+    user has there."""
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join([str(ROOT), *(path for path in others if path not in ("", str(ROOT)))])
+
+
 def raw_data() -> Path:
     """The folder of data files, downloaded or put there: ``$QLSTM_DATA``, or ``data/raw`` of the
     checkout."""

@@ -14,7 +14,6 @@ import functools
 import torch
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
-from torch.autograd.function import once_differentiable
 
 from qlstm.errors import ConfigError
 from qlstm.normalizers import BatchNorm, LayerNorm
@@ -131,7 +130,7 @@ class _Recurrence(torch.autograd.Function):
         return h[1:], c[-1].clone()
 
     @staticmethod
-    @once_differentiable
+    @obstacles.first_order("cpu")
     @custom_bwd(device_type="cpu")  # no autocast: cpu.cpp reads products as of the weights' type
     def backward(ctx, d_output, d_c):
         w_h, *saved = ctx.saved_tensors

@@ -11,12 +11,11 @@ import contextlib
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from qlstm.errors import ConfigError
 from qlstm.recurrence import obstacles
-from qlstm.recurrence.obstacles import kind
+from qlstm.recurrence.obstacles import first_order, kind
 
 
 def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
@@ -93,7 +92,7 @@ class _Recurrence(torch.autograd.Function):
         return tuple(result.detach() for result in ctx.results)
 
     @staticmethod
-    @once_differentiable
+    @first_order("cudnn")
     def backward(ctx, *gradients):
         given = [pair for pair in zip(ctx.results, gradients, strict=True) if pair[1] is not None]
         results, gradients = zip(*given, strict=True)

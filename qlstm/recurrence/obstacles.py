@@ -6,8 +6,12 @@ running statistics; whatever else a normalizer may have been given they would le
 ``norms``: as in :func:`qlstm.recurrence.naive.recurrence`.
 """
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from qlstm.normalizers import BatchNorm, Identity, LayerNorm, WeightNorm
 
@@ -21,7 +25,8 @@ class Fault(str):
 
 def kind(norm) -> str | None:
     """One of :data:`KINDS`; None if ``norm`` computes something else, or something more."""
-    more = ("forward" in vars(norm) or norm._forward_hooks or norm._forward_pre_hooks
+    more = (vars(norm).keys() & {"forward", "update", "running_statistics"}
+            or norm._forward_hooks or norm._forward_pre_hooks
             or norm._backward_hooks or norm._backward_pre_hooks)
     return None if more else KINDS.get(type(norm))
 
@@ -38,10 +43,11 @@ def obstacle(w_h: Tensor, norms) -> str | None:
             return "it knows the study's normalizers only, without hooks"
         if found != "none" and not norm.eps > 0:
             return f"the eps of a normalizer is {norm.eps}, not a positive number"
-        for name in ("gain", "shift", "running_mean", "running_var") if found != "none" else ():
-            tensor = getattr(norm, name, None)  # layer normalization has no running statistics
-            if tensor is None:
-                continue
+        running = ["running_mean", "running_var"] if found == "batch" else []
+        for name in ["gain", "shift", *running] if found != "none" else []:
+            tensor = getattr(norm, name)
+            if not isinstance(tensor, Tensor):
+                return f"the {name} of a normalizer is {tensor}"
             shape = tensor.shape[name.startswith("running") :]
             if (shape, tensor.dtype, tensor.device) != (features, w_h.dtype, w_h.device):
                 return (f"the {name} of a normalizer is {tuple(shape)}, {tensor.dtype}, on "
@@ -58,3 +64,19 @@ def check_types(dtype: torch.dtype, **tensors: Tensor):
     for name, tensor in tensors.items():
         if tensor.dtype != dtype:
             raise TypeError(f"{name} is {tensor.dtype}, but the weights are {dtype}")
+
+
+def first_order(backend: str) -> Callable:
+    """A decorator of a ``backward`` of the ``backend`` that is no function of its inputs for torch:
+    it refuses to be differentiated again, as by a penalty on gradients."""
+    def decorate(backward):
+        once = once_differentiable(backward)
+
+        @functools.wraps(backward)
+        def checked(ctx, *gradients):
+            if torch.is_grad_enabled():  # create_graph=True
+                raise RuntimeError(f"backend '{backend}' has no second derivative; take "
+                                   "backend='naive'")
+            return once(ctx, *gradients)
+        return checked
+    return decorate

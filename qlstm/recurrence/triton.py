@@ -45,7 +45,6 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from qlstm.errors import ConfigError
 from qlstm.recurrence import obstacles
@@ -151,7 +150,7 @@ class _Recurrence(torch.autograd.Function):
         return run.kept.output, run.kept.cells[-1].clone()
 
     @staticmethod
-    @once_differentiable
+    @obstacles.first_order("triton")
     def backward(ctx, grad_output, grad_c_n):
         from qlstm.recurrence.triton_launches import Backward
 

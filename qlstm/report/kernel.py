@@ -19,7 +19,7 @@ from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.kernelspec import KernelSpec
 from traitlets import Type
 
-from qlstm.data.storage import ROOT
+from qlstm.data.storage import python_path
 
 SETTINGS = ("JUPYTER", "JPY_", "IPYTHON", "MPLBACKEND", "MATPLOTLIBRC", "PYTHONSTARTUP")
 """What the names of variables begin with that a kernel is started without."""
@@ -114,11 +114,10 @@ def surroundings(folder: str) -> dict[str, str]:
         folder: An empty one, in place of the user's settings.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return kept | {"IPYTHONDIR": folder, "JUPYTER_CONFIG_DIR": folder,
                    "JUPYTER_RUNTIME_DIR": folder, "MATPLOTLIBRC": os.devnull,
                    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-                   "PYTHONPATH": os.pathsep.join(path),
+                   "PYTHONPATH": python_path(),
                    "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # of a debugger that kernels import
 
 

@@ -63,7 +63,7 @@ def beside_lstm(records: list[dict]) -> pd.DataFrame:
                     {"setting": setting,
                      "quantization": QUANTIZER_TITLES.get(quantizer, quantizer),
                      "normalization": NORMALIZER_WORDS.get(normalizer, normalizer), "cell": cell,
-                     f"test {METRICS[run.metric].title}": run.mean, 
+                     f"test {METRICS[run.metric].title}": run.mean,
                      "KB": UNKNOWN if pd.isna(run.size_kb) else run.size_kb,
                      "gradient": growth.get(key)})
     table = pd.DataFrame(rows)

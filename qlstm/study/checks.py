@@ -62,7 +62,8 @@ def check_text(name: str, value: Any):
     if value is None and TEXTS[name]:
         return
     if not isinstance(value, str):
-        raise ConfigError(f"{name} must be a text, got {brief(value)}")
+        own = ', or your own as "module:name"' * (name in ("quantizer", "normalizer"))
+        raise ConfigError(f"{name} must be a text{own}, got {brief(value)}")
     if not PRINTABLE.fullmatch(value):
         raise ConfigError(f"{name} must be a text of one line in UTF-8, got {brief(value)}")
 

@@ -193,9 +193,15 @@ def plan(configs: list[ExperimentConfig], profile: str,
     """
     found = records.load_all(profile)
     done = {r["run_id"] for r in found if not records.outdated(r, r["config"], None)}
-    left = [config for config in configs if config.run_id not in done]
-    lines = [f"{profile}: {len(configs)} runs, {len(configs) - len(left)} have their record, "
-             f"{len(left)} to go"]
+    sound = {r["run_id"] for r in found}
+    refused = [config for config in configs if config.run_id not in sound
+               and (records.run_directory(config) / "record.json").exists()]
+    left = [config for config in configs if config.run_id not in done and config not in refused]
+    lines = [f"{profile}: {len(configs)} runs, {len(configs) - len(left) - len(refused)} have "
+             f"their record, {len(left)} to go"]
+    if refused:
+        lines.append(f"{len(refused)} runs have a record that is left out, as said above: they are "
+                     "trained again when it is deleted")
     for name in dict.fromkeys(config.dataset for config in configs):
         runs, state = sum(config.dataset == name for config in configs), "at hand"
         if not at_hand(name):

@@ -37,8 +37,9 @@ class Range(NamedTuple):
     open: bool = False
 
     def __contains__(self, value: Any) -> bool:
+        large = self.kind is float and type(value) is int and abs(value) > 2**53  # no float
         return (type(value) in (int, self.kind) and self.least <= value <= self.most
-                and not (self.open and value == self.least))
+                and not large and not (self.open and value == self.least))
 
     def __str__(self) -> str:
         words = "a whole number" if self.kind is int else "a number"
@@ -59,10 +60,9 @@ def one_of(*values: Any) -> Kind:
 
 def number(least: float = 0, most: float = MAX, kind: type = float) -> Kind:
     """A number from ``least`` to ``most``; ``kind``: as in :class:`Range`."""
-    words = "a whole number" if kind is int else "a number"
     within = Range(kind, least, most)
-    return lambda value: "" if value in within else (
-        f" is {brief(value)}, not {words} from {least:g} to {most:g}")
+    upto = "" if most == MAX else f" and at most {most:,}"
+    return lambda value: "" if value in within else f" is {brief(value)}, not {within}{upto}"
 
 
 def text(pattern: str | re.Pattern = PRINTABLE) -> Kind:

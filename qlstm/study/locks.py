@@ -142,16 +142,19 @@ def _owned(directory: Path, locks: bool) -> bool:
     except OSError:  # there is none
         return False
     try:
-        host, process = (directory / ".owner").read_text(encoding="utf-8").split()
+        host, number = (directory / ".owner").read_text(encoding="utf-8").split()
+        process = int(number)
     except (OSError, ValueError):  # kept from this user, just being written, or just removed
-        host, process = "", "0"
-    if host == platform.node() and (locks or not _alive(int(process))):
+        host, process = "", 0
+    if host == platform.node() and (locks or not _alive(process)):
         return False
     return _now(directory) - touched < STALE
 
 
 def _alive(process: int) -> bool:
     """Whether there is a process of this number, other than this one, on this machine."""
+    if not 0 < process < 2**31:
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -104,6 +104,9 @@ def _unfit(record: Any) -> str:
     if type(schema) is int and 0 < schema < SCHEMA:
         return (f"of an older version of qlstm (schema {schema}, not {SCHEMA}); "
                 "delete it to repeat the run")
+    if type(schema) is int and schema > SCHEMA:
+        return (f"of a newer version of qlstm (schema {schema}, not {SCHEMA}); "
+                "update qlstm to read it")
     if why := record_schema.fault(record):
         return f"not a record of schema {SCHEMA}: {why}; delete it to repeat the run"
     if record["checksum"] != checksum(record):
@@ -193,10 +196,16 @@ def benchmarks(directory: Path | None = None) -> Iterator[tuple[Path, dict[str, 
 def planned(folder: Path) -> dict[str, Any]:
     """The plan of a profile (:mod:`qlstm.workflow.plan`) in its ``folder``; what of it is missing
     or damaged is empty."""
+    path = folder / "plan.json"
     try:
-        found = kinds.read(folder / "plan.json")
+        found = kinds.read(path)
+    except FileNotFoundError:
+        return {name: empty() for name, (_, empty) in record_schema.PLAN.items()}
     except (OSError, ValueError):
-        found = {}
-    found = found if isinstance(found, dict) else {}
-    return {name: found[name] if name in found and not kind(found[name]) else empty()
-            for name, (kind, empty) in record_schema.PLAN.items()}
+        found = None
+    fields = found if isinstance(found, dict) else {}
+    sound = {name: fields[name] for name, (kind, _) in record_schema.PLAN.items()
+             if name in fields and not kind(fields[name])}
+    if found is not fields or sound.keys() != fields.keys() & record_schema.PLAN.keys():
+        _say("", f"{path} is damaged; the next make reproduce writes it anew")
+    return {name: sound.get(name, empty()) for name, (_, empty) in record_schema.PLAN.items()}

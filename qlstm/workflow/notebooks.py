@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,12 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         execute(options.notebook, options.output, dict(map(_parse, options.parameters)))
-    except (ConfigError, NotebookError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        why = str(error)
+        if not isinstance(error, ConfigError | NotebookError | OSError):
+            traceback.print_exc()
+            why = f"{options.notebook.name}: {type(error).__name__}: {first_line(error)}"
+        print(f"error: {why}", file=sys.stderr)
         return getattr(error, "exit_status", 1)
     return 0
 

@@ -48,8 +48,6 @@ def make_plan(profile: str, configs: list[ExperimentConfig], *, training: bool) 
     """
     folder = reports() / profile
     before = records.planned(folder)["runs"]
-    if (folder / "plan.json").exists() and not before:
-        print(f"{folder / 'plan.json'} is damaged and is written anew")
     runs = {config.run_id: config for config in configs}
     texts = _texts(configs, training=training)
     todo, outdated, refused = [], {}, {}

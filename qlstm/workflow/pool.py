@@ -141,7 +141,7 @@ def cause(logs: Path, name: str, status: int) -> str:
         text = log_of(logs, name).read_text(encoding="utf-8", errors="replace")
         for line in reversed(text.splitlines()):
             if line.startswith("error: "):
-                return line.removeprefix("error: ")
+                return line.removeprefix("error: ").removeprefix(f"{name}: ")
     return f"its process {how_ended(status)}"
 
 

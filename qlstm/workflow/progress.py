@@ -254,8 +254,8 @@ def status(folder: Path) -> int:
     found = sorted(path.name for path in (folder / "runs").glob("[!.]*") if path.is_dir())
     states = {run: state(folder / "runs" / run)
               for run in dict.fromkeys([*plan["selected"], *found])}
-    states |= {run: ("failed", {"cause": why}) for run, why in plan.get("failures", {}).items()
-               if states.get(run, ("",))[0] == "waiting"}  # which could not write it down
+    states |= {run: ("failed", {"cause": why}) for run, why in plan["failures"].items()
+               if run in states and states[run][0] == "waiting"}  # which could not write it down
     if not states:
         print(f"{folder.name}: nothing planned yet; make reproduce PROFILE={folder.name}")
         return 0
