@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from qlstm.data.storage import ROOT, python_path
+from qlstm.data.storage import CHECKOUT, ROOT, python_path
 from qlstm.workflow.command_line import follow
 
 COMMANDS = {
@@ -30,8 +30,8 @@ with; and what the command does."""
 PROFILES = {"status": 1, "site": "*"}
 """Commands without options, and how many names of profiles they take; their modules leave it to
 this one to check that and to give help."""
-CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDERS = ("QLSTM_DATA", "QLSTM_MIRROR", "QLSTM_REPORTS")
+"""Variables that name folders."""
 CHANGING = ("PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
 """Variables that change how Python ends, what it leaves out and what it raises; no process that is
 started here is to have them."""

@@ -20,7 +20,7 @@ CELLS = {"lstm": QuantLSTM, "gru": QuantGRU}
 
 
 def _layer(cell: str) -> type[QuantRNN]:
-    if cell not in [*CELLS]:
+    if cell not in [*CELLS]:  # a list, as what is given may have no hash
         raise ConfigError(unknown("cell", cell, CELLS))
     return CELLS[cell]
 

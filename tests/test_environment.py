@@ -22,7 +22,7 @@ def repository(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("as committed")
     git("add", ".")
     git("commit", "-qm", "first")
-    monkeypatch.setattr(environment, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
     return git("rev-parse", "--short=12", "HEAD")
 
 
@@ -35,7 +35,7 @@ def test_the_commit_is_that_of_the_checkout(repository, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("changed")
     assert commit() == f"{repository}-dirty"
     (tmp_path / "study").mkdir()  # unpacked in another repository
-    monkeypatch.setattr(environment, "_CHECKOUT", tmp_path / "study")
+    monkeypatch.setattr(environment, "CHECKOUT", tmp_path / "study")
     assert commit() is None
 
 

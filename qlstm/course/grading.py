@@ -18,6 +18,7 @@ import nbformat
 from qlstm.course.exercises import NotYet
 from qlstm.course.handouts import copy_materials, lessons, tagged
 from qlstm.errors import LineError, first_line
+from qlstm.report.kernel import surroundings
 
 STARTING, STOPPING = 120, 10
 """Seconds that a kernel may take to begin, and to end a cell that it is told to end."""
@@ -133,10 +134,8 @@ def _run(sources: list[str], timeout: float) -> tuple[dict[int, str], str]:
         place = Path(folder) / "lesson"
         copy_materials(place)
         manager = KernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
-        manager.start_kernel(  # without what the user has set for IPython and Matplotlib
-            cwd=str(place), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env=os.environ | {"IPYTHONDIR": f"{folder}/ipython",
-                              "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
+        manager.start_kernel(cwd=str(place), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             env=surroundings(f"{folder}/settings"))
         client = manager.blocking_client()
         client.start_channels(iopub=False, stdin=False)
         try:

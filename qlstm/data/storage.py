@@ -9,9 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-_PARENT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""The folder that the package is in: the checkout, if there is one."""
 
-ROOT = _PARENT if (_PARENT / "notebooks").is_dir() else Path.cwd()
+ROOT = CHECKOUT if (CHECKOUT / "notebooks").is_dir() else Path.cwd()
 """The checkout; for a package installed without one, the folder it was started in."""
 
 

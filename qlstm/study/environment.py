@@ -5,15 +5,13 @@ import platform
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 
+from qlstm.data.storage import CHECKOUT
 from qlstm.recurrence import extension
-
-_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def describe_environment(device: torch.device, backend: str) -> dict[str, Any]:
@@ -43,7 +41,7 @@ def _commit() -> str | None:
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-c", "safe.directory=*", "-C", _CHECKOUT, *words], env=others,
+            ["git", "-c", "safe.directory=*", "-C", CHECKOUT, *words], env=others,
             capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
