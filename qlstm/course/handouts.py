@@ -16,12 +16,10 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from qlstm.data.storage import ROOT, files, lessons, write_atomically
+from qlstm.data.storage import MATERIALS, ROOT, files, lessons, write_atomically
 from qlstm.study.records import reports
 
 LEARN = ROOT / "notebooks" / "learn"
-MATERIALS = ["models/*.safetensors", "models/*.json", "records/*.json"]
-"""What the lessons read, in folders beside them."""
 
 
 def tagged(cell: NotebookNode, tag: str) -> bool:

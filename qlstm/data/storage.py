@@ -11,9 +11,10 @@ from uuid import uuid4
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The folder that the package is in: the checkout, if there is one."""
-
 ROOT = CHECKOUT if (CHECKOUT / "notebooks").is_dir() else Path.cwd()
 """The checkout; for a package installed without one, the folder it was started in."""
+MATERIALS = ["models/*.safetensors", "models/*.json", "records/*.json"]
+"""What the lessons read, in folders beside them."""
 
 
 def python_path() -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qlstm.data.storage import ROOT, content, files, write_atomically
+from qlstm.data.storage import MATERIALS, ROOT, content, files, write_atomically
 from qlstm.report.experiment import BY_HAND
 from qlstm.study import kinds
 from qlstm.study.records import reports
@@ -57,7 +57,7 @@ def copies(plan: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Copy]
     all_code = _digests(package, *CODE)
     code = {name: digest for name, digest in all_code.items()
             if not name.startswith(("course/", "workflow/"))}
-    material = _digests(learn, "models/*.safetensors", "models/*.json", "records/*.json")
+    material = _digests(learn, *MATERIALS)
     checksums = [record["checksum"] for record in found]
     made = {}
 
