@@ -1,5 +1,6 @@
-// One time step of the normalized LSTM, forward and backward, in one pass over its memory: all that cpu.py does not
-// leave to matrix products. Units and samples are split among threads so that no sum depends on their number.
+// The normalized LSTM on the CPU. A time step, forward and backward, is one pass over its memory: all that cpu.py does not
+// leave to matrix products. Where the recurrent matrix has codes (codes.h) the whole loop over time runs here. Units and
+// samples are split among threads so that no sum depends on their number.
 // Letters as in qlstm/__init__.py; y: the recurrent products W_h h_{t-1}; z: the pre-activations; p: a product, x or y.
 
 #include <algorithm>
@@ -9,17 +10,20 @@
 #include <xmmintrin.h>
 #endif
 
+#include "codes.h"
+
 enum { NONE, LAYER, BATCH };
 static const long BLOCK = 32;  // units a thread takes at a time
 
 // The same fields, in the same order, as _Pass of cpu.py. Matrices are row-major; G = 4 d.
 template <typename F>
 struct Pass {
-    long N, d, norm, cell, parallel;
+    long N, d, norm, cell, threads;
+    long kept;                                                        // 1: act of each step, and y for norms; 0: of one
     long training_x, training_h, training_c;                          // of batch normalization
     double eps_x, eps_h, eps_c;
     const F *x;                                                       // (T, N, G)
-    const F *y;                                                       // (N, G), of this step
+    F *y;                                                             // (N, G), of this step; of codes: (T, N, G)
     const F *bias, *gain_x, *shift_x, *gain_h, *shift_h;              // (G)
     const F *gain_c, *shift_c;                                        // (d), if the cell state is normalized
     F *mean_x, *var_x, *mean_h, *var_h;                               // layer (T, N, 4), batch (T, G)
@@ -117,9 +121,9 @@ static void activate(F *z, long d, const F *c_before, F *c, F *h, long w) {
 
 template <typename F>
 static void forward_sample(const Pass<F> &P, long t, long n) {
-    const long d = P.d, G = 4 * d, row = (t * P.N + n) * G;
-    const F *x = P.x + row, *y = P.y + n * G;
-    F *z = P.act + row;
+    const long d = P.d, G = 4 * d;
+    const F *x = P.x + (t * P.N + n) * G, *y = P.y + n * G;
+    F *z = P.act + (P.kept * t * P.N + n) * G;
     if (P.norm == NONE) {
 #pragma omp simd
         for (long j = 0; j < G; j++) z[j] = x[j] + y[j] + P.bias[j];
@@ -144,7 +148,7 @@ template <typename F>
 static void forward_block(const Pass<F> &P, long t, long j0, long w) {
     const long d = P.d, G = 4 * d, N = P.N, step = N * d;
     const F *x = P.x + t * N * G, *y = P.y;
-    F *act = P.act + t * N * G, *c = P.c + (t + 1) * step, *h = P.h + (t + 1) * step;
+    F *act = P.act + P.kept * t * N * G, *c = P.c + (t + 1) * step, *h = P.h + (t + 1) * step;
     for (long g = 0; g < 4; g++) {
         const long o = g * d + j0, at = t * G + o;
         if (P.training_x) column_statistics(x + o, N, G, w, P.mean_x + at, P.var_x + at);
@@ -336,42 +340,86 @@ static void backward_block(const Pass<F> &P, long t, long j0, long w) {
     }
 }
 
+// The two passes of a step, each called by all threads of a team, which share the work and wait for each other
 template <typename F>
 static void forward(const Pass<F> &P, long t) {
-#pragma omp parallel if (P.parallel)
-    {
-        FlushDenormals flush;
-        if (P.norm == BATCH) {
+    if (P.norm == BATCH) {
 #pragma omp for schedule(static)
-            for (long j = 0; j < P.d; j += BLOCK) forward_block(P, t, j, std::min(BLOCK, P.d - j));
-        } else {
+        for (long j = 0; j < P.d; j += BLOCK) forward_block(P, t, j, std::min(BLOCK, P.d - j));
+    } else {
 #pragma omp for schedule(static)
-            for (long n = 0; n < P.N; n++) forward_sample(P, t, n);
-        }
+        for (long n = 0; n < P.N; n++) forward_sample(P, t, n);
     }
 }
 
 template <typename F>
 static void backward(const Pass<F> &P, long t) {
-#pragma omp parallel if (P.parallel)
+    if (P.norm == BATCH) {
+#pragma omp for schedule(static)
+        for (long j = 0; j < P.d; j += BLOCK) backward_block(P, t, j, std::min(BLOCK, P.d - j));
+    } else {
+#pragma omp for schedule(static)
+        for (long n = 0; n < P.N; n++) backward_sample(P, t, n);
+#pragma omp for schedule(static) collapse(2)
+        for (long g = 0; g < 4; g++)
+            for (long j = 0; j < P.d; j += BLOCK) parameter_gradients(P, t, g * P.d + j, std::min(BLOCK, P.d - j));
+    }
+}
+
+template <typename F>
+static void one_step(void (*pass)(const Pass<F> &, long), const Pass<F> &P, long t) {
+#pragma omp parallel num_threads(P.threads)
     {
         FlushDenormals flush;
-        if (P.norm == BATCH) {
-#pragma omp for schedule(static)
-            for (long j = 0; j < P.d; j += BLOCK) backward_block(P, t, j, std::min(BLOCK, P.d - j));
-        } else {
-#pragma omp for schedule(static)
-            for (long n = 0; n < P.N; n++) backward_sample(P, t, n);
-#pragma omp for schedule(static) collapse(2)
-            for (long g = 0; g < 4; g++)
-                for (long j = 0; j < P.d; j += BLOCK) parameter_gradients(P, t, g * P.d + j, std::min(BLOCK, P.d - j));
-        }
+        pass(P, t);
     }
 }
 
 extern "C" {
-void forward_float32(const Pass<float> *P, long t) { forward(*P, t); }
-void forward_float64(const Pass<double> *P, long t) { forward(*P, t); }
-void backward_float32(const Pass<float> *P, long t) { backward(*P, t); }
-void backward_float64(const Pass<double> *P, long t) { backward(*P, t); }
+void forward_float32(const Pass<float> *P, long t) { one_step(forward<float>, *P, t); }
+void forward_float64(const Pass<double> *P, long t) { one_step(forward<double>, *P, t); }
+void backward_float32(const Pass<float> *P, long t) { one_step(backward<float>, *P, t); }
+void backward_float64(const Pass<double> *P, long t) { one_step(backward<double>, *P, t); }
+
+// All steps: y_t = W_h h_{t-1}, then the pass of the step
+void forward_codes(const Pass<float> *all, long T, const Codes *W_h) {
+#pragma omp parallel num_threads(all->threads)
+    {
+        FlushDenormals flush;
+        Pass<float> P = *all;
+        for (long t = 0; t < T; t++) {
+            multiply(*W_h, P.h + t * P.N * P.d, P.N, nullptr, P.y, P.threads);
+            forward(P, t);
+            if (P.kept && P.norm != NONE) P.y += P.N * 4 * P.d;
+        }
+    }
+}
+
+// All steps, from the last: the pass of the step, then d loss / d h_{t-1} = W_h' d loss / d y_t + its own part of the loss.
+// `transposed` is W_h', d_output (T, N, d); P.dh is that of h_T in, of h_0 out.
+void backward_codes(const Pass<float> *all, long T, const Codes *transposed, const float *d_output) {
+#pragma omp parallel num_threads(all->threads)
+    {
+        FlushDenormals flush;
+        Pass<float> P = *all;
+        const long step = P.N * P.d;
+        for (long t = T - 1; t >= 0; t--) {
+            if (P.norm != NONE) P.y = all->y + t * 4 * step;
+            backward(P, t);
+            multiply(*transposed, P.dy + t * 4 * step, P.N, t ? d_output + (t - 1) * step : nullptr, P.dh, P.threads);
+        }
+    }
+}
+
+void multiply_codes(const Codes *W, const float *x, long N, float *out, long threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        FlushDenormals flush;
+        multiply(*W, x, N, nullptr, out, threads);
+    }
+}
+
+void pick_codes(const Codes *W, const int64_t *symbols, long N, float *out) { pick(*W, symbols, N, out); }
+
+const char *instructions() { return INSTRUCTIONS; }
 }

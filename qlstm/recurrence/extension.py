@@ -1,6 +1,7 @@
 """The C++ extension of :mod:`qlstm.recurrence.cpu`: compiled on first use, and kept.
 
-With the machine's C++ compiler (``$CXX``, c++, g++ or clang++), in ``$XDG_CACHE_HOME/qlstm``, for
+With the machine's C++ compiler (``$CXX``, c++, g++ or clang++) and, after its own flags, those of
+``$QLSTM_CXXFLAGS`` (``-mno-avx512f`` tries an older processor); in ``$XDG_CACHE_HOME/qlstm``, for
 this source and processor. Where it cannot be kept each process compiles it.
 """
 
@@ -10,6 +11,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,12 +22,21 @@ from pathlib import Path
 from qlstm.recurrence import cache
 from qlstm.recurrence.obstacles import Fault
 
-SOURCE = Path(__file__).with_name("cpu.cpp")
+SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("cpu.cpp", "codes.h"))
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-std=c++17", "-fPIC",
          "-shared"]
 SECONDS = 60
 """That a compiler may take; some 4 are usual."""
 CPUINFO = Path("/proc/cpuinfo")
+_POINTER, _LONG = ctypes.c_void_p, ctypes.c_long
+FUNCTIONS = {
+    **{f"{direction}_{dtype}": [_POINTER, _LONG]
+       for direction in ("forward", "backward") for dtype in ("float32", "float64")},
+    "forward_codes": [_POINTER, _LONG, _POINTER],
+    "backward_codes": [_POINTER, _LONG, _POINTER, _POINTER],
+    "multiply_codes": [_POINTER, _POINTER, _LONG, _POINTER, _LONG],
+    "pick_codes": [_POINTER, _POINTER, _LONG, _POINTER], "instructions": []}
+"""The types of the arguments of what it exports."""
 _FEATURES = {"model name", "flags", "Features", "CPU implementer", "CPU variant", "CPU part", "cpu",
              "features", "isa", "uarch"}
 """Its lines on what the processor is and can do, for x86, ARM, Power, s390 and RISC-V."""
@@ -35,10 +46,12 @@ _FEATURES = {"model name", "flags", "Features", "CPU implementer", "CPU variant"
 def library() -> ctypes.CDLL | Fault:
     """The extension, or why there is none."""
     try:
-        described = "\n".join([SOURCE.read_text(encoding="utf-8"), *FLAGS,
-                               os.environ.get("CXX", ""), platform.platform(), processor()])
+        described = "\n".join([*(path.read_text(encoding="utf-8") for path in (SOURCE, HEADER)),
+                               *_flags(), os.environ.get("CXX", ""), platform.platform(),
+                               processor()])
         stem = f"recurrence-{_digest(described.encode())}"
-        return _kept(stem) or _built(stem)
+        found = _kept(stem) or _built(stem)
+        return found if isinstance(found, Fault) else _declared(found)
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or [f"it ended with status {error.returncode}"]
         said = next((line for line in lines if "error" in line), lines[0])[:300]
@@ -47,6 +60,18 @@ def library() -> ctypes.CDLL | Fault:
         return Fault(f"{error.cmd[0]} has not compiled {SOURCE.name} in {SECONDS} seconds")
     except OSError as error:
         return Fault(f"the C++ extension cannot be built or loaded: {error}")
+
+
+def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    for name, types in FUNCTIONS.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = types, None
+    loaded.instructions.restype = ctypes.c_char_p
+    return loaded
+
+
+def _flags() -> list[str]:
+    return [*FLAGS, *shlex.split(os.environ.get("QLSTM_CXXFLAGS", ""))]
 
 
 def _digest(content: bytes) -> str:
@@ -86,7 +111,7 @@ def _built(stem: str) -> ctypes.CDLL | Fault:
 
 def _compile(compiler: str, target: Path):
     """With threads where the compiler has OpenMP."""
-    command = [compiler, *FLAGS, str(SOURCE), "-o", str(target)]
+    command = [compiler, *_flags(), str(SOURCE), "-o", str(target)]
     try:
         _run([*command, "-fopenmp"])
     except subprocess.CalledProcessError as error:

@@ -1,0 +1,158 @@
+r"""Matrices of 1- and 2-bit weights that stay packed, and products with them (``codes.h``).
+
+Such a matrix is a sum of *planes*, each row a magnitude times signs:
+
+$$ W = \sum_p \mathrm{diag}(\alpha_p)\, B_p, \qquad B_p \in \{-1, +1\}^{m \times n} $$
+
+A binary matrix is one plane. Codes of $\{-1, 0, +1\}$ are two of half the scale, which differ where
+the code is 0. Those of ``alternating`` are planes as they come.
+
+>>> signs = torch.tensor([[[True, False, True]]])                  # one plane, one row: + - +
+>>> codes = pack(signs, torch.tensor([[0.5]]))
+>>> codes.bits.flatten()[0].item(), codes.dense()                  # bits 101, the first input last
+(5, tensor([[ 0.5000, -0.5000,  0.5000]]))
+"""
+
+import ctypes
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qlstm.quantizers import Quantized
+from qlstm.recurrence.extension import library
+
+ROWS, WORD = 16, 32
+"""Rows of a block and signs of a word, as codes.h has them."""
+
+
+class Struct(ctypes.Structure):
+    """The struct Codes of codes.h, which explains the fields."""
+
+    _fields_ = [*[(name, ctypes.c_long) for name in ("rows", "n", "planes")],
+                *[(name, ctypes.c_void_p) for name in ("bits", "pre", "post")]]
+
+
+class Codes(NamedTuple):
+    """A packed matrix (m, n).
+
+    Args:
+        bits: int32 (planes, ceil(m / 16), ceil(n / 32), 16): bit j of a word is 1 where the sign of
+            a row for input 32 c + j is +1.
+        scales: (planes, m): what the signs of each row are multiplied with.
+        shape: m and n.
+        by_column: Whether ``scales`` are (planes, n), of the columns, as in a transposed matrix.
+    """
+
+    bits: Tensor
+    scales: Tensor
+    shape: tuple[int, int]
+    by_column: bool = False
+
+    def struct(self) -> Struct:
+        """What codes.h takes. It has addresses of the tensors, in float32, which it does not keep
+        alive."""
+        return Struct(*self.shape, len(self.bits), self.bits.data_ptr(),
+                      **{"pre" if self.by_column else "post": self.scales.data_ptr()})
+
+    def dense(self) -> Tensor:
+        """The matrix, (m, n), in the precision of the scales."""
+        signs = 2 * unpack(self.bits, self.shape).to(self.scales.dtype) - 1
+        return (self.scales[:, None] if self.by_column else self.scales[..., None]).mul(signs).sum(0)
+
+    def products(self, x: Tensor) -> Tensor:
+        """The products with ``x``, float32 (..., n), or with one-hot vectors, integers (...): (...,
+        m)."""
+        integers = not x.is_floating_point()
+        out = self.scales.new_empty(*(x.shape if integers else x.shape[:-1]), self.shape[0])
+        x = (checked(x, self.shape[1]) if integers else x).contiguous()
+        samples = out.numel() // self.shape[0]
+        if integers:
+            library().pick_codes(ctypes.byref(self.struct()), x.data_ptr(), samples, out.data_ptr())
+        else:
+            library().multiply_codes(ctypes.byref(self.struct()), x.data_ptr(), samples,
+                                     out.data_ptr(), torch.get_num_threads())
+        return out
+
+
+def pack(signs: Tensor, scales: Tensor, *, transposed: bool = False) -> Codes:
+    """The packed matrix of planes of signs.
+
+    Args:
+        signs: (planes, m, n), True for +1.
+        scales: (planes, m).
+        transposed: Whether the matrix (n, m) is meant, whose columns have the scales.
+    """
+    signs = signs.mT if transposed else signs
+    planes, rows, n = signs.shape
+    blocks, words = -(-rows // ROWS), -(-n // WORD)
+    packed = np.packbits(signs.cpu().numpy(), axis=-1, bitorder="little")
+    padded = np.zeros((planes, blocks * ROWS, words * WORD // 8), np.uint8)
+    padded[:, :rows, : packed.shape[-1]] = packed
+    bits = padded.view("<u4").reshape(planes, blocks, ROWS, words).transpose(0, 1, 3, 2)
+    bits = torch.from_numpy(np.ascontiguousarray(bits, np.int32)).to(signs.device)
+    return Codes(bits, scales.contiguous(), (rows, n), transposed)
+
+
+def unpack(bits: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The signs (planes, m, n), True for +1, of the ``bits`` of a matrix of a ``shape`` (m, n)."""
+    rows, n = shape
+    words = bits.movedim(-1, 2).flatten(1, 2)[:, :rows]  # (planes, m, words)
+    signs = words[..., None] >> torch.arange(WORD, device=bits.device, dtype=bits.dtype) & 1
+    return signs.flatten(2)[..., :n].bool()
+
+
+def planes(quantized: Quantized) -> tuple[Tensor, Tensor] | None:
+    """The planes of a quantized weight.
+
+    Args:
+        quantized: Codes (k, gates, d, n) and scales (k, gates, 1 or d, 1).
+
+    Returns:
+        Signs (planes, gates d, n), True for +1, and scales (planes, gates d). None where a code is
+        none of -1, 0, +1, or a scale is not finite: then a sum may be NaN, which signs cannot tell.
+    """
+    codes = quantized.codes.flatten(1, 2)
+    scales = quantized.scales.expand(*quantized.codes.shape[:-1], 1).flatten(1)
+    positive = codes > 0
+    zero = codes == 0
+    if not (zero | (codes.abs() == 1)).all() or not scales.isfinite().all():
+        return None
+    if zero.any():  # + and - of half the scale
+        return torch.cat([positive, positive | zero]), (scales / 2).repeat(2, 1)
+    return positive, scales
+
+
+def magnitudes(weight: Tensor) -> tuple[Tensor, Tensor] | None:
+    r"""The planes of a matrix each of whose rows has at most two magnitudes.
+
+    The larger magnitude of a row is $\alpha_1 + \alpha_2$, the smaller $\alpha_1 - \alpha_2$.
+
+    Args:
+        weight: (m, n).
+
+    Returns:
+        As :func:`planes`; None if a row has more magnitudes, or one that is not finite.
+    """
+    size = weight.abs()
+    if len(size[:1].unique()) > 2:  # as in full precision
+        return None
+    high, low = size.amax(1, keepdim=True), size.amin(1, keepdim=True)
+    large = size == high
+    if not (large | (size == low)).all() or not high.isfinite().all():
+        return None
+    positive = weight >= 0
+    if large.all():
+        return positive[None], high.mT
+    return (torch.stack([positive, positive == large]),
+            torch.stack([high + low, high - low]).squeeze(-1) / 2)
+
+
+def checked(symbols: Tensor, count: int) -> Tensor:
+    """The ``symbols``, int64. Raises ``IndexError`` unless all are from 0 to ``count`` - 1."""
+    symbols = symbols.long()
+    if symbols.numel() and not (0 <= symbols.min() and symbols.max() < count):
+        raise IndexError(f"expected integers from 0 to {count - 1}, got {symbols.min().item()} to "
+                         f"{symbols.max().item()}")
+    return symbols
