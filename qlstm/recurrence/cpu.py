@@ -1,8 +1,10 @@
 """The recurrence on the CPU with an explicit backward pass.
 
-Matrix products are :mod:`qlstm.recurrence.linear`'s; what is left of a time step (normalization,
-gates, states and their gradients) is one pass over memory in ``cpu.cpp``
-(:mod:`qlstm.recurrence.extension` compiles it). The weight gradient is one product after the loop.
+A time step (normalization, gates, states and their gradients) is one pass over memory in
+``cpu.cpp`` (:mod:`qlstm.recurrence.extension` compiles it). Where the recurrent matrix has 1- or
+2-bit codes, in float32, the whole loop runs there, with products that look up sums
+(:mod:`qlstm.recurrence.codes`); else matrix products are :mod:`qlstm.recurrence.linear`'s, a step
+at a time. The weight gradient is one product after the loop.
 
 Float32 holds no square of a number over 1e19. Where a variance overflows it depends on torch's
 formulas what becomes of it, so that the naive backend computes such a pass anew.
@@ -17,7 +19,7 @@ from torch.amp import custom_bwd, custom_fwd
 
 from qlstm.errors import ConfigError
 from qlstm.normalizers import BatchNorm, LayerNorm
-from qlstm.recurrence import naive, obstacles
+from qlstm.recurrence import codes, naive, obstacles
 from qlstm.recurrence.extension import library
 from qlstm.recurrence.linear import has_onednn, input_products, multiply
 from qlstm.recurrence.obstacles import Fault, kind
@@ -35,8 +37,8 @@ class _Pass(ctypes.Structure):
     """The struct of cpu.cpp, which explains the fields."""
 
     _fields_ = [
-        *[(name, ctypes.c_long) for name in ("N", "d", "norm", "cell", "parallel", "training_x",
-                                             "training_h", "training_c")],
+        *[(name, ctypes.c_long) for name in ("N", "d", "norm", "cell", "threads", "kept",
+                                             "training_x", "training_h", "training_c")],
         *[(name, ctypes.c_double) for name in ("eps_x", "eps_h", "eps_c")],
         *[(name, ctypes.c_void_p) for name in _POINTERS]]
 
@@ -97,8 +99,9 @@ class _Recurrence(torch.autograd.Function):
             for name, value in zip(["x", "bias", *PARAMETERS], [x, bias, *parameters], strict=True)}
         values |= {"act": x.new_empty(steps, n, gates)} | {
             name: x.new_empty(steps + 1, n, d) for name in "ch"}
-        sizes = dict(N=n, d=d, norm=KINDS[kind(norms[0])], cell="c" in batch,
-                     parallel=n * d > 2000)
+        planes = codes.magnitudes(w_h) if w_h.dtype == torch.float32 else None
+        sizes = dict(N=n, d=d, norm=KINDS[kind(norms[0])], cell="c" in batch, kept=True,
+                     threads=torch.get_num_threads() if n * d > 2000 else 1)
         variances = []
         for side, norm in zip("xhc", norms, strict=True):
             sizes |= {f"training_{side}": side in training, f"eps_{side}": getattr(norm, "eps", 0)}
@@ -111,20 +114,25 @@ class _Recurrence(torch.autograd.Function):
                 variances.append(values[f"var_{side}"])
         c, h = values["c"], values["h"]
         c[0], h[0] = c_0, h_0
-        step, products, product = (_stepper("forward", x.dtype, sizes, values), [],
-                                   _multiply_by(w_h, n))
-        for t in range(steps):
-            # y_t = W_h h_{t-1}, then one step
-            y = product(h[t])
-            step(t, y=y)
-            if sizes["norm"] and keep:  # a normalizer's backward pass needs the products again
-                products.append(y)
+        products = []  # a normalizer's backward pass needs them again
+        if planes is None:
+            step, product = _stepper("forward", x.dtype, sizes, values), _multiply_by(w_h, n)
+            for t in range(steps):
+                # y_t = W_h h_{t-1}, then one step
+                y = product(h[t])
+                step(t, y=y)
+                if sizes["norm"] and keep:
+                    products.append(y)
+        else:
+            values["y"] = x.new_empty(steps if sizes["norm"] else 1, n, gates)
+            packed = codes.pack(*planes)
+            library().forward_codes(ctypes.byref(_argument(sizes, values)), steps, ctypes.byref(packed.struct()))
         if any(var.isinf().any() for var in variances):
             return None, None
         for side, norm in training.items():
             norm.update(values[f"mean_{side}"].flatten(1), values[f"var_{side}"].flatten(1), n)
         if keep:
-            ctx.sizes, ctx.names = sizes, list(values)
+            ctx.sizes, ctx.names, ctx.planes = sizes, list(values), planes
             ctx.save_for_backward(w_h, *values.values(), *products)
             ctx.set_materialize_grads(False)
         return h[1:], c[-1].clone()
@@ -141,20 +149,27 @@ class _Recurrence(torch.autograd.Function):
         if d_output is None:
             d_output = x.new_zeros(steps, n, d)
         dx = torch.empty_like(x)
-        dy = torch.empty_like(x) if products else dx
+        dy = torch.empty_like(x) if sizes["norm"] else dx
         dc = x.new_zeros(n, d) if d_c is None else d_c.clone(memory_format=torch.contiguous_format)
         values |= {"dx": dx, "dy": dy, "dc": dc, "dz": x.new_empty(n, gates),
                    "dbias": x.new_zeros(gates)}
         values |= {f"d{name}": torch.zeros_like(values[name]) for name in PARAMETERS
                    if values[name] is not None}
-        step, product = _stepper("backward", x.dtype, sizes, values), _multiply_by(w_h.t(), n)
-        dh = d_output[-1].contiguous()
-        for t in range(steps - 1, -1, -1):
-            step(t, dh=dh, **({"y": products[t]} if products else {}))
-            # d loss / d h_{t-1} = W_h' d loss / d y_t + its own part of the loss
-            dh = product(dy[t])
-            if t:
-                dh += d_output[t - 1]
+        if ctx.planes is None:
+            step, product = _stepper("backward", x.dtype, sizes, values), _multiply_by(w_h.t(), n)
+            dh = d_output[-1].contiguous()
+            for t in range(steps - 1, -1, -1):
+                step(t, dh=dh, **({"y": products[t]} if products else {}))
+                # d loss / d h_{t-1} = W_h' d loss / d y_t + its own part of the loss
+                dh = product(dy[t])
+                if t:
+                    dh += d_output[t - 1]
+        else:
+            d_output = d_output.contiguous()
+            values["dh"] = dh = d_output[-1].clone()
+            transposed = codes.pack(*ctx.planes, transposed=True)
+            library().backward_codes(ctypes.byref(_argument(sizes, values)), steps,
+                                     ctypes.byref(transposed.struct()), d_output.data_ptr())
         d_w = multiply(h[:-1].flatten(0, 1).t(), dy.flatten(0, 1).t()).t()
         for name in ("shift_x", "shift_h"):  # added where the bias is
             if values[name] is not None:
@@ -163,19 +178,19 @@ class _Recurrence(torch.autograd.Function):
                 *(values.get(f"d{name}") for name in PARAMETERS))
 
 
+def _argument(sizes: dict[str, float], values: dict[str, Tensor | None]) -> _Pass:
+    """What cpu.cpp takes; it does not keep the tensors alive."""
+    return _Pass(**sizes, **{name: value.data_ptr() for name, value in values.items()
+                             if value is not None and name in _POINTERS})
+
+
 def _stepper(
     direction: str, dtype: torch.dtype, sizes: dict[str, float], values: dict[str, Tensor | None]
 ):
     """One step of cpu.cpp as a function of t and of the tensors that change with it; it keeps all
     of them alive."""
     function = getattr(library(), f"{direction}_{str(dtype).removeprefix('torch.')}")
-    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_long], None
-    fields = {name for name, _ in _Pass._fields_}
-    argument = _Pass(
-        **sizes,
-        **{name: value.data_ptr() for name, value in values.items()
-           if value is not None and name in fields},
-    )
+    argument = _argument(sizes, values)
     pointer = ctypes.byref(argument)
 
     def step(t: int, **changing: Tensor):
