@@ -11,6 +11,7 @@
 // elsewhere  what there is  1   the sign is flipped by the bit (GCC and clang vectorize it for NEON, SSE2, ...)
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #if defined(__AVX512F__) || defined(__AVX2__)
@@ -204,4 +205,56 @@ static void pick(const Codes &W, const int64_t *symbols, long N, float *out) {
             out[s * W.rows + r] = sum;
         }
     }
+}
+
+// Finds the planes of a matrix (rows, n), each of whose rows has at most two magnitudes: alpha_1 + alpha_2 and
+// alpha_1 - alpha_2. Returns how many there are, 1 or 2, or 0 if a row has more magnitudes or one that is not finite.
+// Fills bits (2, ...), which are 0 before, and scales (2, rows).
+static long find_planes(const float *w, long rows, long n, uint32_t *bits, float *scales) {
+    const long all = words(n), plane = blocks(rows) * all * ROWS;
+    long planes = 1;
+    for (long r = 0; r < rows; r++, w += n) {
+        float high = 0, low = INFINITY;
+        for (long j = 0; j < n; j++) high = std::max(high, std::fabs(w[j])), low = std::min(low, std::fabs(w[j]));
+        if (!std::isfinite(high)) return 0;
+        if (low != high) planes = 2;
+        for (long c = 0; c < all; c++) {
+            uint32_t first = 0, second = 0;
+            bool known = true;
+            for (long j = 0; j < std::min(32L, n - 32 * c); j++) {
+                const float value = w[32 * c + j], size = std::fabs(value);
+                const bool positive = value >= 0, large = size == high;
+                known &= large | (size == low);  // NaN is neither
+                first |= uint32_t(positive) << j, second |= uint32_t(positive == large) << j;
+            }
+            if (!known) return 0;
+            uint32_t *word = bits + ((r / ROWS) * all + c) * ROWS + r % ROWS;
+            word[0] = first, word[plane] = second;
+        }
+        scales[r] = (high + low) / 2, scales[rows + r] = (high - low) / 2;
+    }
+    return planes;
+}
+
+// The bits of W' from those of W, in tiles of 32 x 32 (Warren, Hacker's Delight, section 7-3)
+static void transpose(const Codes &W, uint32_t *out) {
+    const long up = blocks(W.rows), across = blocks(W.n);
+    for (long p = 0; p < W.planes; p++)
+        for (long R = 0; R < words(W.rows); R++)
+            for (long c = 0; c < words(W.n); c++) {
+                uint32_t tile[32], mask = 0xFFFF;
+                for (long k = 0; k < 32; k++) {
+                    const long b = 2 * R + k / ROWS;
+                    tile[k] = b < up ? W.bits[((p * up + b) * words(W.n) + c) * ROWS + k % ROWS] : 0;
+                }
+                for (int j = 16; j; j >>= 1, mask ^= mask << j)
+                    for (int k = 0; k < 32; k = ((k | j) + 1) & ~j) {
+                        const uint32_t swap = ((tile[k] >> j) ^ tile[k | j]) & mask;
+                        tile[k] ^= swap << j, tile[k | j] ^= swap;
+                    }
+                for (long k = 0; k < 32; k++) {
+                    const long b = 2 * c + k / ROWS;
+                    if (b < across) out[((p * across + b) * words(W.rows) + R) * ROWS + k % ROWS] = tile[k];
+                }
+            }
 }

@@ -61,6 +61,12 @@ class Codes(NamedTuple):
         signs = 2 * unpack(self.bits, self.shape).to(self.scales.dtype) - 1
         return (self.scales[:, None] if self.by_column else self.scales[..., None]).mul(signs).sum(0)
 
+    def transposed(self) -> "Codes":
+        """The packed matrix (n, m)."""
+        bits = _empty(len(self.bits), self.shape[::-1])
+        library().transpose_codes(ctypes.byref(self.struct()), bits.data_ptr())
+        return Codes(bits, self.scales, self.shape[::-1], not self.by_column)
+
     def products(self, x: Tensor) -> Tensor:
         """The products with ``x``, float32 (..., n), or with one-hot vectors, integers (...): (...,
         m)."""
@@ -76,15 +82,13 @@ class Codes(NamedTuple):
         return out
 
 
-def pack(signs: Tensor, scales: Tensor, *, transposed: bool = False) -> Codes:
+def pack(signs: Tensor, scales: Tensor) -> Codes:
     """The packed matrix of planes of signs.
 
     Args:
         signs: (planes, m, n), True for +1.
         scales: (planes, m).
-        transposed: Whether the matrix (n, m) is meant, whose columns have the scales.
     """
-    signs = signs.mT if transposed else signs
     planes, rows, n = signs.shape
     blocks, words = -(-rows // ROWS), -(-n // WORD)
     packed = np.packbits(signs.cpu().numpy(), axis=-1, bitorder="little")
@@ -92,7 +96,7 @@ def pack(signs: Tensor, scales: Tensor, *, transposed: bool = False) -> Codes:
     padded[:, :rows, : packed.shape[-1]] = packed
     bits = padded.view("<u4").reshape(planes, blocks, ROWS, words).transpose(0, 1, 3, 2)
     bits = torch.from_numpy(np.ascontiguousarray(bits, np.int32)).to(signs.device)
-    return Codes(bits, scales.contiguous(), (rows, n), transposed)
+    return Codes(bits, scales.contiguous(), (rows, n))
 
 
 def unpack(bits: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -124,29 +128,27 @@ def planes(quantized: Quantized) -> tuple[Tensor, Tensor] | None:
     return positive, scales
 
 
-def magnitudes(weight: Tensor) -> tuple[Tensor, Tensor] | None:
-    r"""The planes of a matrix each of whose rows has at most two magnitudes.
+def find(weight: Tensor) -> Codes | None:
+    r"""The packed matrix of one each of whose rows has at most two magnitudes.
 
     The larger magnitude of a row is $\alpha_1 + \alpha_2$, the smaller $\alpha_1 - \alpha_2$.
 
     Args:
-        weight: (m, n).
+        weight: (m, n), float32.
 
     Returns:
-        As :func:`planes`; None if a row has more magnitudes, or one that is not finite.
+        None if a row has more magnitudes, as in full precision, or one that is not finite.
     """
-    size = weight.abs()
-    if len(size[:1].unique()) > 2:  # as in full precision
-        return None
-    high, low = size.amax(1, keepdim=True), size.amin(1, keepdim=True)
-    large = size == high
-    if not (large | (size == low)).all() or not high.isfinite().all():
-        return None
-    positive = weight >= 0
-    if large.all():
-        return positive[None], high.mT
-    return (torch.stack([positive, positive == large]),
-            torch.stack([high + low, high - low]).squeeze(-1) / 2)
+    weight = weight.detach().contiguous()
+    bits, scales = _empty(2, weight.shape), weight.new_empty(2, len(weight))
+    planes = library().find_codes(weight.data_ptr(), *weight.shape, bits.data_ptr(),
+                                  scales.data_ptr())
+    return Codes(bits[:planes], scales[:planes], tuple(weight.shape)) if planes else None
+
+
+def _empty(planes: int, shape: tuple[int, int]) -> Tensor:
+    rows, n = shape
+    return torch.zeros(planes, -(-rows // ROWS), -(-n // WORD), ROWS, dtype=torch.int32)
 
 
 def checked(symbols: Tensor, count: int) -> Tensor:

@@ -421,5 +421,11 @@ void multiply_codes(const Codes *W, const float *x, long N, float *out, long thr
 
 void pick_codes(const Codes *W, const int64_t *symbols, long N, float *out) { pick(*W, symbols, N, out); }
 
+long find_codes(const float *w, long rows, long n, uint32_t *bits, float *scales) {
+    return find_planes(w, rows, n, bits, scales);
+}
+
+void transpose_codes(const Codes *W, uint32_t *out) { transpose(*W, out); }
+
 const char *instructions() { return INSTRUCTIONS; }
 }

@@ -20,6 +20,7 @@ from torch.amp import custom_bwd, custom_fwd
 from qlstm.errors import ConfigError
 from qlstm.normalizers import BatchNorm, LayerNorm
 from qlstm.recurrence import codes, naive, obstacles
+from qlstm.recurrence.codes import Codes
 from qlstm.recurrence.extension import library
 from qlstm.recurrence.linear import has_onednn, input_products, multiply
 from qlstm.recurrence.obstacles import Fault, kind
@@ -71,9 +72,7 @@ def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
     """
     if trace is not None:
         raise ConfigError("backend 'cpu' keeps no trace; take backend='naive'")
-    # the gains of weight normalization are in w_h
-    parameters = [getattr(norm, name) if isinstance(norm, LayerNorm | BatchNorm) else None
-                  for norm in norms for name in ("gain", "shift")]
+    parameters = _parameters(norms)
     obstacles.check_types(w_h.dtype, bias=bias, h_0=state[0], c_0=state[1])
     tensors = [input_products(x, w_x), w_h, bias, *state, *parameters]
     keep = torch.is_grad_enabled() and any(
@@ -88,34 +87,12 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     @custom_fwd(device_type="cpu")
     def forward(ctx, norms, keep, x, w_h, bias, h_0, c_0, *parameters):
-        (steps, n, gates), d = x.shape, w_h.shape[1]
-        batch = {side: norm for side, norm in zip("xhc", norms, strict=True)
-                 if isinstance(norm, BatchNorm)}
-        training = {side: norm for side, norm in batch.items() if norm.training}
-        if training and n < 2:
-            raise ValueError(f"batch normalization in training needs two samples or more, got {n}")
-        values = {
-            name: None if value is None else value.contiguous()
-            for name, value in zip(["x", "bias", *PARAMETERS], [x, bias, *parameters], strict=True)}
-        values |= {"act": x.new_empty(steps, n, gates)} | {
-            name: x.new_empty(steps + 1, n, d) for name in "ch"}
-        planes = codes.magnitudes(w_h) if w_h.dtype == torch.float32 else None
-        sizes = dict(N=n, d=d, norm=KINDS[kind(norms[0])], cell="c" in batch, kept=True,
-                     threads=torch.get_num_threads() if n * d > 2000 else 1)
-        variances = []
-        for side, norm in zip("xhc", norms, strict=True):
-            sizes |= {f"training_{side}": side in training, f"eps_{side}": getattr(norm, "eps", 0)}
-            if side in batch and side not in training:
-                values[f"mean_{side}"], values[f"var_{side}"] = (
-                    part.contiguous() for part in norm.running_statistics(steps))
-            elif isinstance(norm, BatchNorm | LayerNorm):
-                shape = (steps, *norm.gain.shape) if side in batch else (steps, n, 4)
-                values |= {f"mean_{side}": x.new_empty(shape), f"var_{side}": x.new_empty(shape)}
-                variances.append(values[f"var_{side}"])
+        (steps, n, _), d = x.shape, w_h.shape[1]
+        packed = codes.find(w_h) if w_h.dtype == torch.float32 else None
+        sizes, values, own = _arguments(x, bias, (h_0, c_0), norms, parameters, kept=keep)
         c, h = values["c"], values["h"]
-        c[0], h[0] = c_0, h_0
         products = []  # a normalizer's backward pass needs them again
-        if planes is None:
+        if packed is None:
             step, product = _stepper("forward", x.dtype, sizes, values), _multiply_by(w_h, n)
             for t in range(steps):
                 # y_t = W_h h_{t-1}, then one step
@@ -124,15 +101,16 @@ class _Recurrence(torch.autograd.Function):
                 if sizes["norm"] and keep:
                     products.append(y)
         else:
-            values["y"] = x.new_empty(steps if sizes["norm"] else 1, n, gates)
-            packed = codes.pack(*planes)
-            library().forward_codes(ctypes.byref(_argument(sizes, values)), steps, ctypes.byref(packed.struct()))
-        if any(var.isinf().any() for var in variances):
+            values["y"] = x.new_empty(steps if sizes["norm"] else 1, n, 4 * d)
+            library().forward_codes(ctypes.byref(_argument(sizes, values)), steps,
+                                    ctypes.byref(packed.struct()))
+        if any(values[f"var_{side}"].isinf().any() for side in own):
             return None, None
-        for side, norm in training.items():
-            norm.update(values[f"mean_{side}"].flatten(1), values[f"var_{side}"].flatten(1), n)
+        for side, norm in zip("xhc", norms, strict=True):
+            if sizes[f"training_{side}"]:
+                norm.update(values[f"mean_{side}"].flatten(1), values[f"var_{side}"].flatten(1), n)
         if keep:
-            ctx.sizes, ctx.names, ctx.planes = sizes, list(values), planes
+            ctx.sizes, ctx.names, ctx.packed = sizes, list(values), packed
             ctx.save_for_backward(w_h, *values.values(), *products)
             ctx.set_materialize_grads(False)
         return h[1:], c[-1].clone()
@@ -155,7 +133,7 @@ class _Recurrence(torch.autograd.Function):
                    "dbias": x.new_zeros(gates)}
         values |= {f"d{name}": torch.zeros_like(values[name]) for name in PARAMETERS
                    if values[name] is not None}
-        if ctx.planes is None:
+        if ctx.packed is None:
             step, product = _stepper("backward", x.dtype, sizes, values), _multiply_by(w_h.t(), n)
             dh = d_output[-1].contiguous()
             for t in range(steps - 1, -1, -1):
@@ -167,7 +145,7 @@ class _Recurrence(torch.autograd.Function):
         else:
             d_output = d_output.contiguous()
             values["dh"] = dh = d_output[-1].clone()
-            transposed = codes.pack(*ctx.planes, transposed=True)
+            transposed = ctx.packed.transposed()
             library().backward_codes(ctypes.byref(_argument(sizes, values)), steps,
                                      ctypes.byref(transposed.struct()), d_output.data_ptr())
         d_w = multiply(h[:-1].flatten(0, 1).t(), dy.flatten(0, 1).t()).t()
@@ -176,6 +154,70 @@ class _Recurrence(torch.autograd.Function):
                 values[f"d{name}"] = values["dbias"].view_as(values[name]).clone()
         return (None, None, dx, d_w, values["dbias"], dh, dc,
                 *(values.get(f"d{name}") for name in PARAMETERS))
+
+
+def _arguments(x: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, parameters, *,
+               kept: bool) -> tuple[dict[str, float], dict[str, Tensor | None], list[str]]:
+    """The fields of :class:`_Pass` before a loop over time: numbers; tensors, of which ``act``, all
+    ``c`` and ``h`` and statistics are to be filled; and the sides x, h, c that have statistics of
+    their own minibatch."""
+    (steps, n, gates), d = x.shape, state[0].shape[-1]
+    values = {
+        name: None if value is None else value.contiguous()
+        for name, value in zip(["x", "bias", *PARAMETERS], [x, bias, *parameters], strict=True)}
+    values |= {"act": x.new_empty(steps if kept else 1, n, gates)} | {
+        name: x.new_empty(steps + 1, n, d) for name in "ch"}
+    values["h"][0], values["c"][0] = state
+    sizes = dict(N=n, d=d, norm=KINDS[kind(norms[0])], cell=kind(norms[2]) == "batch", kept=kept,
+                 threads=torch.get_num_threads() if n * d > 2000 else 1)
+    own = []
+    for side, norm in zip("xhc", norms, strict=True):
+        batch = isinstance(norm, BatchNorm)
+        training = batch and norm.training
+        if training and n < 2:
+            raise ValueError(f"batch normalization in training needs two samples or more, got {n}")
+        sizes |= {f"training_{side}": training, f"eps_{side}": getattr(norm, "eps", 0)}
+        if batch and not training:
+            values[f"mean_{side}"], values[f"var_{side}"] = (
+                part.contiguous() for part in norm.running_statistics(steps))
+        elif batch or isinstance(norm, LayerNorm):
+            shape = (steps, *norm.gain.shape) if batch else (steps, n, 4)
+            values |= {f"mean_{side}": x.new_empty(shape), f"var_{side}": x.new_empty(shape)}
+            own.append(side)
+    return sizes, values, own
+
+
+def _parameters(norms) -> list[Tensor | None]:
+    """Gain and shift of each; the gains of weight normalization are in the matrices."""
+    return [getattr(norm, name) if isinstance(norm, LayerNorm | BatchNorm) else None
+            for norm in norms for name in ("gain", "shift")]
+
+
+def evaluate(x: Tensor, w_x: Codes | Tensor, w_h: Codes, bias: Tensor,
+             state: tuple[Tensor, Tensor], norms) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
+    """The recurrence in evaluation, without gradients, with matrices that stay packed.
+
+    Args:
+        x: The inputs, (T, N, D), or integers (T, N), which stand for one-hot vectors.
+        w_x: (4d, D).
+        w_h: (4d, d).
+        bias: (4d).
+        state: $h_0$ and $c_0$, each (N, d).
+        norms: As in :func:`qlstm.recurrence.naive.recurrence`, in evaluation mode.
+
+    Returns:
+        All hidden states, (T, N, d), and the last state; None where the variance of a row
+        overflows.
+    """
+    x = w_x.products(x) if isinstance(w_x, Codes) else input_products(x, w_x)
+    sizes, values, own = _arguments(x, bias, state, norms, _parameters(norms), kept=False)
+    values["y"] = x.new_empty(x.shape[1:])
+    library().forward_codes(ctypes.byref(_argument(sizes, values)), len(x),
+                            ctypes.byref(w_h.struct()))
+    if any(values[f"var_{side}"].isinf().any() for side in own):
+        return None
+    output = values["h"][1:]
+    return output, (output[-1], values["c"][-1].clone())
 
 
 def _argument(sizes: dict[str, float], values: dict[str, Tensor | None]) -> _Pass:

@@ -35,7 +35,9 @@ FUNCTIONS = {
     "forward_codes": [_POINTER, _LONG, _POINTER],
     "backward_codes": [_POINTER, _LONG, _POINTER, _POINTER],
     "multiply_codes": [_POINTER, _POINTER, _LONG, _POINTER, _LONG],
-    "pick_codes": [_POINTER, _POINTER, _LONG, _POINTER], "instructions": []}
+    "pick_codes": [_POINTER, _POINTER, _LONG, _POINTER],
+    "find_codes": [_POINTER, _LONG, _LONG, _POINTER, _POINTER],
+    "transpose_codes": [_POINTER, _POINTER], "instructions": []}
 """The types of the arguments of what it exports."""
 _FEATURES = {"model name", "flags", "Features", "CPU implementer", "CPU variant", "CPU part", "cpu",
              "features", "isa", "uarch"}
@@ -66,7 +68,7 @@ def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
     for name, types in FUNCTIONS.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = types, None
-    loaded.instructions.restype = ctypes.c_char_p
+    loaded.find_codes.restype, loaded.instructions.restype = ctypes.c_long, ctypes.c_char_p
     return loaded
 
 
