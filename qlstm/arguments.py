@@ -55,6 +55,29 @@ def check_precision(weight: Tensor):
                           "are quantized; torch.autocast may be around the layers")
 
 
+def check_layer(settings: dict[str, Any]):
+    """Refuse ``settings`` of a :class:`qlstm.layer.QuantRNN`, numbers and flags, that cannot be."""
+    for name in ("input_size", "hidden_size", "num_layers", "biases"):
+        check_size(name, settings[name])
+    check_number("dropout", settings["dropout"], most=1)
+    check_flag("quantize_input", settings["quantize_input"])
+    if settings["max_steps"] is not None:
+        check_size("max_steps", settings["max_steps"])
+    if settings["biases"] > 2:
+        raise ConfigError(f"biases must be 1 or 2, got {settings['biases']!r}")
+
+
+def check_quantizer(quantizer: Any, stochastic: bool, normalizer: Any):
+    """Refuse a ``quantizer`` that cannot be called, and a ``stochastic`` one with another
+    ``normalizer`` than its own."""
+    if isinstance(quantizer, type) or not callable(quantizer):
+        raise ConfigError("quantizer: expected a name, a function or a module (not a class), "
+                          f"got {quantizer!r}")
+    if stochastic and normalizer != "batch_separate":
+        raise ConfigError("quantizers 'sbn' and 'stn' are defined with normalizer "
+                          "'batch_separate' only")
+
+
 def as_minibatch(layer, x: Tensor, state: tuple[Tensor, ...] | None):
     """Input and state with an axis of samples, the state in the layer's precision.
 
@@ -71,7 +94,7 @@ def as_minibatch(layer, x: Tensor, state: tuple[Tensor, ...] | None):
         TypeError: The inputs or the state are of another kind.
         ValueError: They are of other sizes or precision, or on device "meta".
     """
-    name, weight = type(layer).__name__, layer.weight_ih_l0
+    name, weight = type(layer).__name__, next(layer.parameters(recurse=False))
     if isinstance(x, PackedSequence) or not isinstance(x, Tensor) or x.is_complex():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{name} takes a padded tensor (T, N, D) or integers (T, N), not {kind}")

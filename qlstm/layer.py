@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qlstm.arguments import as_minibatch, check_flag, check_number, check_size
+from qlstm.arguments import as_minibatch, check_layer, check_quantizer
 from qlstm.errors import ConfigError, unknown
 from qlstm.normalizers import Normalizer, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer
-from qlstm.recurrence import check_backend, choose_backend, naive
+from qlstm.recurrence import check_backend, choose_backend, cpu, naive
+from qlstm.recurrence.codes import Codes
+from qlstm.stream import Stream
 from qlstm.weight import LatentWeight
 
 State = tuple[Tensor, ...]  # h and c of an LSTM, h of a GRU; each (num_layers, N, d)
@@ -40,13 +42,13 @@ class QuantRNN(nn.Module):
             input_size=input_size, hidden_size=hidden_size, num_layers=num_layers,
             quantizer=quantizer, normalizer=normalizer, max_steps=max_steps, biases=biases,
             dropout=dropout, quantize_input=quantize_input)
-        _check_settings(self.settings)
+        check_layer(self.settings)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropout, self.quantize_input, self.backend = dropout, quantize_input, backend
         check_backend(backend)
         self.quantizer = find_quantizer(quantizer) if isinstance(quantizer, str) else quantizer
         self.stochastic = getattr(self.quantizer, "stochastic", False)
-        _check_quantizer(self.quantizer, self.stochastic, normalizer)
+        check_quantizer(self.quantizer, self.stochastic, normalizer)
         for k in range(num_layers):
             self._add_layer(k, biases)
         self.reset_parameters()
@@ -112,6 +114,10 @@ class QuantRNN(nn.Module):
         known = self.quantizer in QUANTIZERS.values()
         return known and self.quantizer.scales != "row" and self.quantizer.bits <= 2
 
+    def columns(self, name: str) -> int:
+        """The columns n of the weight of a ``name``."""
+        return self._weight(name).columns
+
     def quantizes(self, name: str) -> bool:
         """Whether the weight of a ``name`` such as ``"weight_hh_l0"`` is quantized."""
         return self._weight(name).is_quantized
@@ -164,20 +170,55 @@ class QuantRNN(nn.Module):
     def _layers(self, x: Tensor, state: State, trace: list | None) -> tuple[Tensor, State]:
         last = []
         for k in range(self.num_layers):
-            weight_x, weight_h = self.weight("ih", k), self.weight("hh", k)
-            w_x, w_h = weight_x.effective(), weight_h.effective()
-            norms = [weight_x.norm, weight_h.norm, getattr(self, f"norm_c_l{k}")]
-            steps = {}
-            if trace is not None:
-                trace.append([])
-                steps["trace"] = trace[-1]
-            recurrence = self._recurrence(x, w_h, norms, trace is not None)
-            x, final = recurrence(x, w_x, w_h, self.bias(k), tuple(part[k] for part in state),
-                                  norms, coded=self.coded, **steps)
+            part = tuple(part[k] for part in state)
+            packed = self.packed(k, x) if trace is None else None
+            found = packed and cpu.evaluate(x, *packed, self.bias(k), part, self.norms(k))
+            x, final = found or self._recurrent(k, x, part, trace)
             last.append(final)
             if k < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
         return x, tuple(torch.stack(parts) for parts in zip(*last, strict=True))
+
+    def _recurrent(self, k: int, x: Tensor, state: State,
+                   trace: list | None) -> tuple[Tensor, State]:
+        w_x, w_h = (self.weight(side, k).effective() for side in ("ih", "hh"))
+        norms, steps = self.norms(k), {}
+        if trace is not None:
+            trace.append([])
+            steps["trace"] = trace[-1]
+        recurrence = self._fastest(x, w_h, norms) if trace is None else self._naive
+        return recurrence(x, w_x, w_h, self.bias(k), state, norms, coded=self.coded, **steps)
+
+    def packed(self, k: int, x: Tensor) -> tuple[Codes | Tensor, Codes] | None:
+        """The packed matrices $W_x$ (the matrix itself, where it has no codes) and $W_h$.
+
+        Args:
+            k: The number of the layer, from 0.
+            x: Inputs, of which the device and N matter.
+
+        Returns:
+            None where the expanded matrices are needed: in training, with gradients, on another
+            device than the CPU, without a C++ compiler, without codes.
+        """
+
+    def norms(self, k: int) -> list[Normalizer]:
+        """The normalizers of layer ``k``: of input product, recurrent product and cell state."""
+        return [self.weight("ih", k).norm, self.weight("hh", k).norm, getattr(self, f"norm_c_l{k}")]
+
+    def stream(self, samples: int = 1, state: State | None = None) -> Stream:
+        """What runs the layers a step at a time, in evaluation, with the weights as they are now.
+
+        Args:
+            samples: N.
+            state: As in :meth:`forward`.
+        """
+        return Stream(self, samples, state)
+
+    def train(self, mode: bool = True):
+        """Set the ``mode``: training or evaluation, for which matrices are then packed anew."""
+        for weight in self._weights.values():
+            weight.forget()
+        return super().train(mode)
 
     def extra_repr(self) -> str:
         """For ``print(lstm)``."""
@@ -272,12 +313,23 @@ class QuantLSTM(QuantRNN):
                 bias += getattr(lstm, f"bias_ih_l{k}") + getattr(lstm, f"bias_hh_l{k}")
         return own.train(lstm.training)
 
-    def _recurrence(self, x, w_h, norms, traced):
-        if traced:
-            return naive.recurrence
+    _naive = staticmethod(naive.recurrence)
+
+    def _fastest(self, x, w_h, norms):
         module = choose_backend(self.backend, x, w_h, norms, coded=self.coded)
         self.backend_used = module.__name__.rpartition(".")[2]
         return module.recurrence
+
+    def packed(self, k, x):
+        bias, d = getattr(self, f"bias_l{k}"), self.hidden_size
+        if self.training or torch.is_grad_enabled() or bias.dtype != torch.float32:
+            return None
+        like_w_h = bias.new_empty(()).expand(4 * d, d)  # without its numbers
+        if self._fastest(x, like_w_h, self.norms(k)) is not cpu.recurrence:
+            return None
+        weight_x, weight_h = self.weight("ih", k), self.weight("hh", k)
+        w_h, w_x = weight_h.packed(), weight_x.packed()
+        return w_h and (w_x or weight_x.effective(), w_h)
 
 
 class QuantGRU(QuantRNN):
@@ -312,25 +364,7 @@ class QuantGRU(QuantRNN):
             raise ConfigError("quantizers 'sbn' and 'stn' normalize the cell state, which a GRU "
                               "does not have")
 
-    def _recurrence(self, x, w_h, norms, traced):
-        return naive.gru_recurrence
+    _naive = staticmethod(naive.gru_recurrence)
 
-
-def _check_quantizer(quantizer, stochastic: bool, normalizer):
-    if isinstance(quantizer, type) or not callable(quantizer):
-        raise ConfigError("quantizer: expected a name, a function or a module (not a class), "
-                          f"got {quantizer!r}")
-    if stochastic and normalizer != "batch_separate":
-        raise ConfigError("quantizers 'sbn' and 'stn' are defined with normalizer "
-                          "'batch_separate' only")
-
-
-def _check_settings(settings: dict):
-    for name in ("input_size", "hidden_size", "num_layers", "biases"):
-        check_size(name, settings[name])
-    check_number("dropout", settings["dropout"], most=1)
-    check_flag("quantize_input", settings["quantize_input"])
-    if settings["max_steps"] is not None:
-        check_size("max_steps", settings["max_steps"])
-    if settings["biases"] > 2:
-        raise ConfigError(f"biases must be 1 or 2, got {settings['biases']!r}")
+    def _fastest(self, x, w_h, norms):
+        return self._naive

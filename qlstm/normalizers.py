@@ -70,9 +70,16 @@ class WeightNorm(Normalizer):
 
     def normalize_weight(self, weight):
         """The matrices (4, d, n) with rows of norm g_j."""
+        return self.rescale(weight, self.norms(weight))
+
+    def norms(self, weight: Tensor) -> Tensor:
+        """The norms of the rows, (4, d, 1)."""
+        return torch.linalg.vector_norm(weight, dim=-1, keepdim=True)
+
+    def rescale(self, values: Tensor, norms: Tensor) -> Tensor:
+        """``values`` (..., 4, d, k) of rows that have the ``norms`` (4, d, 1)."""
         # g_j W_j / ||W_j||
-        norms = torch.linalg.vector_norm(weight, dim=-1, keepdim=True)
-        return self.gain[..., None] * weight / (norms + self.eps)
+        return self.gain[..., None] * values / (norms + self.eps)
 
     def reset_parameters(self):
         """g: row norms of a fresh U(-1/sqrt(d), 1/sqrt(d)) matrix."""

@@ -173,7 +173,7 @@ def _codes_shapes(rnn: QuantRNN, k: int) -> dict[str, tuple[int, ...]]:
     """Shapes (planes, gates, d, n) of the codes of a layer's quantized weights, in the order of the
     file."""
     names = [name for name in (f"weight_ih_l{k}", f"weight_hh_l{k}") if rnn.quantizes(name)]
-    return {name: (_coding(rnn)[0], rnn.gates, rnn.hidden_size, getattr(rnn, name).shape[1])
+    return {name: (_coding(rnn)[0], rnn.gates, rnn.hidden_size, rnn.columns(name))
             for name in names}
 
 
@@ -190,7 +190,7 @@ def _layout(model: nn.Module) -> Layout:
     for k in range(rnn.num_layers):
         shapes = _codes_shapes(rnn, k)
         for name, (planes, gates, d, _) in shapes.items():
-            del layout[prefix + name]
+            layout.pop(prefix + name, None)  # a frozen one is none of the state dict's
             if rnn.quantizer.scales is not None:
                 rows = d if rnn.quantizer.scales == "row" else 1
                 layout[_scales(prefix, name)] = "F32", (planes, gates, rows, 1)

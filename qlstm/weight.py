@@ -11,7 +11,10 @@ rows of $\hat W$.
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +22,12 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from qlstm.arguments import check_precision
 from qlstm.errors import ConfigError
-from qlstm.normalizers import Normalizer, make_normalizer
+from qlstm.normalizers import Normalizer, WeightNorm, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, straight_through
+from qlstm.recurrence.codes import Codes, pack, plane_scales, planes, unpack
+
+_KEPT: WeakKeyDictionary[nn.Module, dict[str, tuple[Any, Codes | None]]] = WeakKeyDictionary()
+"""Of each layer the packed matrices by name, each with what it was made of."""
 
 
 class LatentWeight:
@@ -29,7 +36,7 @@ class LatentWeight:
     The layer has them under the names of ``torch.nn.LSTM``: ``weight_hh_l0`` is the latent matrix
     (gates d, n), ``norm_hh_l0`` the normalizer of its products, ``second_moment_hh_l0`` what
     loss-aware quantizers weigh by, ``frozen_codes_hh_l0`` and ``frozen_scales_hh_l0`` what stands
-    in for the latent matrix of a packed model.
+    in for the latent matrix, then None, of a packed model.
 
     Args:
         layer: The module that owns the tensors. It has the attributes ``quantizer``,
@@ -60,8 +67,14 @@ class LatentWeight:
 
     @property
     def latent(self) -> Tensor:
-        """The matrices of all gates that train, (gates, d, n)."""
-        return getattr(self.layer, self.name).view(self.layer.gates, self.layer.hidden_size, -1)
+        """The matrices of all gates that train, (gates, d, n); of a frozen weight its values."""
+        latent, shape = getattr(self.layer, self.name), (self.layer.gates, self.layer.hidden_size)
+        return self.frozen.dense() if latent is None else latent.view(*shape, -1)
+
+    @property
+    def columns(self) -> int:
+        """n of the matrices."""
+        return self.layer.input_size if self.is_input else self.layer.hidden_size
 
     @property
     def norm(self) -> Normalizer:
@@ -96,22 +109,33 @@ class LatentWeight:
     @property
     def frozen(self) -> Quantized | None:
         """The codes and scales that :meth:`freeze` has fixed, else None."""
-        parts = [getattr(self.layer, f"frozen_{part}_{self.place}", None)
-                 for part in Quantized._fields]
-        return None if parts[0] is None else Quantized(*parts)
+        codes, scales = self._frozen_parts()
+        if codes is None or codes.dtype != torch.int32:
+            return None if codes is None else Quantized(codes, scales)
+        shape = (self.layer.gates, self.layer.hidden_size, self.columns)
+        signs = 2 * unpack(codes, (math.prod(shape[:2]), shape[2])).to(scales.dtype) - 1
+        if len(signs) > len(scales):  # two planes of a ternary one, which differ where it is 0
+            signs = signs.view(2, len(scales), *signs.shape[1:]).sum(0) / 2
+        return Quantized(signs.view(-1, *shape), scales)
+
+    def _frozen_parts(self) -> list[Tensor | None]:
+        return [getattr(self.layer, f"frozen_{part}_{self.place}", None)
+                for part in Quantized._fields]
 
     def freeze(self, fixed: Quantized):
         """Fix codes and scales, in place of what the quantizer computes from the latent matrix.
 
         Args:
-            fixed: Codes (planes, gates, d, n) and their scales. The latent parameter then holds
-                the dense values and trains no more.
+            fixed: Codes (planes, gates, d, n) and their scales. Codes of {-1, 0, +1} are kept at a
+                bit or two each, the bits of :class:`qlstm.recurrence.codes.Codes`. The latent
+                parameter is None then.
         """
-        for part, value in fixed._asdict().items():
-            self.layer.register_buffer(f"frozen_{part}_{self.place}", value.detach(),
-                                       persistent=False)
-        latent = getattr(self.layer, self.name).requires_grad_(False)
-        latent.copy_(fixed.dense().detach().flatten(0, 1))
+        fixed = Quantized(*(part.detach() for part in fixed))
+        found = planes(fixed)
+        for part, value in (("codes", fixed.codes if found is None else pack(*found).bits),
+                            ("scales", fixed.scales)):
+            self.layer.register_buffer(f"frozen_{part}_{self.place}", value, persistent=False)
+        self.layer.register_parameter(self.name, None)
 
     def quantized(self) -> Quantized:
         """Codes (planes, gates, d, n) and scales; of what is not quantized, itself with scale 1."""
@@ -131,7 +155,7 @@ class LatentWeight:
             ConfigError: A quantizer of one's own has returned a matrix of another shape.
         """
         weight = latent = self.latent
-        if self.is_quantized:
+        if self.is_quantized and getattr(self.layer, self.name) is not None:
             result = self._quantize()
             weight = result.dense() if isinstance(result, Quantized) else result
             if weight.shape != latent.shape:
@@ -141,13 +165,58 @@ class LatentWeight:
                 weight = straight_through(latent, weight)
         return self.norm.normalize_weight(weight).flatten(0, 1)
 
+    def packed(self) -> Codes | None:
+        """The effective matrix in evaluation, packed; kept until a tensor that it is made of
+        changes, other than by way of ``.data``, or :meth:`forget`.
+
+        Returns:
+            None where it has no codes of {-1, 0, +1}, as in full precision.
+        """
+        if not self.is_quantized:
+            return None
+        tensors = [getattr(self.layer, self.name), *self._frozen_parts(), self.second_moment,
+                   *self.norm.parameters()]
+        tensors = [tensor for tensor in tensors if tensor is not None]
+        if any(tensor.is_inference() for tensor in tensors):  # these do not tell that they change
+            return self._pack()
+        made_of = (self.layer.quantizer, self.layer.sample_seed,
+                   *((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors))
+        kept = _KEPT.setdefault(self.layer, {})
+        if self.name not in kept or kept[self.name][0] != made_of:
+            kept[self.name] = made_of, self._pack()
+        return kept[self.name][1]
+
+    def forget(self):
+        """Let :meth:`packed` be made anew."""
+        _KEPT.setdefault(self.layer, {}).pop(self.name, None)
+
+    @torch.no_grad()
+    def _pack(self) -> Codes | None:
+        bits, scales = self._frozen_parts()
+        if bits is None or bits.dtype != torch.int32:
+            fixed = self.quantized()
+            found = planes(fixed)
+            if found is None:
+                return None
+            codes = pack(*found)
+        else:
+            fixed = None  # expanded only if it must be
+            shape = (self.layer.gates * self.layer.hidden_size, self.columns)
+            codes = Codes(bits, plane_scales(scales, shape[0], len(bits)), shape)
+        if isinstance(self.norm, WeightNorm):
+            norms = self.norm.norms((fixed or self.frozen).dense())
+            scales = self.norm.rescale(codes.scales.view(-1, *norms.shape), norms)
+            codes = codes._replace(scales=scales.flatten(1))
+        return codes
+
     def _quantize(self) -> Quantized | Tensor:
-        quantizer, latent = self.layer.quantizer, self.latent
+        quantizer, frozen = self.layer.quantizer, self.frozen
+        if frozen is not None:
+            return frozen
+        latent = self.latent
         check_precision(latent)
         if not self.is_quantized:
             return QUANTIZERS["full_precision"](latent.detach())
-        if self.frozen is not None:
-            return self.frozen
         if isinstance(quantizer, nn.Module):
             return _gate_by_gate(quantizer, latent, self._optional())
         with torch.no_grad():

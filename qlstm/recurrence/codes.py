@@ -67,11 +67,16 @@ class Codes(NamedTuple):
         library().transpose_codes(ctypes.byref(self.struct()), bits.data_ptr())
         return Codes(bits, self.scales, self.shape[::-1], not self.by_column)
 
-    def products(self, x: Tensor) -> Tensor:
+    def products(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """The products with ``x``, float32 (..., n), or with one-hot vectors, integers (...): (...,
-        m)."""
+        m), in ``out`` if it is given. Raises ``ValueError`` for another n, ``IndexError`` for an
+        integer that is not from 0 to n - 1."""
         integers = not x.is_floating_point()
-        out = self.scales.new_empty(*(x.shape if integers else x.shape[:-1]), self.shape[0])
+        if not integers and (x.shape[-1], x.dtype) != (self.shape[1], torch.float32):
+            raise ValueError(f"expected {self.shape[1]} inputs in float32, got {x.shape[-1]} in "
+                             f"{x.dtype}")
+        if out is None:
+            out = self.scales.new_empty(*(x.shape if integers else x.shape[:-1]), self.shape[0])
         x = (checked(x, self.shape[1]) if integers else x).contiguous()
         samples = out.numel() // self.shape[0]
         if integers:
@@ -118,14 +123,25 @@ def planes(quantized: Quantized) -> tuple[Tensor, Tensor] | None:
         none of -1, 0, +1, or a scale is not finite: then a sum may be NaN, which signs cannot tell.
     """
     codes = quantized.codes.flatten(1, 2)
-    scales = quantized.scales.expand(*quantized.codes.shape[:-1], 1).flatten(1)
     positive = codes > 0
     zero = codes == 0
-    if not (zero | (codes.abs() == 1)).all() or not scales.isfinite().all():
+    if not (zero | (codes.abs() == 1)).all() or not quantized.scales.isfinite().all():
         return None
-    if zero.any():  # + and - of half the scale
-        return torch.cat([positive, positive | zero]), (scales / 2).repeat(2, 1)
-    return positive, scales
+    signs = torch.cat([positive, positive | zero]) if zero.any() else positive
+    return signs, plane_scales(quantized.scales, signs.shape[1], len(signs))
+
+
+def plane_scales(scales: Tensor, rows: int, count: int) -> Tensor:
+    """The scales (count, rows) of the planes of a quantized weight: a ternary one has two of half
+    its scale.
+
+    Args:
+        scales: (k, gates, 1 or d, 1).
+        rows: gates d.
+        count: How many planes, k or 2 k.
+    """
+    each = scales.expand(-1, -1, rows // scales.shape[1], 1).flatten(1)
+    return each if len(each) == count else (each / 2).repeat(2, 1)
 
 
 def find(weight: Tensor) -> Codes | None:

@@ -193,31 +193,55 @@ def _parameters(norms) -> list[Tensor | None]:
             for norm in norms for name in ("gain", "shift")]
 
 
-def evaluate(x: Tensor, w_x: Codes | Tensor, w_h: Codes, bias: Tensor,
-             state: tuple[Tensor, Tensor], norms) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
-    """The recurrence in evaluation, without gradients, with matrices that stay packed.
+class Evaluation:
+    """The loop over time in evaluation, without gradients, with matrices that stay packed; its
+    buffers serve call after call.
 
     Args:
-        x: The inputs, (T, N, D), or integers (T, N), which stand for one-hot vectors.
-        w_x: (4d, D).
+        w_x: (4d, D), packed or not.
         w_h: (4d, d).
         bias: (4d).
         state: $h_0$ and $c_0$, each (N, d).
         norms: As in :func:`qlstm.recurrence.naive.recurrence`, in evaluation mode.
-
-    Returns:
-        All hidden states, (T, N, d), and the last state; None where the variance of a row
-        overflows.
+        steps: T.
     """
-    x = w_x.products(x) if isinstance(w_x, Codes) else input_products(x, w_x)
-    sizes, values, own = _arguments(x, bias, state, norms, _parameters(norms), kept=False)
-    values["y"] = x.new_empty(x.shape[1:])
-    library().forward_codes(ctypes.byref(_argument(sizes, values)), len(x),
-                            ctypes.byref(w_h.struct()))
-    if any(values[f"var_{side}"].isinf().any() for side in own):
+
+    def __init__(self, w_x: Codes | Tensor, w_h: Codes, bias: Tensor, state: tuple[Tensor, Tensor],
+                 norms, steps: int):
+        self.w_x, self.w_h, self.steps = w_x, w_h, steps
+        self.products = bias.new_empty(steps, len(state[0]), len(bias))
+        sizes, self.values, self.own = _arguments(self.products, bias, state, norms,
+                                                  _parameters(norms), kept=False)
+        self.values["y"] = torch.empty_like(self.products[0])
+        self.run = functools.partial(
+            library().forward_codes, ctypes.byref(_argument(sizes, self.values)), steps,
+            ctypes.byref(w_h.struct()))
+
+    def __call__(self, x: Tensor) -> bool:
+        """Go through ``x``, (T, N, D) or integers (T, N) for one-hot vectors; False where the
+        variance of a row overflows."""
+        if isinstance(self.w_x, Codes):
+            self.w_x.products(x, self.products)
+        else:
+            self.products.copy_(input_products(x, self.w_x))
+        self.run()
+        return not any(self.values[f"var_{side}"].isinf().any() for side in self.own)
+
+    @property
+    def states(self) -> tuple[Tensor, Tensor]:
+        """All h and c, each (T + 1, N, d), the initial ones first."""
+        return self.values["h"], self.values["c"]
+
+
+def evaluate(x: Tensor, w_x: Codes | Tensor, w_h: Codes, bias: Tensor,
+             state: tuple[Tensor, Tensor], norms) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
+    """What :class:`Evaluation`, which explains the other arguments, makes of ``x``: all hidden
+    states, (T, N, d), and the last state; None where the variance of a row overflows."""
+    run = Evaluation(w_x, w_h, bias, state, norms, len(x))
+    if not run(x):
         return None
-    output = values["h"][1:]
-    return output, (output[-1], values["c"][-1].clone())
+    h, c = run.states
+    return h[1:], (h[-1], c[-1].clone())
 
 
 def _argument(sizes: dict[str, float], values: dict[str, Tensor | None]) -> _Pass:

@@ -27,7 +27,7 @@ from qlstm.workflow.plan import without_notebook
 OVERVIEW = "report/overview"
 """The copy that is made last, and is the page of the profile."""
 EXPLORE = "explore/explore_runs"
-CODE = ["**/*.py", "**/*.cpp", "**/*.csv", "**/*.j2"]
+CODE = ["**/*.py", "**/*.cpp", "**/*.h", "**/*.csv", "**/*.j2"]
 """The files of the package."""
 
 

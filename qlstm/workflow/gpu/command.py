@@ -277,6 +277,6 @@ def _code() -> str:
     """What tells this code from another, also where nothing is committed."""
     digest = hashlib.sha256()
     for path in files(ROOT, *(f"{folder}/**/*.{kind}" for folder in ("qlstm", "tests")
-                              for kind in ("py", "cpp"))):
+                              for kind in ("py", "cpp", "h"))):
         digest.update(content(path))
     return digest.hexdigest()[:16]
