@@ -39,13 +39,19 @@ class Stream:
             raise ConfigError("a stream is for evaluation: call eval() first")
         like = torch.zeros(1, samples, dtype=torch.int64, device=layers.bias_l0.device)
         _, state, _ = as_minibatch(layers, like, state)
-        self.layers, self.samples = layers, samples
-        self.state = tuple(part.clone() for part in state)
-        """The state after the last step, each tensor (num_layers, N, d)."""
+        self.layers, self.samples, self._state = layers, samples, state
         packed = [layers.packed(k, like) for k in range(layers.num_layers)]
-        self._layers = None if None in packed else [
-            Evaluation(*matrices, layers.bias(k), [part[k] for part in state], layers.norms(k), 1)
-            for k, matrices in enumerate(packed)]
+        self._steps = None if None in packed else [
+            Evaluation(*matrices, layers.bias(k), tuple(part[k] for part in state),
+                       layers.norms(k), 1) for k, matrices in enumerate(packed)]
+
+    @property
+    def state(self) -> tuple[Tensor, ...]:
+        """The state after the last step, each tensor (num_layers, N, d)."""
+        if self._steps is None:
+            return self._state
+        return tuple(torch.stack([part[0] for part in parts])
+                     for parts in zip(*(step.states for step in self._steps), strict=True))
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -59,26 +65,18 @@ class Stream:
         """
         if x.shape[:1] != (self.samples,):
             raise ValueError(f"expected {self.samples} samples, got {tuple(x.shape)}")
-        output = self._step(x[None])
-        if output is None:
-            output, state = self.layers(x[None], self.state)
-            for part, new in zip(self.state, state, strict=True):
-                part.copy_(new)
-        return output[0]
-
-    def _step(self, x: Tensor) -> Tensor | None:
-        """The output of one step, (1, N, d), by packed matrices; None where that is not
-        possible."""
-        if self._layers is None:
-            return None
-        for k, layer in enumerate(self._layers):
-            h, c = layer.states
-            h[0].copy_(self.state[0][k])
-            c[0].copy_(self.state[1][k])
-            if not layer(x):
-                return None
-            x = h[1:]
-        for k, layer in enumerate(self._layers):
-            for part, own in zip(self.state, layer.states, strict=True):
-                part[k].copy_(own[1])
-        return x.clone()
+        if self._steps is None:
+            output, self._state = self.layers(x[None], self._state)
+            return output[0]
+        h = x
+        for step in self._steps:
+            if not step(h[None]):  # a variance overflows: by expanded matrices
+                output, state = self.layers(x[None], self.state)
+                for k, known in enumerate(self._steps):
+                    known.start(tuple(part[k] for part in state))
+                return output[0]
+            h = step.states[0][1]
+        h = h.clone()
+        for step in self._steps:
+            step.carry()
+        return h

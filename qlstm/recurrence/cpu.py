@@ -208,11 +208,12 @@ class Evaluation:
 
     def __init__(self, w_x: Codes | Tensor, w_h: Codes, bias: Tensor, state: tuple[Tensor, Tensor],
                  norms, steps: int):
-        self.w_x, self.w_h, self.steps = w_x, w_h, steps
+        self.w_x, self.w_h, self.norms = w_x, w_h, norms
         self.products = bias.new_empty(steps, len(state[0]), len(bias))
-        sizes, self.values, self.own = _arguments(self.products, bias, state, norms,
-                                                  _parameters(norms), kept=False)
+        sizes, self.values, own = _arguments(self.products, bias, state, norms,
+                                             _parameters(norms), kept=False)
         self.values["y"] = torch.empty_like(self.products[0])
+        self.variances = [self.values[f"var_{side}"] for side in own]
         self.run = functools.partial(
             library().forward_codes, ctypes.byref(_argument(sizes, self.values)), steps,
             ctypes.byref(w_h.struct()))
@@ -225,7 +226,18 @@ class Evaluation:
         else:
             self.products.copy_(input_products(x, self.w_x))
         self.run()
-        return not any(self.values[f"var_{side}"].isinf().any() for side in self.own)
+        return not any(variance.isinf().any() for variance in self.variances)
+
+    def start(self, state: tuple[Tensor, Tensor]):
+        """Go on from a ``state``, $h_0$ and $c_0$."""
+        for own, given in zip(self.states, state, strict=True):
+            own[0] = given
+
+    def carry(self):
+        """Go on from the last state."""
+        for own in self.states:
+            size = own[0].numel() * own.element_size()
+            ctypes.memmove(own.data_ptr(), own.data_ptr() + (len(own) - 1) * size, size)
 
     @property
     def states(self) -> tuple[Tensor, Tensor]:
