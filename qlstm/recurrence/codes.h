@@ -5,10 +5,10 @@
 // K = 4 on AVX-512 that is 64 weights for a lookup, an addition and a share of a shift. Everything is float32: only the
 // order of the additions differs from that of a plain product.
 //
-//            registers of   K   lookup
-// AVX-512    16 rows        4   vpermps
-// AVX2        8 rows        2   vpermilps
-// elsewhere  what there is  1   the sign is flipped by the bit (GCC and clang vectorize it for NEON, SSE2, ...)
+//            rows in a register   K   lookup
+// AVX-512    16                   4   vpermps
+// AVX2        8                   2   vpermilps
+// elsewhere   4                   1   the bit flips the sign (NEON, SSE2, ...)
 
 #include <algorithm>
 #include <cmath>
@@ -25,148 +25,140 @@ struct Codes {
     const float *pre, *post;   // (planes, n), (planes, rows); null: all 1
 };
 
-static const long ROWS = 16;   // of a block, the lanes of all registers together
-static const long PANEL = 16;  // words of a row whose tables are kept at a time: 512 inputs
+static const long ROWS = 16;  // of a block, whose words lie side by side
 
+// A register holds the sums of LANES rows. R registers of rows and S samples are summed up at a time, R_ONE for a single
+// sample: as many as there are registers for. PANEL: the words of a row whose tables are kept, so that they stay in L1.
 #if defined(__AVX512F__)
-
-static const int K = 4;
 static const char *const INSTRUCTIONS = "AVX-512";
-typedef __m512 Sums;
-typedef __m512i Index;
-static inline Sums zero() { return _mm512_setzero_ps(); }
-static inline Sums add(Sums a, Sums b) { return _mm512_add_ps(a, b); }
-static inline Index load(const uint32_t *words) { return _mm512_loadu_si512(words); }
-static inline Index next(Index i) { return _mm512_srli_epi32(i, K); }
-static inline void store(float *out, Sums a) { _mm512_storeu_ps(out, a); }
-static inline Sums lookup(const float *table, Index i) { return _mm512_permutexvar_ps(i, _mm512_loadu_ps(table)); }
-static inline void fill(const float *x, float *table) {
-    const __m512 a = _mm512_set_ps(1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1),
-                 b = _mm512_set_ps(1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1),
-                 c = _mm512_set_ps(1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1),
-                 d = _mm512_set_ps(1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1);
-    __m512 t = _mm512_fmadd_ps(b, _mm512_set1_ps(x[1]), _mm512_mul_ps(a, _mm512_set1_ps(x[0])));
-    t = _mm512_fmadd_ps(d, _mm512_set1_ps(x[3]), _mm512_fmadd_ps(c, _mm512_set1_ps(x[2]), t));
-    _mm512_storeu_ps(table, t);
-}
-
+static const int LANES = 16, K = 4, TABLE = 16, R_ONE = 4, R_MANY = 2, S_MANY = 4;
+static const long PANEL = 8;
 #elif defined(__AVX2__)
-
-static const int K = 2;
 static const char *const INSTRUCTIONS = "AVX2";
-struct Sums { __m256 low, high; };
-struct Index { __m256i low, high; };
-static inline Sums zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
-static inline Sums add(Sums a, Sums b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
-static inline Index load(const uint32_t *words) {
-    const __m256i *at = reinterpret_cast<const __m256i *>(words);
-    return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
-}
-static inline Index next(Index i) { return {_mm256_srli_epi32(i.low, K), _mm256_srli_epi32(i.high, K)}; }
-static inline void store(float *out, Sums a) { _mm256_storeu_ps(out, a.low), _mm256_storeu_ps(out + 8, a.high); }
-static inline Sums lookup(const float *table, Index i) {
-    const __m256 t = _mm256_broadcast_ps(reinterpret_cast<const __m128 *>(table));
-    return {_mm256_permutevar_ps(t, i.low), _mm256_permutevar_ps(t, i.high)};
-}
-static inline void fill(const float *x, float *table) {
-    const float sum = x[1] + x[0], difference = x[1] - x[0];
-    table[0] = -sum, table[1] = -difference, table[2] = difference, table[3] = sum;
-}
-
+static const int LANES = 8, K = 2, TABLE = 4, R_ONE = 6, R_MANY = 2, S_MANY = 4;
+static const long PANEL = 16;
 #else
-
-static const int K = 1;
 static const char *const INSTRUCTIONS = "plain C++";
-struct Sums { float lane[ROWS]; };
-struct Index { uint32_t lane[ROWS]; };
-static inline Sums zero() { return {}; }
-static inline Sums add(Sums a, Sums b) {
-    for (long r = 0; r < ROWS; r++) a.lane[r] += b.lane[r];
-    return a;
-}
-static inline Index load(const uint32_t *words) {
-    Index i;
-    std::memcpy(i.lane, words, sizeof i.lane);
-    return i;
-}
-static inline Index next(Index i) {
-    for (long r = 0; r < ROWS; r++) i.lane[r] >>= 1;
-    return i;
-}
-static inline void store(float *out, Sums a) { std::memcpy(out, a.lane, sizeof a.lane); }
-static inline Sums lookup(const float *table, Index i) {  // -x, its sign flipped by a bit of 1
-    uint32_t minus;
-    std::memcpy(&minus, table, sizeof minus);
-    Sums sums;
-    for (long r = 0; r < ROWS; r++) i.lane[r] = minus ^ (i.lane[r] << 31);
-    std::memcpy(sums.lane, i.lane, sizeof sums.lane);
-    return sums;
-}
-static inline void fill(const float *x, float *table) { table[0] = -x[0]; }
-
+static const int LANES = 4, K = 1, TABLE = 4, R_ONE = 4, R_MANY = 2, S_MANY = 4;
+static const long PANEL = 8;
 #endif
+static const long GROUPS = 32 / K;  // of a word
 
-static const long TABLE = 1 << K, GROUPS = 32 / K;  // sums of a group of K inputs; groups of a word
-// Blocks of rows and samples that are summed up at a time, as many as there are registers for: for one sample, for several
-static const int R_ONE = K == 4 ? 6 : K == 2 ? 3 : 1, R_MANY = K == 4 ? 2 : 1, S_MANY = K == 1 ? 2 : 4;
+typedef float Sums __attribute__((vector_size(4 * LANES)));  // of g++ and clang++: +, ^ and >> act on every lane
+typedef uint32_t Index __attribute__((vector_size(4 * LANES)));
+
+// `lookup`: the signed sum of one group that each row's lowest K bits ask for. `fill`: the tables of 4 inputs.
+#if defined(__AVX512F__)
+static inline Sums lookup(const float *table, Index i) {
+    return (Sums)_mm512_permutexvar_ps((__m512i)i, _mm512_loadu_ps(table));
+}
+static inline void fill(const float *x, float *tables) {
+    const Sums a = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1},
+               b = {-1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1},
+               c = {-1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1},
+               d = {-1, -1, -1, -1, -1, -1, -1, -1, 1, 1, 1, 1, 1, 1, 1, 1};
+    const Sums sums = (a * x[0] + b * x[1]) + (c * x[2] + d * x[3]);
+    std::memcpy(tables, &sums, sizeof sums);
+}
+#elif defined(__AVX2__)
+static inline Sums lookup(const float *table, Index i) {
+    return (Sums)_mm256_permutevar_ps(_mm256_broadcast_ps(reinterpret_cast<const __m128 *>(table)), (__m256i)i);
+}
+static inline void fill(const float *x, float *tables) {
+    const __m256 inputs = _mm256_broadcast_ps(reinterpret_cast<const __m128 *>(x));
+    const Index first = {0, 0, 0, 0, 2, 2, 2, 2}, second = {1, 1, 1, 1, 3, 3, 3, 3};
+    const Sums a = {-1, 1, -1, 1, -1, 1, -1, 1}, b = {-1, -1, 1, 1, -1, -1, 1, 1};
+    const Sums sums = a * (Sums)_mm256_permutevar_ps(inputs, (__m256i)first) +
+                      b * (Sums)_mm256_permutevar_ps(inputs, (__m256i)second);
+    std::memcpy(tables, &sums, sizeof sums);
+}
+#else
+static inline Sums lookup(const float *table, Index i) {
+    Index minus;
+    std::memcpy(&minus, table, sizeof minus);
+    return (Sums)(minus ^ i << 31);
+}
+static inline void fill(const float *x, float *tables) {  // -x for every lane, which a bit of 1 makes x
+    for (int j = 0; j < 16; j++) tables[j] = -x[j / 4];
+}
+#endif
 
 static inline long words(long n) { return (n + 31) / 32; }
 static inline long blocks(long rows) { return (rows + ROWS - 1) / ROWS; }
 
-// Adds the products of S samples with R blocks of rows, for `groups` groups of inputs: of one panel.
-// `bits` of the first block's first word; `tables` of the samples, (S, PANEL * GROUPS, TABLE).
-template <int R, int S>
-static void add_blocks(const uint32_t *bits, long all_words, long groups, const float *tables, const float *post, long rows,
-                       float *out, long stride) {
-    Sums sums[R][S];
-    for (int r = 0; r < R; r++)
-        for (int s = 0; s < S; s++) sums[r][s] = zero();
-    for (long c = 0; c * GROUPS < groups; c++) {
-        Index index[R];
-        for (int r = 0; r < R; r++) index[r] = load(bits + (r * all_words + c) * ROWS);
-        const float *table = tables + c * GROUPS * TABLE;
-        const long count = std::min(GROUPS, groups - c * GROUPS);
-#pragma GCC unroll 8
-        for (long g = 0; g < count; g++) {
-            for (int s = 0; s < S; s++)
-                for (int r = 0; r < R; r++)
-                    sums[r][s] = add(sums[r][s], lookup(table + (s * PANEL * GROUPS + g) * TABLE, index[r]));
-            for (int r = 0; r < R; r++) index[r] = next(index[r]);
-        }
-    }
-    for (int r = 0; r < R; r++)
-        for (int s = 0; s < S; s++) {
-            float lanes[ROWS], *to = out + s * stride + r * ROWS;
-            store(lanes, sums[r][s]);
-            const long count = std::min(ROWS, rows - r * ROWS);
-            for (long k = 0; k < count; k++) to[k] += post ? post[r * ROWS + k] * lanes[k] : lanes[k];
-        }
+// a b + c. Explicit, as compilers fuse products and sums in some loops and not in others, where they can at all.
+static inline float fused(float a, float b, float c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMAF)
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
 }
 
-// Adds W x to the outputs of S samples, for the blocks of rows from b0 to b1
+static inline void add_scaled(const float *sums, const float *post, long count, float *__restrict out) {
+    if (post)
+        for (long r = 0; r < count; r++) out[r] = fused(post[r], sums[r], out[r]);
+    else
+        for (long r = 0; r < count; r++) out[r] += sums[r];
+}
+
+// Adds the products of S samples with R registers of rows, from row r0 on, for `groups` groups of inputs: those of a panel.
+// `bits` of the first register's first word; `tables` of the samples, (S, PANEL * GROUPS, TABLE).
+template <int R, int S>
+static void add_rows(const uint32_t *bits, long all_words, long groups, const float *tables, const float *post, long rows,
+                     float *__restrict out, long stride) {
+    Sums sums[R][S] = {};
+    for (long c = 0; c * GROUPS < groups; c++) {
+        Index index[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+            std::memcpy(index + r, bits + (r * LANES / ROWS * all_words + c) * ROWS + r * LANES % ROWS, sizeof(Index));
+        const float *table = tables + c * GROUPS * TABLE;
+        const long count = std::min(GROUPS, groups - c * GROUPS);
+        for (long g = 0; g < count; g++, table += TABLE) {
+#pragma GCC unroll 8
+            for (int s = 0; s < S; s++)
+#pragma GCC unroll 8
+                for (int r = 0; r < R; r++) sums[r][s] += lookup(table + s * PANEL * GROUPS * TABLE, index[r]);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) index[r] >>= K;
+        }
+    }
+    float lanes[S][R * LANES];  // constant indices of `sums` above and here, or it would not stay in registers
+#pragma GCC unroll 8
+    for (int s = 0; s < S; s++)
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) std::memcpy(lanes[s] + r * LANES, &sums[r][s], sizeof(Sums));
+    for (int s = 0; s < S; s++) add_scaled(lanes[s], post, std::min<long>(R * LANES, rows), out + s * stride);
+}
+
+// Adds W x to the outputs of S samples, for the blocks of rows from r0 to r1
 template <int S>
-static void add_products(const Codes &W, long b0, long b1, const float *x, float *out) {
+static void add_products(const Codes &W, long r0, long r1, const float *x, float *out) {
     const int R = S == 1 ? R_ONE : R_MANY;
-    const long all = words(W.n), rows = W.rows;
+    const long all = words(W.n);
     alignas(64) float tables[S * PANEL * GROUPS * TABLE];
     for (long p = 0; p < W.planes; p++)
         for (long c = 0; c < all; c += PANEL) {
-            const long first = 32 * c, inputs = std::min(32 * PANEL, W.n - first), groups = (inputs + K - 1) / K;
+            const long first = 32 * c, inputs = std::min(32 * PANEL, W.n - first);
+            const float *pre = W.pre ? W.pre + p * W.n + first : nullptr;
             for (int s = 0; s < S; s++) {
-                float values[32 * PANEL + K] = {0};
-                for (long j = 0; j < inputs; j++)
-                    values[j] = x[s * W.n + first + j] * (W.pre ? W.pre[p * W.n + first + j] : 1);
-                for (long g = 0; g < groups; g++) fill(values + K * g, tables + (s * PANEL * GROUPS + g) * TABLE);
+                const float *values = x + s * W.n + first;
+                float scaled[32 * PANEL];
+                for (long j = 0; j < inputs; j++) scaled[j] = pre ? pre[j] * values[j] : values[j];
+                for (long j = inputs; j % 4; j++) scaled[j] = 0;
+                for (long j = 0; j < inputs; j += 4) fill(scaled + j, tables + (s * PANEL * GROUPS + j / K) * TABLE);
             }
-            const uint32_t *bits = W.bits + (p * blocks(rows) * all + c) * ROWS;
-            const float *post = W.post ? W.post + p * rows : nullptr;
-            long b = b0;
-            for (; b + R <= b1; b += R)
-                add_blocks<R, S>(bits + b * all * ROWS, all, groups, tables, post ? post + b * ROWS : post, rows - b * ROWS,
-                                 out + b * ROWS, rows);
-            for (; b < b1; b++)
-                add_blocks<1, S>(bits + b * all * ROWS, all, groups, tables, post ? post + b * ROWS : post, rows - b * ROWS,
-                                 out + b * ROWS, rows);
+            const uint32_t *bits = W.bits + (p * blocks(W.rows) * all + c) * ROWS;
+            const float *post = W.post ? W.post + p * W.rows : nullptr;
+            const long groups = (inputs + K - 1) / K, step = R * LANES;
+            long r = r0;
+            for (; r + step <= r1; r += step)
+                add_rows<R, S>(bits + r / ROWS * all * ROWS + r % ROWS, all, groups, tables, post ? post + r : post, W.rows - r,
+                               out + r, W.rows);
+            for (; r < r1; r += ROWS)
+                add_rows<ROWS / LANES, S>(bits + r * all, all, groups, tables, post ? post + r : post, W.rows - r, out + r,
+                                          W.rows);
         }
 }
 
@@ -178,15 +170,15 @@ static void multiply(const Codes &W, const float *x, long N, const float *start,
 #pragma omp for schedule(static) collapse(2)
     for (long team = 0; team < teams; team++)
         for (long part = 0; part < parts; part++) {
-            const long b0 = part * all / parts, b1 = (part + 1) * all / parts, last = std::min(N, (team + 1) * S_MANY);
-            const long from = b0 * ROWS, to = std::min(W.rows, b1 * ROWS);
+            const long r0 = part * all / parts * ROWS, r1 = (part + 1) * all / parts * ROWS;
+            const long last = std::min(N, (team + 1) * S_MANY);
             long s = team * S_MANY;
             for (long k = s; k < last; k++)
-                for (long r = from; r < to; r++) out[k * W.rows + r] = start ? start[k * W.rows + r] : 0;
+                for (long r = r0; r < std::min(r1, W.rows); r++) out[k * W.rows + r] = start ? start[k * W.rows + r] : 0;
             if (last - s == S_MANY)
-                add_products<S_MANY>(W, b0, b1, x + s * W.n, out + s * W.rows);
+                add_products<S_MANY>(W, r0, r1, x + s * W.n, out + s * W.rows);
             else
-                for (; s < last; s++) add_products<1>(W, b0, b1, x + s * W.n, out + s * W.rows);
+                for (; s < last; s++) add_products<1>(W, r0, r1, x + s * W.n, out + s * W.rows);
         }
 }
 
