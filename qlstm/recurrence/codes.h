@@ -185,18 +185,19 @@ static void multiply(const Codes &W, const float *x, long N, const float *start,
 // out = W e, the column of W that a one-hot vector picks, for N symbols from 0 to n - 1
 static void pick(const Codes &W, const int64_t *symbols, long N, float *out) {
     const long all = words(W.n);
-    for (long s = 0; s < N; s++) {
-        const long c = symbols[s] / 32, j = symbols[s] % 32;
-        for (long r = 0; r < W.rows; r++) {
-            float sum = 0;
+    for (long s = 0; s < N; s++)
+        for (long b = 0; b < blocks(W.rows); b++) {
+            const long first = b * ROWS, count = std::min(ROWS, W.rows - first);
+            float sums[ROWS] = {0};
             for (long p = 0; p < W.planes; p++) {
-                const uint32_t word = W.bits[((p * blocks(W.rows) + r / ROWS) * all + c) * ROWS + r % ROWS];
-                const float magnitude = W.post ? W.post[p * W.rows + r] : 1;
-                sum += word >> j & 1 ? magnitude : -magnitude;
+                const uint32_t *bits = W.bits + ((p * blocks(W.rows) + b) * all + symbols[s] / 32) * ROWS;
+                for (long k = 0; k < count; k++) {
+                    const float magnitude = W.post ? W.post[p * W.rows + first + k] : 1;
+                    sums[k] += magnitude * (2 * static_cast<int>(bits[k] >> (symbols[s] % 32) & 1) - 1);
+                }
             }
-            out[s * W.rows + r] = sum;
+            std::copy(sums, sums + count, out + s * W.rows + first);
         }
-    }
 }
 
 // Finds the planes of a matrix (rows, n), each of whose rows has at most two magnitudes: alpha_1 + alpha_2 and
