@@ -82,6 +82,14 @@ static inline void fill(const float *x, float *tables) {  // -x for every lane, 
 }
 #endif
 
+// The same for `inputs` inputs of a sample, times `pre` where there is one
+static inline void fill(const float *x, const float *pre, long inputs, float *tables) {
+    float scaled[32 * PANEL];
+    for (long j = 0; j < inputs; j++) scaled[j] = pre ? pre[j] * x[j] : x[j];
+    for (long j = inputs; j % 4; j++) scaled[j] = 0;
+    for (long j = 0; j < inputs; j += 4) fill(scaled + j, tables + j / K * TABLE);
+}
+
 static inline long words(long n) { return (n + 31) / 32; }
 static inline long blocks(long rows) { return (rows + ROWS - 1) / ROWS; }
 
@@ -137,17 +145,12 @@ static void add_products(const Codes &W, long r0, long r1, const float *x, float
     const int R = S == 1 ? R_ONE : R_MANY;
     const long all = words(W.n);
     alignas(64) float tables[S * PANEL * GROUPS * TABLE];
-    for (long p = 0; p < W.planes; p++)
-        for (long c = 0; c < all; c += PANEL) {
+    for (long c = 0; c < all; c += PANEL)
+        for (long p = 0; p < W.planes; p++) {
             const long first = 32 * c, inputs = std::min(32 * PANEL, W.n - first);
             const float *pre = W.pre ? W.pre + p * W.n + first : nullptr;
-            for (int s = 0; s < S; s++) {
-                const float *values = x + s * W.n + first;
-                float scaled[32 * PANEL];
-                for (long j = 0; j < inputs; j++) scaled[j] = pre ? pre[j] * values[j] : values[j];
-                for (long j = inputs; j % 4; j++) scaled[j] = 0;
-                for (long j = 0; j < inputs; j += 4) fill(scaled + j, tables + (s * PANEL * GROUPS + j / K) * TABLE);
-            }
+            if (pre || p == 0)  // all planes have the same tables without
+                for (int s = 0; s < S; s++) fill(x + s * W.n + first, pre, inputs, tables + s * PANEL * GROUPS * TABLE);
             const uint32_t *bits = W.bits + (p * blocks(W.rows) * all + c) * ROWS;
             const float *post = W.post ? W.post + p * W.rows : nullptr;
             const long groups = (inputs + K - 1) / K, step = R * LANES;
