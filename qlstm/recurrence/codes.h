@@ -167,20 +167,21 @@ static void add_products(const Codes &W, long r0, long r1, const float *x, float
 // out = start + W x for N samples: x (N, n), out and start (N, rows); start may be null, for 0. Called by all threads of a
 // team, which share the work and wait for each other. No sum depends on the number of threads or of samples.
 static void multiply(const Codes &W, const float *x, long N, const float *start, float *out, long threads) {
-    const long teams = (N + S_MANY - 1) / S_MANY, all = blocks(W.rows);
-    const long parts = std::max(1L, std::min(all, (threads + teams - 1) / teams));  // of the rows
-#pragma omp for schedule(static) collapse(2)
-    for (long team = 0; team < teams; team++)
-        for (long part = 0; part < parts; part++) {
-            const long r0 = part * all / parts * ROWS, r1 = (part + 1) * all / parts * ROWS;
-            const long last = std::min(N, (team + 1) * S_MANY);
-            long s = team * S_MANY;
-            for (long k = s; k < last; k++)
+    const long all = blocks(W.rows);
+#pragma omp for schedule(static)
+    for (long t = 0; t < threads; t++)
+        for (long s = 0; s < N; s += S_MANY) {
+            // All samples have N * all blocks of rows, of which thread t has an equal part: of these samples, from b0 to b1
+            const long S = std::min<long>(S_MANY, N - s), from = t * N * all / threads, to = (t + 1) * N * all / threads;
+            const long b0 = std::max(0L, from - s * all) / S, b1 = std::min(all, (to - s * all) / S);
+            if (b0 >= b1) continue;
+            const long r0 = b0 * ROWS, r1 = b1 * ROWS;
+            for (long k = s; k < s + S; k++)
                 for (long r = r0; r < std::min(r1, W.rows); r++) out[k * W.rows + r] = start ? start[k * W.rows + r] : 0;
-            if (last - s == S_MANY)
+            if (S == S_MANY)
                 add_products<S_MANY>(W, r0, r1, x + s * W.n, out + s * W.rows);
             else
-                for (; s < last; s++) add_products<1>(W, r0, r1, x + s * W.n, out + s * W.rows);
+                for (long k = s; k < s + S; k++) add_products<1>(W, r0, r1, x + k * W.n, out + k * W.rows);
         }
 }
 
