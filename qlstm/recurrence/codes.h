@@ -49,7 +49,8 @@ typedef uint32_t Index __attribute__((vector_size(4 * LANES)));
 // `lookup`: the signed sum of one group that each row's lowest K bits ask for. `fill`: the tables of 4 inputs.
 #if defined(__AVX512F__)
 static inline Sums lookup(const float *table, Index i) {
-    return (Sums)_mm512_permutexvar_ps((__m512i)i, _mm512_loadu_ps(table));
+    // `maskz` for all lanes: without a mask g++ 12 warns of its own header
+    return (Sums)_mm512_maskz_permutexvar_ps(0xffff, (__m512i)i, _mm512_loadu_ps(table));
 }
 static inline void fill(const float *x, float *tables) {
     const Sums a = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1},
@@ -109,8 +110,8 @@ static inline void add_scaled(const float *sums, const float *post, long count, 
         for (long r = 0; r < count; r++) out[r] += sums[r];
 }
 
-// Adds the products of S samples with R registers of rows, from row r0 on, for `groups` groups of inputs: those of a panel.
-// `bits` of the first register's first word; `tables` of the samples, (S, PANEL * GROUPS, TABLE).
+// Adds the products of S samples with R registers of rows, for `groups` groups of inputs: those of a panel. `bits` of the
+// first register's first word; `tables` of the samples, (S, PANEL * GROUPS, TABLE); `rows` from the first of these on.
 template <int R, int S>
 static void add_rows(const uint32_t *bits, long all_words, long groups, const float *tables, const float *post, long rows,
                      float *__restrict out, long stride) {
@@ -131,7 +132,7 @@ static void add_rows(const uint32_t *bits, long all_words, long groups, const fl
             for (int r = 0; r < R; r++) index[r] >>= K;
         }
     }
-    float lanes[S][R * LANES];  // constant indices of `sums` above and here, or it would not stay in registers
+    float lanes[S][R * LANES];  // copied in unrolled loops: compilers keep `sums` in registers for constant indices alone
 #pragma GCC unroll 8
     for (int s = 0; s < S; s++)
 #pragma GCC unroll 8
