@@ -50,7 +50,8 @@ typedef uint32_t Index __attribute__((vector_size(4 * LANES)));
 // `lookup`: the signed sum of one group that each row's lowest K bits ask for. `fill`: the tables of 4 inputs.
 #if defined(__AVX512F__)
 static inline Sums lookup(const float *table, Index i) {
-    return (Sums)_mm512_permutexvar_ps((__m512i)i, _mm512_loadu_ps(table));
+    // `maskz` for all lanes: without a mask g++ 12 warns of its own header
+    return (Sums)_mm512_maskz_permutexvar_ps(0xffff, (__m512i)i, _mm512_loadu_ps(table));
 }
 static inline void fill(const float *x, float *tables) {
     const Sums a = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1},
@@ -83,6 +84,14 @@ static inline void fill(const float *x, float *tables) {  // -x for every lane, 
 }
 #endif
 
+// The same for `inputs` inputs of a sample, times `pre` where there is one
+static inline void fill(const float *x, const float *pre, long inputs, float *tables) {
+    float scaled[32 * PANEL];
+    for (long j = 0; j < inputs; j++) scaled[j] = pre ? pre[j] * x[j] : x[j];
+    for (long j = inputs; j % 4; j++) scaled[j] = 0;
+    for (long j = 0; j < inputs; j += 4) fill(scaled + j, tables + j / K * TABLE);
+}
+
 static inline long words(long n) { return (n + 31) / 32; }
 static inline long blocks(long rows) { return (rows + ROWS - 1) / ROWS; }
 
@@ -102,8 +111,8 @@ static inline void add_scaled(const float *sums, const float *post, long count, 
         for (long r = 0; r < count; r++) out[r] += sums[r];
 }
 
-// Adds the products of S samples with R registers of rows, from row r0 on, for `groups` groups of inputs: those of a panel.
-// `bits` of the first register's first word; `tables` of the samples, (S, PANEL * GROUPS, TABLE).
+// Adds the products of S samples with R registers of rows, for `groups` groups of inputs: those of a panel. `bits` of the
+// first register's first word; `tables` of the samples, (S, PANEL * GROUPS, TABLE); `rows` from the first of these on.
 template <int R, int S>
 static void add_rows(const uint32_t *bits, long all_words, long groups, const float *tables, const float *post, long rows,
                      float *__restrict out, long stride) {
@@ -124,7 +133,7 @@ static void add_rows(const uint32_t *bits, long all_words, long groups, const fl
             for (int r = 0; r < R; r++) index[r] >>= K;
         }
     }
-    float lanes[S][R * LANES];  // constant indices of `sums` above and here, or it would not stay in registers
+    float lanes[S][R * LANES];  // copied in unrolled loops: compilers keep `sums` in registers for constant indices alone
 #pragma GCC unroll 8
     for (int s = 0; s < S; s++)
 #pragma GCC unroll 8
@@ -138,17 +147,12 @@ static void add_products(const Codes &W, long r0, long r1, const float *x, float
     const int R = S == 1 ? R_ONE : R_MANY;
     const long all = words(W.n);
     alignas(64) float tables[S * PANEL * GROUPS * TABLE];
-    for (long p = 0; p < W.planes; p++)
-        for (long c = 0; c < all; c += PANEL) {
+    for (long c = 0; c < all; c += PANEL)
+        for (long p = 0; p < W.planes; p++) {
             const long first = 32 * c, inputs = std::min(32 * PANEL, W.n - first);
             const float *pre = W.pre ? W.pre + p * W.n + first : nullptr;
-            for (int s = 0; s < S; s++) {
-                const float *values = x + s * W.n + first;
-                float scaled[32 * PANEL];
-                for (long j = 0; j < inputs; j++) scaled[j] = pre ? pre[j] * values[j] : values[j];
-                for (long j = inputs; j % 4; j++) scaled[j] = 0;
-                for (long j = 0; j < inputs; j += 4) fill(scaled + j, tables + (s * PANEL * GROUPS + j / K) * TABLE);
-            }
+            if (pre || p == 0)  // all planes have the same tables without
+                for (int s = 0; s < S; s++) fill(x + s * W.n + first, pre, inputs, tables + s * PANEL * GROUPS * TABLE);
             const uint32_t *bits = W.bits + (p * blocks(W.rows) * all + c) * ROWS;
             const float *post = W.post ? W.post + p * W.rows : nullptr;
             const long groups = (inputs + K - 1) / K, step = R * LANES;
@@ -165,20 +169,21 @@ static void add_products(const Codes &W, long r0, long r1, const float *x, float
 // out = start + W x for N samples: x (N, n), out and start (N, rows); start may be null, for 0. Called by all threads of a
 // team, which share the work and wait for each other. No sum depends on the number of threads or of samples.
 static void multiply(const Codes &W, const float *x, long N, const float *start, float *out, long threads) {
-    const long teams = (N + S_MANY - 1) / S_MANY, all = blocks(W.rows);
-    const long parts = std::max(1L, std::min(all, (threads + teams - 1) / teams));  // of the rows
-#pragma omp for schedule(static) collapse(2)
-    for (long team = 0; team < teams; team++)
-        for (long part = 0; part < parts; part++) {
-            const long r0 = part * all / parts * ROWS, r1 = (part + 1) * all / parts * ROWS;
-            const long last = std::min(N, (team + 1) * S_MANY);
-            long s = team * S_MANY;
-            for (long k = s; k < last; k++)
+    const long all = blocks(W.rows);
+#pragma omp for schedule(static)
+    for (long t = 0; t < threads; t++)
+        for (long s = 0; s < N; s += S_MANY) {
+            // All samples have N * all blocks of rows, of which thread t has an equal part: of these samples, from b0 to b1
+            const long S = std::min<long>(S_MANY, N - s), from = t * N * all / threads, to = (t + 1) * N * all / threads;
+            const long b0 = std::max(0L, from - s * all) / S, b1 = std::min(all, (to - s * all) / S);
+            if (b0 >= b1) continue;
+            const long r0 = b0 * ROWS, r1 = b1 * ROWS;
+            for (long k = s; k < s + S; k++)
                 for (long r = r0; r < std::min(r1, W.rows); r++) out[k * W.rows + r] = start ? start[k * W.rows + r] : 0;
-            if (last - s == S_MANY)
+            if (S == S_MANY)
                 add_products<S_MANY>(W, r0, r1, x + s * W.n, out + s * W.rows);
             else
-                for (; s < last; s++) add_products<1>(W, r0, r1, x + s * W.n, out + s * W.rows);
+                for (long k = s; k < s + S; k++) add_products<1>(W, r0, r1, x + k * W.n, out + k * W.rows);
         }
 }
 
