@@ -24,7 +24,7 @@ from qlstm.arguments import check_precision
 from qlstm.errors import ConfigError
 from qlstm.normalizers import Normalizer, WeightNorm, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, straight_through
-from qlstm.recurrence.codes import Codes, pack, plane_scales, planes, unpack
+from qlstm.recurrence.codes import Codes, pack, plane_scales, planes, unpack, words_by_row
 
 _KEPT: WeakKeyDictionary[nn.Module, dict[str, tuple[Any, Codes | None]]] = WeakKeyDictionary()
 """Of each layer the packed matrices by name, each with what it was made of."""
@@ -202,7 +202,7 @@ class LatentWeight:
         else:
             fixed = None  # expanded only if it must be
             shape = (self.layer.gates * self.layer.hidden_size, self.columns)
-            codes = Codes(bits, plane_scales(scales, shape[0], len(bits)), shape)
+            codes = Codes(bits, plane_scales(scales, words_by_row(bits, shape[0])), shape)
         if isinstance(self.norm, WeightNorm):
             norms = self.norm.norms((fixed or self.frozen).dense())
             scales = self.norm.rescale(codes.scales.view(-1, *norms.shape), norms)

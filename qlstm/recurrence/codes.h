@@ -156,12 +156,15 @@ static void add_products(const Codes &W, long r0, long r1, const float *x, float
             const uint32_t *bits = W.bits + (p * blocks(W.rows) * all + c) * ROWS;
             const float *post = W.post ? W.post + p * W.rows : nullptr;
             const long groups = (inputs + K - 1) / K, step = R * LANES;
+            const auto needed = [&](long r, long count) {  // a few rows of a binary matrix may have zeros, all others not
+                return p == 0 || !post || std::any_of(post + r, post + std::min(r + count, W.rows), [](float a) { return a != 0; });
+            };
             long r = r0;
             for (; r + step <= r1; r += step)
-                add_rows<R, S>(bits + r / ROWS * all * ROWS + r % ROWS, all, groups, tables, post ? post + r : post, W.rows - r,
+                if (needed(r, step)) add_rows<R, S>(bits + r / ROWS * all * ROWS + r % ROWS, all, groups, tables, post ? post + r : post, W.rows - r,
                                out + r, W.rows);
             for (; r < r1; r += ROWS)
-                add_rows<ROWS / LANES, S>(bits + r * all, all, groups, tables, post ? post + r : post, W.rows - r, out + r,
+                if (needed(r, ROWS)) add_rows<ROWS / LANES, S>(bits + r * all, all, groups, tables, post ? post + r : post, W.rows - r, out + r,
                                           W.rows);
         }
 }

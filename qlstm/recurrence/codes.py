@@ -106,10 +106,14 @@ def pack(signs: Tensor, scales: Tensor) -> Codes:
 
 def unpack(bits: Tensor, shape: tuple[int, int]) -> Tensor:
     """The signs (planes, m, n), True for +1, of the ``bits`` of a matrix of a ``shape`` (m, n)."""
-    rows, n = shape
-    words = bits.movedim(-1, 2).flatten(1, 2)[:, :rows]  # (planes, m, words)
+    words, n = words_by_row(bits, shape[0]), shape[1]
     signs = words[..., None] >> torch.arange(WORD, device=bits.device, dtype=bits.dtype) & 1
     return signs.flatten(2)[..., :n].bool()
+
+
+def words_by_row(bits: Tensor, rows: int) -> Tensor:
+    """The words (planes, m, ceil(n / 32)) of ``bits``; ``rows``: m."""
+    return bits.movedim(-1, 2).flatten(1, 2)[:, :rows]
 
 
 def planes(quantized: Quantized) -> tuple[Tensor, Tensor] | None:
@@ -128,20 +132,22 @@ def planes(quantized: Quantized) -> tuple[Tensor, Tensor] | None:
     if not (zero | (codes.abs() == 1)).all() or not quantized.scales.isfinite().all():
         return None
     signs = torch.cat([positive, positive | zero]) if zero.any() else positive
-    return signs, plane_scales(quantized.scales, signs.shape[1], len(signs))
+    return signs, plane_scales(quantized.scales, signs)
 
 
-def plane_scales(scales: Tensor, rows: int, count: int) -> Tensor:
-    """The scales (count, rows) of the planes of a quantized weight: a ternary one has two of half
-    its scale.
+def plane_scales(scales: Tensor, signs: Tensor) -> Tensor:
+    """The scales (planes, m) of the planes of a quantized weight.
 
     Args:
         scales: (k, gates, 1 or d, 1).
-        rows: gates d.
-        count: How many planes, k or 2 k.
+        signs: Those of k planes, or of 2 k of a ternary weight, (planes, m, n), or words of them,
+            (planes, m, words). Where a row of both is the same the first has all of the scale.
     """
-    each = scales.expand(-1, -1, rows // scales.shape[1], 1).flatten(1)
-    return each if len(each) == count else (each / 2).repeat(2, 1)
+    each = scales.expand(-1, -1, signs.shape[1] // scales.shape[1], 1).flatten(1)
+    if len(each) == len(signs):
+        return each
+    half = torch.where((signs[: len(each)] != signs[len(each) :]).any(-1), each / 2, 0)
+    return torch.cat([each - half, half])
 
 
 def find(weight: Tensor) -> Codes | None:
