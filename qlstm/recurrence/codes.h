@@ -157,11 +157,11 @@ static void add_products(const Codes &W, long r0, long r1, const float *x, float
             const long groups = (inputs + K - 1) / K, step = R * LANES;
             long r = r0;
             for (; r + step <= r1; r += step)
-                add_rows<R, S>(bits + r / ROWS * all * ROWS + r % ROWS, all, groups, tables, post ? post + r : post, W.rows - r,
-                               out + r, W.rows);
+                add_rows<R, S>(bits + r / ROWS * all * ROWS + r % ROWS, all, groups, tables, post ? post + r : post,
+                               W.rows - r, out + r, W.rows);
             for (; r < r1; r += ROWS)
-                add_rows<ROWS / LANES, S>(bits + r * all, all, groups, tables, post ? post + r : post, W.rows - r, out + r,
-                                          W.rows);
+                add_rows<ROWS / LANES, S>(bits + r * all, all, groups, tables, post ? post + r : post, W.rows - r,
+                                          out + r, W.rows);
         }
 }
 
