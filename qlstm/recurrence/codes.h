@@ -141,6 +141,11 @@ static void add_rows(const uint32_t *bits, long all_words, long groups, const fl
     for (int s = 0; s < S; s++) add_scaled(lanes[s], post, std::min<long>(R * LANES, rows), out + s * stride);
 }
 
+// Whether a plane has a part in these rows. A binary matrix with a few zeros has a second plane for their rows alone.
+static inline bool any(const float *post, long r, long r1) {
+    return !post || std::any_of(post + r, post + r1, [](float scale) { return scale != 0; });
+}
+
 // Adds W x to the outputs of S samples, for the blocks of rows from r0 to r1
 template <int S>
 static void add_products(const Codes &W, long r0, long r1, const float *x, float *out) {
@@ -156,16 +161,15 @@ static void add_products(const Codes &W, long r0, long r1, const float *x, float
             const uint32_t *bits = W.bits + (p * blocks(W.rows) * all + c) * ROWS;
             const float *post = W.post ? W.post + p * W.rows : nullptr;
             const long groups = (inputs + K - 1) / K, step = R * LANES;
-            const auto needed = [&](long r, long count) {  // a few rows of a binary matrix may have zeros, all others not
-                return p == 0 || !post || std::any_of(post + r, post + std::min(r + count, W.rows), [](float a) { return a != 0; });
-            };
             long r = r0;
             for (; r + step <= r1; r += step)
-                if (needed(r, step)) add_rows<R, S>(bits + r / ROWS * all * ROWS + r % ROWS, all, groups, tables, post ? post + r : post, W.rows - r,
-                               out + r, W.rows);
+                if (p == 0 || any(post, r, std::min(r + step, W.rows)))
+                    add_rows<R, S>(bits + r / ROWS * all * ROWS + r % ROWS, all, groups, tables, post ? post + r : post,
+                                   W.rows - r, out + r, W.rows);
             for (; r < r1; r += ROWS)
-                if (needed(r, ROWS)) add_rows<ROWS / LANES, S>(bits + r * all, all, groups, tables, post ? post + r : post, W.rows - r, out + r,
-                                          W.rows);
+                if (p == 0 || any(post, r, std::min(r + ROWS, W.rows)))
+                    add_rows<ROWS / LANES, S>(bits + r * all, all, groups, tables, post ? post + r : post, W.rows - r,
+                                              out + r, W.rows);
         }
 }
 
