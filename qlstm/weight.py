@@ -136,6 +136,8 @@ class LatentWeight:
                             ("scales", fixed.scales)):
             self.layer.register_buffer(f"frozen_{part}_{self.place}", value, persistent=False)
         self.layer.register_parameter(self.name, None)
+        if self.second_moment is not None:  # no loss will be weighed by it
+            self.layer.register_buffer(f"second_moment_{self.place}", None)
 
     def quantized(self) -> Quantized:
         """Codes (planes, gates, d, n) and scales; of what is not quantized, itself with scale 1."""
@@ -205,7 +207,8 @@ class LatentWeight:
             codes = Codes(bits, plane_scales(scales, words_by_row(bits, shape[0])), shape)
         if isinstance(self.norm, WeightNorm):
             norms = self.norm.norms((fixed or self.frozen).dense())
-            scales = self.norm.rescale(codes.scales.view(-1, *norms.shape), norms)
+            scales = self.norm.rescale(codes.each_scale().view(-1, *norms.shape), norms)
+            scales = scales.where(norms > 0, 0)  # a row of zeros stays one: its planes cancel
             codes = codes._replace(scales=scales.flatten(1))
         return codes
 

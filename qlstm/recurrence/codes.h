@@ -20,9 +20,9 @@
 
 // W = sum over planes p of diag(post_p) B_p diag(pre_p), with B_p of +1 (bit 1) and -1 (bit 0)
 struct Codes {
-    long rows, n, planes;
+    long rows, n, planes, share;
     const uint32_t *bits;      // (planes, ceil(rows / 16), ceil(n / 32), 16): bit j of a word is input 32 c + j of a row
-    const float *pre, *post;   // (planes, n), (planes, rows); null: all 1
+    const float *pre, *post;   // (planes, n / share), (planes, rows / share), for `share` neighbours each; null: all 1
 };
 
 static const long ROWS = 16;  // of a block, whose words lie side by side
@@ -141,9 +141,17 @@ static void add_rows(const uint32_t *bits, long all_words, long groups, const fl
     for (int s = 0; s < S; s++) add_scaled(lanes[s], post, std::min<long>(R * LANES, rows), out + s * stride);
 }
 
+// The scales of rows or columns from `first` on, as many as `buffer` has room for and there are (`end`)
+template <long COUNT>
+static inline const float *spread(const float *scales, long share, long first, long end, float (&buffer)[COUNT]) {
+    if (!scales || share == 1) return scales ? scales + first : nullptr;
+    for (long k = 0; k < std::min(COUNT, end - first); k++) buffer[k] = scales[(first + k) / share];
+    return buffer;
+}
+
 // Whether a plane has a part in these rows. A binary matrix with a few zeros has a second plane for their rows alone.
-static inline bool any(const float *post, long r, long r1) {
-    return !post || std::any_of(post + r, post + r1, [](float scale) { return scale != 0; });
+static inline bool any(const float *post, long count) {
+    return !post || std::any_of(post, post + count, [](float scale) { return scale != 0; });
 }
 
 // Adds W x to the outputs of S samples, for the blocks of rows from r0 to r1
@@ -155,21 +163,25 @@ static void add_products(const Codes &W, long r0, long r1, const float *x, float
     for (long c = 0; c < all; c += PANEL)
         for (long p = 0; p < W.planes; p++) {
             const long first = 32 * c, inputs = std::min(32 * PANEL, W.n - first);
-            const float *pre = W.pre ? W.pre + p * W.n + first : nullptr;
+            float columns[32 * PANEL], rows[R * LANES > ROWS ? R * LANES : ROWS];
+            const float *pre = spread(W.pre ? W.pre + p * W.n / W.share : nullptr, W.share, first, W.n, columns);
             if (pre || p == 0)  // all planes have the same tables without
                 for (int s = 0; s < S; s++) fill(x + s * W.n + first, pre, inputs, tables + s * PANEL * GROUPS * TABLE);
             const uint32_t *bits = W.bits + (p * blocks(W.rows) * all + c) * ROWS;
-            const float *post = W.post ? W.post + p * W.rows : nullptr;
+            const float *scales = W.post ? W.post + p * W.rows / W.share : nullptr;
             const long groups = (inputs + K - 1) / K, step = R * LANES;
             long r = r0;
-            for (; r + step <= r1; r += step)
-                if (p == 0 || any(post, r, std::min(r + step, W.rows)))
-                    add_rows<R, S>(bits + r / ROWS * all * ROWS + r % ROWS, all, groups, tables, post ? post + r : post,
-                                   W.rows - r, out + r, W.rows);
-            for (; r < r1; r += ROWS)
-                if (p == 0 || any(post, r, std::min(r + ROWS, W.rows)))
-                    add_rows<ROWS / LANES, S>(bits + r * all, all, groups, tables, post ? post + r : post, W.rows - r,
-                                              out + r, W.rows);
+            for (; r + step <= r1; r += step) {
+                const float *post = spread(scales, W.share, r, W.rows, rows);
+                if (p == 0 || any(post, std::min(step, W.rows - r)))
+                    add_rows<R, S>(bits + r / ROWS * all * ROWS + r % ROWS, all, groups, tables, post, W.rows - r, out + r,
+                                   W.rows);
+            }
+            for (; r < r1; r += ROWS) {
+                const float *post = spread(scales, W.share, r, W.rows, rows);
+                if (p == 0 || any(post, std::min(ROWS, W.rows - r)))
+                    add_rows<ROWS / LANES, S>(bits + r * all, all, groups, tables, post, W.rows - r, out + r, W.rows);
+            }
         }
 }
 
@@ -204,7 +216,7 @@ static void pick(const Codes &W, const int64_t *symbols, long N, float *out) {
             for (long p = 0; p < W.planes; p++) {
                 const uint32_t *bits = W.bits + ((p * blocks(W.rows) + b) * all + symbols[s] / 32) * ROWS;
                 for (long k = 0; k < count; k++) {
-                    const float magnitude = W.post ? W.post[p * W.rows + first + k] : 1;
+                    const float magnitude = W.post ? W.post[(p * W.rows + first + k) / W.share] : 1;
                     sums[k] += magnitude * (2 * static_cast<int>(bits[k] >> (symbols[s] % 32) & 1) - 1);
                 }
             }

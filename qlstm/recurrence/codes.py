@@ -30,7 +30,7 @@ ROWS, WORD = 16, 32
 class Struct(ctypes.Structure):
     """The struct Codes of codes.h, which explains the fields."""
 
-    _fields_ = [*[(name, ctypes.c_long) for name in ("rows", "n", "planes")],
+    _fields_ = [*[(name, ctypes.c_long) for name in ("rows", "n", "planes", "share")],
                 *[(name, ctypes.c_void_p) for name in ("bits", "pre", "post")]]
 
 
@@ -40,9 +40,10 @@ class Codes(NamedTuple):
     Args:
         bits: int32 (planes, ceil(m / 16), ceil(n / 32), 16): bit j of a word is 1 where the sign of
             a row for input 32 c + j is +1.
-        scales: (planes, m): what the signs of each row are multiplied with.
+        scales: (planes, m), what the signs of each row are multiplied with, or (planes, m / k), of
+            k neighbouring rows each.
         shape: m and n.
-        by_column: Whether ``scales`` are (planes, n), of the columns, as in a transposed matrix.
+        by_column: Whether the ``scales`` are those of the columns, as in a transposed matrix.
     """
 
     bits: Tensor
@@ -53,13 +54,19 @@ class Codes(NamedTuple):
     def struct(self) -> Struct:
         """What codes.h takes. It has addresses of the tensors, in float32, which it does not keep
         alive."""
-        return Struct(*self.shape, len(self.bits), self.bits.data_ptr(),
+        share = self.shape[self.by_column] // self.scales.shape[1]
+        return Struct(*self.shape, len(self.bits), share, self.bits.data_ptr(),
                       **{"pre" if self.by_column else "post": self.scales.data_ptr()})
+
+    def each_scale(self) -> Tensor:
+        """The scales of all rows, (planes, m), or of all columns."""
+        share = self.shape[self.by_column] // self.scales.shape[1]
+        return self.scales.repeat_interleave(share, 1)
 
     def dense(self) -> Tensor:
         """The matrix, (m, n), in the precision of the scales."""
         signs = 2 * unpack(self.bits, self.shape).to(self.scales.dtype) - 1
-        return (self.scales[:, None] if self.by_column else self.scales[..., None]).mul(signs).sum(0)
+        return self.each_scale().unsqueeze(1 if self.by_column else 2).mul(signs).sum(0)
 
     def transposed(self) -> "Codes":
         """The packed matrix (n, m)."""
@@ -92,7 +99,7 @@ def pack(signs: Tensor, scales: Tensor) -> Codes:
 
     Args:
         signs: (planes, m, n), True for +1.
-        scales: (planes, m).
+        scales: As in :class:`Codes`.
     """
     planes, rows, n = signs.shape
     blocks, words = -(-rows // ROWS), -(-n // WORD)
@@ -123,8 +130,9 @@ def planes(quantized: Quantized) -> tuple[Tensor, Tensor] | None:
         quantized: Codes (k, gates, d, n) and scales (k, gates, 1 or d, 1).
 
     Returns:
-        Signs (planes, gates d, n), True for +1, and scales (planes, gates d). None where a code is
-        none of -1, 0, +1, or a scale is not finite: then a sum may be NaN, which signs cannot tell.
+        Signs (planes, gates d, n), True for +1, and scales, as :func:`pack` takes them. None where
+        a code is none of -1, 0, +1, or a scale is not finite: then a sum may be NaN, which signs
+        cannot tell.
     """
     codes = quantized.codes.flatten(1, 2)
     positive = codes > 0
@@ -136,17 +144,21 @@ def planes(quantized: Quantized) -> tuple[Tensor, Tensor] | None:
 
 
 def plane_scales(scales: Tensor, signs: Tensor) -> Tensor:
-    """The scales (planes, m) of the planes of a quantized weight.
+    """The scales of the planes of a quantized weight, as in :class:`Codes`.
 
     Args:
         scales: (k, gates, 1 or d, 1).
         signs: Those of k planes, or of 2 k of a ternary weight, (planes, m, n), or words of them,
             (planes, m, words). Where a row of both is the same the first has all of the scale.
     """
-    each = scales.expand(-1, -1, signs.shape[1] // scales.shape[1], 1).flatten(1)
+    each = scales.flatten(1)
     if len(each) == len(signs):
         return each
-    half = torch.where((signs[: len(each)] != signs[len(each) :]).any(-1), each / 2, 0)
+    half, zeros = each / 2, (signs[: len(each)] != signs[len(each) :]).any(-1)
+    if not zeros.all():
+        share = signs.shape[1] // each.shape[1]
+        each, half = (part.repeat_interleave(share, 1) for part in (each, half))
+        half = half.where(zeros, 0)
     return torch.cat([each - half, half])
 
 
