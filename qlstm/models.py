@@ -144,10 +144,15 @@ class LanguageModel(nn.Module):
         check_seed(seed)
         self._check_prompt(prompt)
         generator = torch.Generator().manual_seed(seed)
-        symbols, state, drawn = prompt.to(torch.int64)[:, None], None, []
+        symbols, drawn = prompt.to(torch.int64)[:, None], []
         with evaluating(self):
+            logits, state = self(symbols)
+            stream = self.rnn.stream(1, state)
             for _ in range(length):
-                logits, state = self(symbols, state)
+                if drawn:
+                    x = symbols[0]
+                    h = stream(x if self.embedding is None else pick(x, self.embedding.weight))
+                    logits = self.decoder(h)[None]
                 logits = logits[-1] - logits[-1].max()
                 if not logits.isfinite().all():
                     raise ValueError("the logits are not finite: the network has diverged")

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #ifdef __SSE2__
 #include <xmmintrin.h>
 #endif
@@ -14,6 +15,8 @@
 
 enum { NONE, LAYER, BATCH };
 static const long BLOCK = 32;  // units a thread takes at a time
+typedef std::integral_constant<long, BLOCK> Full;  // as the type of a width w: known to the compiler, which keeps sums in registers
+static const long PARTS = 8;  // of the samples, each with sums of its own, whatever the number of threads
 
 // The same fields, in the same order, as _Pass of cpu.py. Matrices are row-major; G = 4 d.
 template <typename F>
@@ -33,7 +36,7 @@ struct Pass {
     F *dh, *dc;                                                       // (N, d): of h_t; of c_t in, of c_{t-1} out
     F *dx, *dy;                                                       // (T, N, G)
     F *dz;                                                            // (N, G)
-    F *dbias, *dgain_x, *dgain_h;                                     // (G), sums over steps
+    F *dbias, *dgain_x, *dgain_h;                                     // (PARTS, G), sums over steps; batch (1, G)
     F *dgain_c, *dshift_c;                                            // (d)
 };
 
@@ -94,8 +97,8 @@ static void row_statistics(const F *p, long d, F &mean, F &var) {
 }
 
 // mean and variance over the samples of w neighbouring units, rows `stride` apart
-template <typename F>
-static void column_statistics(const F *p, long N, long stride, long w, F *mean, F *var) {
+template <typename F, typename W>
+static void column_statistics(const F *p, long N, long stride, W w, F *mean, F *var) {
     F sum[BLOCK] = {0}, squares[BLOCK] = {0};
     for (long n = 0; n < N; n++)
 #pragma omp simd
@@ -108,8 +111,8 @@ static void column_statistics(const F *p, long N, long stride, long w, F *mean, 
 }
 
 // c_t = sig(i~) tanh(a~) + sig(f~) c_{t-1}, h_t = sig(o~) tanh(c_t), for w units of one sample; z becomes act
-template <typename F>
-static void activate(F *z, long d, const F *c_before, F *c, F *h, long w) {
+template <typename F, typename W>
+static void activate(F *z, long d, const F *c_before, F *c, F *h, W w) {
     F *i = z, *f = z + d, *a = z + 2 * d, *o = z + 3 * d;
 #pragma omp simd
     for (long j = 0; j < w; j++) {
@@ -144,8 +147,8 @@ static void forward_sample(const Pass<F> &P, long t, long n) {
     activate(z, d, P.c + t * step + s, P.c + (t + 1) * step + s, P.h + (t + 1) * step + s, d);
 }
 
-template <typename F>
-static void forward_block(const Pass<F> &P, long t, long j0, long w) {
+template <typename F, typename W>
+static void forward_block(const Pass<F> &P, long t, long j0, W w) {
     const long d = P.d, G = 4 * d, N = P.N, step = N * d;
     const F *x = P.x + t * N * G, *y = P.y;
     F *act = P.act + P.kept * t * N * G, *c = P.c + (t + 1) * step, *h = P.h + (t + 1) * step;
@@ -185,8 +188,8 @@ static void forward_block(const Pass<F> &P, long t, long j0, long w) {
 
 // From the gradients of h_t and c_t those of z and c_{t-1}; `tanh_c` and `to_c` (the gradient that reaches c_t through
 // h_t) are given with CELL, if the cell state is normalized.
-template <bool CELL, typename F>
-static void deactivate(const F *act, long d, const F *c_before, const F *c, const F *dh, F *dc, F *dz, long w,
+template <bool CELL, typename F, typename W>
+static void deactivate(const F *act, long d, const F *c_before, const F *c, const F *dh, F *dc, F *dz, W w,
                        const F *tanh_c, const F *to_c) {
     const F *i = act, *f = act + d, *a = act + 2 * d, *o = act + 3 * d;
     F *di = dz, *df = dz + d, *da = dz + 2 * d, *d_o = dz + 3 * d;
@@ -202,66 +205,48 @@ static void deactivate(const F *act, long d, const F *c_before, const F *c, cons
     }
 }
 
-// Layer normalization of one row backwards: dp = r (g dz - mean(g dz) - z^ mean(g dz z^)), z^ = (p - m) r
+// Layer normalization of one row backwards: dp = r (g dz - mean(g dz) - z^ mean(g dz z^)), z^ = (p - m) r; adds dz z^ to
+// dgain
 template <typename F>
-static void layer_backward(const F *p, const F *gain, const F *dz, F m, F var, F eps, long d, F *dp) {
+static void layer_backward(const F *p, const F *gain, const F *dz, F m, F var, F eps, long d, F *dp, F *dgain) {
     const F r = F(1) / std::sqrt(var + eps);
     F sum = 0, along = 0;
 #pragma omp simd reduction(+ : sum, along)
     for (long j = 0; j < d; j++) sum += gain[j] * dz[j], along += gain[j] * dz[j] * ((p[j] - m) * r);
     const F mean = sum / d, slope = along / d;
 #pragma omp simd
-    for (long j = 0; j < d; j++) dp[j] = r * (gain[j] * dz[j] - mean - (p[j] - m) * r * slope);
+    for (long j = 0; j < d; j++) {
+        const F z = (p[j] - m) * r;
+        dp[j] = r * (gain[j] * dz[j] - mean - z * slope);
+        dgain[j] += dz[j] * z;
+    }
 }
 
 template <typename F>
-static void backward_sample(const Pass<F> &P, long t, long n) {
+static void backward_sample(const Pass<F> &P, long t, long n, long part) {
     const long d = P.d, G = 4 * d, row = (t * P.N + n) * G, s = n * d, step = P.N * d;
-    F *dz = (P.norm == NONE ? P.dx + t * P.N * G : P.dz) + n * G;
+    F *dz = (P.norm == NONE ? P.dx + t * P.N * G : P.dz) + n * G, *dbias = P.dbias + part * G;
     deactivate<false>(P.act + row, d, P.c + t * step + s, P.c + (t + 1) * step + s, P.dh + s, P.dc + s, dz, d,
                       static_cast<const F *>(nullptr), static_cast<const F *>(nullptr));
+#pragma omp simd
+    for (long j = 0; j < G; j++) dbias[j] += dz[j];
     if (P.norm == NONE) return;
     for (long g = 0; g < 4; g++) {
-        const long at = (t * P.N + n) * 4 + g, o = g * d;
+        const long at = (t * P.N + n) * 4 + g, o = g * d, sums = part * G + o;
         const F eps_x = P.eps_x, eps_h = P.eps_h;
-        layer_backward(P.x + row + o, P.gain_x + o, dz + o, P.mean_x[at], P.var_x[at], eps_x, d, P.dx + row + o);
-        layer_backward(P.y + n * G + o, P.gain_h + o, dz + o, P.mean_h[at], P.var_h[at], eps_h, d, P.dy + row + o);
-    }
-}
-
-// Sums over the samples for w of the G columns: of dz, of dz z^ (both sides)
-template <typename F>
-static void parameter_gradients(const Pass<F> &P, long t, long o, long w) {
-    const long G = 4 * P.d, N = P.N, g = o / P.d;
-    const F *dz = P.norm == NONE ? P.dx + t * N * G : P.dz, *x = P.x + t * N * G, *y = P.y;
-    F sum[BLOCK] = {0}, along_x[BLOCK] = {0}, along_h[BLOCK] = {0};
-    for (long n = 0; n < N; n++) {
-        if (P.norm == NONE) {
-#pragma omp simd
-            for (long j = 0; j < w; j++) sum[j] += dz[n * G + o + j];
-            continue;
-        }
-        const long at = (t * N + n) * 4 + g;
-        const F m_x = P.mean_x[at], m_h = P.mean_h[at];
-        const F r_x = F(1) / std::sqrt(P.var_x[at] + F(P.eps_x)), r_h = F(1) / std::sqrt(P.var_h[at] + F(P.eps_h));
-#pragma omp simd
-        for (long j = 0; j < w; j++) {
-            const long k = n * G + o + j;
-            sum[j] += dz[k], along_x[j] += dz[k] * ((x[k] - m_x) * r_x), along_h[j] += dz[k] * ((y[k] - m_h) * r_h);
-        }
-    }
-    for (long j = 0; j < w; j++) {
-        P.dbias[o + j] += sum[j];
-        if (P.norm == LAYER) P.dgain_x[o + j] += along_x[j], P.dgain_h[o + j] += along_h[j];
+        layer_backward(P.x + row + o, P.gain_x + o, dz + o, P.mean_x[at], P.var_x[at], eps_x, d, P.dx + row + o,
+                       P.dgain_x + sums);
+        layer_backward(P.y + n * G + o, P.gain_h + o, dz + o, P.mean_h[at], P.var_h[at], eps_h, d, P.dy + row + o,
+                       P.dgain_h + sums);
     }
 }
 
 // Batch normalization of w columns backwards: dp = g r (dz - mean(dz) - z^ mean(dz z^)), means over the samples;
 // adds sum(dz z^) to dgain, returns sum(dz). With running statistics, which are constants, dp = g r dz: no sum is part of
 // it, not even times 0, as it may be NaN.
-template <typename F>
+template <typename F, typename W>
 static void batch_backward(const F *p, const F *dz, const F *gain, const F *mean, const F *var, F eps, bool training, long N,
-                           long stride, long w, F *dp, F *dgain, F *sum) {
+                           long stride, W w, F *dp, F *dgain, F *sum) {
     F r[BLOCK], along[BLOCK] = {0};
     for (long j = 0; j < w; j++) r[j] = F(1) / std::sqrt(var[j] + eps), sum[j] = 0;
     for (long n = 0; n < N; n++)
@@ -285,8 +270,8 @@ static void batch_backward(const F *p, const F *dz, const F *gain, const F *mean
         }
 }
 
-template <typename F>
-static void backward_block(const Pass<F> &P, long t, long j0, long w) {
+template <typename F, typename W>
+static void backward_block(const Pass<F> &P, long t, long j0, W w) {
     const long d = P.d, G = 4 * d, N = P.N, step = N * d;
     const F *c_before = P.c + t * step, *c = P.c + (t + 1) * step, *act = P.act + t * N * G;
     F *dz = P.dz, sum[BLOCK];
@@ -345,7 +330,7 @@ template <typename F>
 static void forward(const Pass<F> &P, long t) {
     if (P.norm == BATCH) {
 #pragma omp for schedule(static)
-        for (long j = 0; j < P.d; j += BLOCK) forward_block(P, t, j, std::min(BLOCK, P.d - j));
+        for (long j = 0; j < P.d; j += BLOCK) P.d - j < BLOCK ? forward_block(P, t, j, P.d - j) : forward_block(P, t, j, Full());
     } else {
 #pragma omp for schedule(static)
         for (long n = 0; n < P.N; n++) forward_sample(P, t, n);
@@ -356,13 +341,11 @@ template <typename F>
 static void backward(const Pass<F> &P, long t) {
     if (P.norm == BATCH) {
 #pragma omp for schedule(static)
-        for (long j = 0; j < P.d; j += BLOCK) backward_block(P, t, j, std::min(BLOCK, P.d - j));
+        for (long j = 0; j < P.d; j += BLOCK) P.d - j < BLOCK ? backward_block(P, t, j, P.d - j) : backward_block(P, t, j, Full());
     } else {
 #pragma omp for schedule(static)
-        for (long n = 0; n < P.N; n++) backward_sample(P, t, n);
-#pragma omp for schedule(static) collapse(2)
-        for (long g = 0; g < 4; g++)
-            for (long j = 0; j < P.d; j += BLOCK) parameter_gradients(P, t, g * P.d + j, std::min(BLOCK, P.d - j));
+        for (long part = 0; part < PARTS; part++)
+            for (long n = part * P.N / PARTS; n < (part + 1) * P.N / PARTS; n++) backward_sample(P, t, n, part);
     }
 }
 

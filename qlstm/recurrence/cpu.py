@@ -28,6 +28,9 @@ from qlstm.recurrence.obstacles import Fault, kind
 KINDS = {"none": 0, "layer": 1, "batch": 2}
 """As cpu.cpp counts those of :mod:`qlstm.recurrence.obstacles`."""
 
+PARTS = 8
+"""Of the samples, as in cpu.cpp: each has its own sums for the gradients of the parameters."""
+
 PARAMETERS = ["gain_x", "shift_x", "gain_h", "shift_h", "gain_c", "shift_c"]
 _POINTERS = ["x", "y", "bias", "gain_x", "shift_x", "gain_h", "shift_h", "gain_c", "shift_c",
              "mean_x", "var_x", "mean_h", "var_h", "mean_c", "var_c", "act", "c", "h", "dh", "dc",
@@ -130,8 +133,8 @@ class _Recurrence(torch.autograd.Function):
         dy = torch.empty_like(x) if sizes["norm"] else dx
         dc = x.new_zeros(n, d) if d_c is None else d_c.clone(memory_format=torch.contiguous_format)
         values |= {"dx": dx, "dy": dy, "dc": dc, "dz": x.new_empty(n, gates),
-                   "dbias": x.new_zeros(gates)}
-        values |= {f"d{name}": torch.zeros_like(values[name]) for name in PARAMETERS
+                   "dbias": x.new_zeros(PARTS, gates)}
+        values |= {f"d{name}": x.new_zeros(PARTS, *values[name].shape) for name in PARAMETERS
                    if values[name] is not None}
         if ctx.packed is None:
             step, product = _stepper("backward", x.dtype, sizes, values), _multiply_by(w_h.t(), n)
@@ -149,11 +152,11 @@ class _Recurrence(torch.autograd.Function):
             library().backward_codes(ctypes.byref(_argument(sizes, values)), steps,
                                      ctypes.byref(transposed.struct()), d_output.data_ptr())
         d_w = multiply(h[:-1].flatten(0, 1).t(), dy.flatten(0, 1).t()).t()
-        for name in ("shift_x", "shift_h"):  # added where the bias is
-            if values[name] is not None:
-                values[f"d{name}"] = values["dbias"].view_as(values[name]).clone()
-        return (None, None, dx, d_w, values["dbias"], dh, dc,
-                *(values.get(f"d{name}") for name in PARAMETERS))
+        sums = {name: values[f"d{name}"].sum(0) for name in ("bias", *PARAMETERS)
+                if values[name] is not None}
+        for name in sums.keys() & {"shift_x", "shift_h"}:  # added where the bias is
+            sums[name] = sums["bias"].view_as(values[name]).clone()
+        return None, None, dx, d_w, sums["bias"], dh, dc, *map(sums.get, PARAMETERS)
 
 
 def _arguments(x: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, parameters, *,
