@@ -1,4 +1,5 @@
-"""QuantLSTM and QuantGRU: latent weights, quantized and normalized, run over time.
+"""QuantLSTM, and what it shares with QuantGRU: latent weights, quantized and normalized, run over
+time.
 
 :class:`QuantLSTM` explains what both are made with: ``input_size``, ``hidden_size``,
 ``num_layers``, ``quantizer``, ``normalizer``, ``max_steps``, ``biases``, ``dropout``,
@@ -25,7 +26,8 @@ State = tuple[Tensor, ...]  # h and c of an LSTM, h of a GRU; each (num_layers, 
 
 
 class QuantRNN(nn.Module):
-    """What :class:`QuantLSTM`, which explains the arguments, and :class:`QuantGRU` share."""
+    """What :class:`QuantLSTM`, which explains the arguments, and :class:`~qlstm.gru.QuantGRU`
+    share."""
 
     gates: int
     states: int
@@ -200,6 +202,15 @@ class QuantRNN(nn.Module):
             None where the expanded matrices are needed: in training, with gradients, on another
             device than the CPU, without a C++ compiler, without codes.
         """
+        bias, d = getattr(self, f"bias_l{k}"), self.hidden_size
+        if self.training or torch.is_grad_enabled() or bias.dtype != torch.float32:
+            return None
+        like_w_h = bias.new_empty(()).expand(self.gates * d, d)  # without its numbers
+        if self._fastest(x, like_w_h, self.norms(k)) is not cpu.recurrence:
+            return None
+        weight_x, weight_h = self.weight("ih", k), self.weight("hh", k)
+        w_h, w_x = weight_h.packed(), weight_x.packed()
+        return w_h and (w_x or weight_x.effective(), w_h)
 
     def norms(self, k: int) -> list[Normalizer]:
         """The normalizers of layer ``k``: of input product, recurrent product and cell state."""
@@ -233,7 +244,8 @@ class QuantLSTM(QuantRNN):
     Called like ``torch.nn.LSTM``, time first: ``output, (h_n, c_n) = lstm(x, (h_0, c_0))``. What
     trains are the latent weights (``weight_ih_l0``, ...). Gate order i, f, a, o (torch's i, f, g,
     o). Stochastic quantizers sample anew in each training pass, and take the same fixed sample in
-    every evaluation pass.
+    every evaluation pass. In evaluation without gradients (``torch.no_grad()``) on the CPU, 1- and
+    2-bit matrices are packed once and stay so, until a parameter changes.
 
     Args:
         input_size: D, the features of an input.
@@ -271,6 +283,7 @@ class QuantLSTM(QuantRNN):
     """i, f, a, o."""
     states = 2
     """Tensors of the state: h and c."""
+    _naive = staticmethod(naive.recurrence)
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, *,
                  quantizer: str | Callable | nn.Module = "full_precision",
@@ -313,58 +326,7 @@ class QuantLSTM(QuantRNN):
                 bias += getattr(lstm, f"bias_ih_l{k}") + getattr(lstm, f"bias_hh_l{k}")
         return own.train(lstm.training)
 
-    _naive = staticmethod(naive.recurrence)
-
     def _fastest(self, x, w_h, norms):
         module = choose_backend(self.backend, x, w_h, norms, coded=self.coded)
         self.backend_used = module.__name__.rpartition(".")[2]
         return module.recurrence
-
-    def packed(self, k, x):
-        bias, d = getattr(self, f"bias_l{k}"), self.hidden_size
-        if self.training or torch.is_grad_enabled() or bias.dtype != torch.float32:
-            return None
-        like_w_h = bias.new_empty(()).expand(4 * d, d)  # without its numbers
-        if self._fastest(x, like_w_h, self.norms(k)) is not cpu.recurrence:
-            return None
-        weight_x, weight_h = self.weight("ih", k), self.weight("hh", k)
-        w_h, w_x = weight_h.packed(), weight_x.packed()
-        return w_h and (w_x or weight_x.effective(), w_h)
-
-
-class QuantGRU(QuantRNN):
-    """The same with gated recurrent units: six matrices, one bias vector of 3d, a state of h alone.
-
-    ``output, (h_n,) = gru(x, (h_0,))``. The equations are those of ``torch.nn.GRU`` with its bias
-    $b_{hn} = 0$ (:func:`qlstm.recurrence.cell.gru_step`); the naive backend runs them.
-
-    Args:
-        input_size: D, the features of an input.
-        hidden_size: d, the units of a layer.
-        num_layers: Layers, each above the one before.
-        backend: ``"auto"`` or ``"naive"``; ``settings`` are the other keywords.
-
-    Example:
-        >>> gru = QuantGRU(10, 20, quantizer="binary_connect", normalizer="layer")
-        >>> output, (h,) = gru(torch.zeros(5, 3, 10))
-        >>> output.shape, gru.weight_hh_l0.shape
-        (torch.Size([5, 3, 20]), torch.Size([60, 20]))
-    """
-
-    gates, states = 3, 1
-
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, *,
-                 backend: str = "auto", **settings):
-        if backend not in ("auto", "naive"):
-            raise ConfigError(f"a GRU runs on backend 'naive' only, not {backend!r}")
-        usual = dict(quantizer="full_precision", normalizer="none", max_steps=None, biases=1,
-                     dropout=0.0, quantize_input=True)
-        super().__init__(input_size, hidden_size, num_layers, backend=backend, **usual | settings)
-        if self.stochastic:
-            raise ConfigError("quantizers 'sbn' and 'stn' normalize the cell state, which a GRU "
-                              "does not have")
-
-    _naive = staticmethod(naive.gru_recurrence)
-
-    def _fastest(self, x, w_h, norms):
-        return self._naive

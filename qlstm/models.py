@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from qlstm.arguments import check_flag, check_number, check_seed, check_size
 from qlstm.errors import ConfigError, unknown
-from qlstm.layer import QuantGRU, QuantLSTM, QuantRNN, State
+from qlstm.gru import QuantGRU
+from qlstm.layer import QuantLSTM, QuantRNN, State
 from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
 from qlstm.quantizers import stochastic_level
 from qlstm.recurrence.linear import Linear, pick

@@ -28,7 +28,8 @@ from torch import nn
 from qlstm.data.hashed_tensors import BYTES, Layout, describe, digest, dump, serialize
 from qlstm.data.storage import write_atomically
 from qlstm.errors import ConfigError, LineError, brief, first_line
-from qlstm.layer import QuantGRU, QuantLSTM, QuantRNN
+from qlstm.gru import QuantGRU
+from qlstm.layer import QuantLSTM, QuantRNN
 from qlstm.models import CELLS, LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS, Quantized
@@ -78,23 +79,22 @@ def load_packed(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """The model at ``path``, in evaluation mode on the CPU, and its card; its outputs are those of
     the saved one, bit for bit.
 
-    Quantized weights are frozen (:meth:`qlstm.QuantLSTM.freeze`), everything else can train.
-    torch's random numbers stay as they are. Raises ``PackedError`` or ``FileNotFoundError``, naming
-    the file.
+    Quantized weights are frozen (:meth:`qlstm.QuantLSTM.freeze`) and stay packed: the network takes
+    the memory that the file does. Everything else can train. torch's random numbers stay as they
+    are. Raises ``PackedError`` or ``FileNotFoundError``, naming the file.
     """
     try:
         metadata, tensors = _read(path)
         name, settings, card = (metadata.get("model"), _parse(metadata, "settings"),
                                 _parse(metadata, "card"))
         _check(name, settings, tensors)
-        # nothing before this line has needed more memory than the file's size
-        model = _build(name, settings, "cpu").eval()
+        model = _build(name, settings, "meta").eval()  # the file's tensors are its memory
         for key, value in _card(model, settings, None).items():
             if key != "size_kb" and card.get(key) != value:  # a record's counts differently
                 raise PackedError(f"a card of another model: {key} {brief(card.get(key))}; {ANEW}")
-        model.load_state_dict(
-            {key: torch.from_numpy(value) for key, value in tensors.items()}, strict=False)
         _network(model)[1].freeze(_decode(model, tensors))
+        model.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()},
+                              strict=False, assign=True)
     except PackedError as error:
         raise PackedError(f"{path}: {error}") from error.__cause__
     return model, card

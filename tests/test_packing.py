@@ -21,7 +21,8 @@ from torch import nn
 
 from qlstm import ConfigError, ExperimentConfig, packing, quantizers, size_kb
 from qlstm.data import hashed_tensors
-from qlstm.layer import QuantGRU, QuantLSTM
+from qlstm.gru import QuantGRU
+from qlstm.layer import QuantLSTM
 from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
 from qlstm.packing import (

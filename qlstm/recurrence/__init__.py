@@ -6,7 +6,8 @@ run inputs ``x`` through a matrix ``w_h`` with these normalizers, or None.
 
 ======== ========================================================================================
 naive    the equations, step by step, with autograd: the ground truth, everywhere
-cpu      an explicit backward pass around a small C++ extension, compiled on first use
+cpu      an explicit backward pass in a C++ extension, compiled on first use; products with 1- and
+         2-bit codes by lookup, which stay packed (:mod:`qlstm.recurrence.codes`)
 cudnn    ``torch.nn.LSTM`` on the effective weights, without normalization of products
 triton   fused kernels for NVIDIA GPUs
 ======== ========================================================================================

@@ -188,7 +188,7 @@ def _empty(planes: int, shape: tuple[int, int]) -> Tensor:
 def checked(symbols: Tensor, count: int) -> Tensor:
     """The ``symbols``, int64. Raises ``IndexError`` unless all are from 0 to ``count`` - 1."""
     symbols = symbols.long()
-    if symbols.numel() and not (0 <= symbols.min() and symbols.max() < count):
+    if symbols.numel() and (symbols.min() < 0 or symbols.max() >= count):
         raise IndexError(f"expected integers from 0 to {count - 1}, got {symbols.min().item()} to "
                          f"{symbols.max().item()}")
     return symbols
