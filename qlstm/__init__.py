@@ -24,8 +24,9 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 _HOME = {"ConfigError": "errors", "DataError": "data.files", "ExperimentConfig": "study.config",
          "LanguageModel": "models", "PackedError": "packing", "QuantGRU": "layer",
          "QuantLSTM": "layer", "Quantized": "quantizers", "RecordError": "study.records",
-         "grid": "study.grid", "load_dataset": "data.catalogue", "SequenceClassifier": "models",
-         "load_model": "study.networks", "load_packed": "packing", "packed_bytes": "packing",
+         "SequenceClassifier": "models", "export_c": "export", "grid": "study.grid",
+         "load_dataset": "data.catalogue", "load_model": "study.networks",
+         "load_packed": "packing", "packed_bytes": "packing",
          "round_half_up": "study.sizes", "run": "study.training", "save_packed": "packing",
          "size_kb": "study.sizes", "straight_through": "quantizers"}
 __version__ = "0.1.0"
