@@ -47,8 +47,10 @@ def export_c(model: nn.Module, folder: str | Path, name: str | None = None) -> P
         OSError: The file cannot be written.
 
     Example:
-        >>> qlstm.export_c(qlstm.LanguageModel(87, 128, quantizer="binary_connect"), "c", "text")
-        PosixPath('c/text.h')
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export_c(LanguageModel(87, 8, quantizer="bwn"), folder, "text").name
+        'text.h'
     """
     settings = _settings(model)
     name = type(model).__name__.lower() if name is None else name
