@@ -8,9 +8,11 @@
 
 #include "text.h"
 
-/* The characters in the order of their symbols: of a run, its record's or the dataset's. */
+/* The characters in the order of their symbols. Put your network's here, as
+   "".join(qlstm.load_dataset(...).vocabulary) gives them; all of one byte. */
 static const char alphabet[] = " !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`"
                                "abcdefghijklmnopqrstuvwxyz{|}~\n";
+typedef char alphabet_has_a_character_for_each_symbol[sizeof alphabet == TEXT_OUTPUTS + 1 ? 1 : -1];
 
 /* A number in [0, 1), by xorshift (Marsaglia, 2003). */
 static float uniform(uint32_t *random)

@@ -10,7 +10,8 @@ the loss of time step m. Reading order: :mod:`~qlstm.quantizers`, :mod:`~qlstm.n
 :mod:`~qlstm.layer`,
 :mod:`~qlstm.models`, :mod:`~qlstm.data`, :mod:`~qlstm.study.config`, :mod:`~qlstm.study.training`,
 :mod:`~qlstm.study.records`, :mod:`~qlstm.study.theory.propositions`, :mod:`~qlstm.packing`,
-:mod:`~qlstm.report.tables`, :mod:`~qlstm.report.figures`, :mod:`~qlstm.report.scorecard`.
+:mod:`~qlstm.export`, :mod:`~qlstm.report.tables`, :mod:`~qlstm.report.figures`,
+:mod:`~qlstm.report.scorecard`.
 """
 
 import os
