@@ -10,7 +10,8 @@ the loss of time step m. Reading order: :mod:`~qlstm.quantizers`, :mod:`~qlstm.n
 :mod:`~qlstm.layer`, :mod:`qlstm.recurrence.codes` (what makes one bit fast),
 :mod:`~qlstm.models`, :mod:`~qlstm.data`, :mod:`~qlstm.study.config`, :mod:`~qlstm.study.training`,
 :mod:`~qlstm.study.records`, :mod:`~qlstm.study.theory.propositions`, :mod:`~qlstm.packing`,
-:mod:`~qlstm.report.tables`, :mod:`~qlstm.report.figures`, :mod:`~qlstm.report.scorecard`.
+:mod:`~qlstm.export`, :mod:`~qlstm.report.tables`, :mod:`~qlstm.report.figures`,
+:mod:`~qlstm.report.scorecard`.
 """
 
 import os
@@ -24,8 +25,9 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 _HOME = {"ConfigError": "errors", "DataError": "data.files", "ExperimentConfig": "study.config",
          "LanguageModel": "models", "PackedError": "packing", "QuantGRU": "gru",
          "QuantLSTM": "layer", "Quantized": "quantizers", "RecordError": "study.records",
-         "grid": "study.grid", "load_dataset": "data.catalogue", "SequenceClassifier": "models",
-         "load_model": "study.networks", "load_packed": "packing", "packed_bytes": "packing",
+         "SequenceClassifier": "models", "export_c": "export", "grid": "study.grid",
+         "load_dataset": "data.catalogue", "load_model": "study.networks",
+         "load_packed": "packing", "packed_bytes": "packing",
          "round_half_up": "study.sizes", "run": "study.training", "save_packed": "packing",
          "size_kb": "study.sizes", "straight_through": "quantizers"}
 __version__ = "0.1.0"
