@@ -296,6 +296,16 @@ def test_the_threads_are_those_that_are_asked_for_and_then_as_before(monkeypatch
     assert torch.get_num_threads() == before
 
 
+def test_times_are_of_a_single_step(monkeypatch):
+    monkeypatch.setattr(inference, "SHAPES", {"symbols": inference.Shape(2, 16, 5)})
+    monkeypatch.setattr(inference, "in_turn", lambda timed, repeats, device: [
+        measure.Timing(rival, "sequence", 60.0, None) for rival in timed])
+    found = inference.rows("symbols", ["twn"], ["none"], 1, 1, lambda function, *given: function(
+        *given))
+    assert [(row.backend, row.ms, row.ratio) for row in found] == [
+        (form, 60 / inference.STEPS, 1) for form in inference.FORMS]
+
+
 def test_memory_is_what_the_network_takes(tmp_path):
     if inference._private_mb() is None:
         pytest.skip("no /proc/self/smaps_rollup here")
@@ -320,6 +330,11 @@ def test_figure_and_tables_of_networks_in_use(used):
     assert list(times.columns) == [*benchmarks.FORMS.values()]
     cell = times.loc[(machine, "step by step", 1, 32), "2 bits"]
     assert cell == f"{row['ms']:.3f} ms, {row['ratio']:.2f}"
+    other = rows.loc[(rows["normalizer"] == "batch_separate") & (rows["pass"] == "sequence")
+                     & (rows["backend"] == "packed") & (rows["N"] == 1), "ratio"]
+    drawn = [line.get_ydata() for line in benchmarks.inference(
+        rows, "sequence", "batch_separate").axes[0].lines]
+    assert set(other) <= set(np.concatenate(drawn).tolist())
     if inference._private_mb() is not None:
         cell = benchmarks.memory(rows).loc[(machine, 32), "2 bits"]
         assert cell == (

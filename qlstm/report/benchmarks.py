@@ -196,7 +196,7 @@ def step_times(benched: pd.DataFrame, normalizer: str = "layer") -> pd.DataFrame
 
 
 def memory(benched: pd.DataFrame, normalizer: str = "layer") -> pd.DataFrame:
-    """MB that each form of :data:`FORMS` takes in a process that has loaded it and computed a
+    """MB that each form of :data:`FORMS` holds in a process that has loaded it and computed a
     sequence of batch 1, and those of its file: a row a d."""
     rows = _forms(benched, normalizer)
     rows = rows[rows["memory_mb"].notna()]

@@ -8,6 +8,7 @@ Here ``shape`` is a :class:`Shape`, ``rival`` a form, ``path`` a file that :func
 ``quantizers`` and ``normalizers`` are names.
 """
 
+import ctypes
 import gc
 import itertools
 import time
@@ -204,8 +205,11 @@ def passes(layer: nn.Module, x: Tensor, by_step: bool = True) -> Callable[[], di
 
 
 def memory_mb(shape: Shape, rival: Rival, path: Path) -> float | None:
-    """The memory of this process alone that a network takes, once it is loaded and has computed a
+    """The memory of this process alone that a network holds, once it is loaded and has computed a
     sequence, in MB; None where the system does not tell.
+
+    What loading it needed and left free is first given back to the system: where nobody asks for
+    that, glibc keeps up to some tens of MB for what the process allocates next.
 
     Args:
         shape, rival, path: As in the module's legend.
@@ -224,9 +228,11 @@ def memory_mb(shape: Shape, rival: Rival, path: Path) -> float | None:
 
 
 def _private_mb() -> float | None:
-    gc.collect()
-    try:
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    except OSError:
+    smaps = Path("/proc/self/smaps_rollup")
+    if not smaps.exists():
         return None
+    gc.collect()
+    if give_back := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+        give_back(0)
+    lines = smaps.read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
