@@ -161,7 +161,9 @@ def _forms(benched: pd.DataFrame, normalizer: str) -> pd.DataFrame:
     normalizer."""
     rows = benched[benched["part"] == "inference"]
     forms = [FORMS.get(pair) for pair in zip(rows["backend"], rows["quantizer"], strict=True)]
-    rows = rows.assign(form=pd.Categorical(forms, [*FORMS.values()]), batch=rows["N"])
+    device = rows["machine"].str.replace(r" \d+ threads$", "", regex=True)
+    rows = rows.assign(form=pd.Categorical(forms, [*FORMS.values()]), batch=rows["N"],
+                       machine=device + ", threads: " + rows["threads"].astype("Int64").astype(str))
     return rows[rows["form"].notna() & (
         (rows["backend"] != "packed") | (rows["normalizer"] == normalizer))]
 
