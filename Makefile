@@ -52,7 +52,7 @@ help:
 	@echo "make data         fetch and check the data that the same settings of reproduce need"
 	@echo "make course       the lessons as hand-outs, and with solutions -> reports/course"
 	@echo "make setup        install into .venv (done by the other commands too)"
-	@echo "make lint         check style        make bench  time layer and step beside nn.LSTM        make clean  remove what was made"
+	@echo "make lint         check style        make bench  time layer, step and use beside nn.LSTM        make clean  remove what was made"
 	@echo
 	@echo "Settings of reproduce, all optional, in any combination:"
 	@echo "  PROFILE=smoke|quick|paper   minutes | the finding on two cores (default) | the paper's settings"

@@ -18,7 +18,7 @@ COMMANDS = {
                "tables, figures and page from the records that exist"),
     "data": ("workflow.reproduce data", "fetch and check the data sets"),
     "status": ("workflow.progress", "what is done, running, failed"),
-    "bench": ("workflow.bench", "time layer and training step beside torch.nn.LSTM"),
+    "bench": ("workflow.bench", "time layer, training step and use beside torch.nn.LSTM"),
     "gpu": ("workflow.gpu.command", "the most of a GPU that is lent for minutes"),
     "notebook": ("workflow.notebooks", "execute a notebook with parameters"),
     "site": ("report.site", "lessons, results and API reference as pages to read offline"),

@@ -12,7 +12,8 @@ from made_up import ENVIRONMENT
 from qlstm import ExperimentConfig, RecordError, grid
 from qlstm.data.storage import ROOT
 from qlstm.report import benchmarks, names
-from qlstm.workflow import bench, measure, throughput
+from qlstm.study import kinds, record_schema, records
+from qlstm.workflow import bench, inference, measure, throughput
 
 
 def rows_of(rows):
@@ -179,3 +180,186 @@ def test_step_trains_the_whole_model(backend, monkeypatch):
     before = [p.clone() for p in found[0].parameters()]
     once()
     assert all(not torch.equal(a, b) for a, b in zip(before, found[0].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("setting", ["state_noise", "initial_gain"])
+def test_a_classifier_trains_with_a_plain_lstm(setting):
+    config = ExperimentConfig(profile="smoke", task="sequential_image", dataset="digits",
+                              hidden_size=8, **{setting: 0.1})
+    assert measure.training_step(config, torch.device("cpu"), None)()["training step"] > 0
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory):
+    """The folder of a record of networks in use: of symbols and of vectors, each of a batch."""
+    root = tmp_path_factory.mktemp("reports")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QLSTM_REPORTS", str(root))
+        patch.setattr(measure, "WARM_UP", 0)
+        patch.setattr(inference, "STEPS", 3)
+        patch.setattr(inference, "SHAPES", {
+            "symbols": inference.Shape(1, 32, 5), "vectors": inference.Shape(2, 24, None)})
+        patch.setattr(bench, "in_own_process", lambda function, *arguments: function(*arguments))
+        given = ["--parts", "inference", "--repeats", "1", "--normalizers", "layer;batch_separate"]
+        assert bench.main(given) == 0
+    return root / "bench"
+
+
+def test_networks_in_use(used):
+    (path,) = used.glob("*.json")
+    rows = kinds.read_as(record_schema.BENCHMARK, path)["rows"]
+    assert {(row["part"], row["T"], row["threads"]) for row in rows} == {("inference", 3, 1)}
+    sizes = {(row["shape"], row["N"], row["d"], row["D"], row["task"]) for row in rows}
+    assert sizes == {("symbols", 1, 32, 5, "char_lm"), ("vectors", 2, 24, 24, "word_lm")}
+    told = inference._private_mb() is not None
+    for shape in ("symbols", "vectors"):
+        mine = [row for row in rows if row["shape"] == shape]
+        found = {(row["backend"], row["quantizer"], row["normalizer"], row["pass"]) for row in mine}
+        plain = {(form, "full_precision", "none") for form in ("torch.nn.LSTM", "int8")}
+        ours = {(q, n) for q in inference.QUANTIZERS for n in ("layer", "batch_separate")}
+        assert found == (
+            {(*form, moment) for form in plain for moment in ("sequence", "step by step")}
+            | {("packed", *pair, moment) for pair in ours
+               for moment in ("sequence", "step by step")}
+            | {("naive", *pair, "sequence") for pair in ours})
+        assert len(mine) == len(found)
+        for row in mine:
+            peer = next(r for r in mine if r["backend"] == "torch.nn.LSTM"
+                        and r["pass"] == row["pass"])
+            assert row["ratio"] == pytest.approx(row["ms"] / peer["ms"])
+            read = row["backend"] != "naive"
+            assert (row["file_bytes"] is not None) == read
+            assert (row["memory_mb"] is not None) == (read and shape == "symbols" and told)
+
+
+@pytest.mark.parametrize("shape", [inference.Shape(2, 16, 5), inference.Shape(2, 16, None)])
+def test_the_forms_compute_the_same_network(shape, tmp_path):
+    """As read from a file: int8 the plain LSTM to its precision, packed and naive the same; a
+    sequence in one call what it is step by step."""
+    def output(rival, layer):
+        with torch.no_grad():
+            x = inference.inputs(rival, shape)
+            return x, layer(x)[0]
+
+    lstm, int8 = (output(rival, inference.load(rival, inference.save(rival, shape, tmp_path / "f")))
+                  for rival in (inference.PEER, inference.INT8))
+    torch.testing.assert_close(lstm[1], int8[1], atol=0.02, rtol=0)
+    assert not torch.equal(lstm[1], int8[1])
+    for quantizer in inference.QUANTIZERS:
+        rival = measure.Rival("packed", quantizer, "layer")
+        layer = inference.load(rival, inference.save(rival, shape, tmp_path / quantizer))
+        torch.manual_seed(0)
+        naive = inference._layer(rival, shape, "naive").eval()
+        (x, packed), (_, expanded) = output(rival, layer), output(rival, naive)
+        torch.testing.assert_close(packed, expanded, atol=1e-5, rtol=1e-4)
+        assert x.is_floating_point() == (shape.symbols is None)
+        same = x if shape.symbols is None else torch.nn.functional.one_hot(x, shape.symbols).float()
+        assert torch.equal(same, lstm[0])
+
+
+def test_passes_take_one_sequence_and_single_steps():
+    calls = []
+
+    class Layer(torch.nn.Module):
+        def forward(self, x, state=None):
+            calls.append((x.tolist(), state, torch.is_grad_enabled()))
+            return x, sum(call[0][0][0] for call in calls)
+
+    x = torch.tensor([[1], [2], [3]])
+    assert set(inference.passes(Layer(), x)()) == {"sequence", "step by step"}
+    assert calls == [([[1], [2], [3]], None, False), ([[1]], None, False), ([[2]], 2, False),
+                     ([[3]], 4, False)]
+    calls.clear()
+    assert set(inference.passes(Layer(), x, by_step=False)()) == {"sequence"}
+    assert len(calls) == 1
+
+
+def test_a_stream_takes_single_steps_where_there_is_one():
+    taken = []
+
+    class Layer(torch.nn.Module):
+        def stream(self, samples):
+            taken.append(samples)
+            return lambda x: taken.append(x.tolist())
+
+        def forward(self, x, state=None):
+            assert len(x) == 2
+
+    inference.passes(Layer(), torch.tensor([[1], [2]]))()
+    assert taken == [1, [1], [2]]
+
+
+def test_the_threads_are_those_that_are_asked_for_and_then_as_before(monkeypatch):
+    monkeypatch.setattr(inference, "in_turn", lambda *_: torch.get_num_threads())
+    before = torch.get_num_threads()
+    assert inference.times(inference.Shape(1, 4, 5), {}, 1, before + 1) == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_times_are_of_a_single_step(monkeypatch):
+    monkeypatch.setattr(inference, "SHAPES", {"symbols": inference.Shape(2, 16, 5)})
+    monkeypatch.setattr(inference, "in_turn", lambda timed, repeats, device: [
+        measure.Timing(rival, "sequence", 60.0, None) for rival in timed])
+    found = inference.rows("symbols", ["twn"], ["none"], 1, 1, lambda function, *given: function(
+        *given))
+    assert [(row.backend, row.ms, row.ratio) for row in found] == [
+        (form, 60 / inference.STEPS, 1) for form in inference.FORMS]
+
+
+def test_memory_is_what_the_network_takes(tmp_path):
+    if inference._private_mb() is None:
+        pytest.skip("no /proc/self/smaps_rollup here")
+    shape = inference.Shape(1, 700, None)  # 15 MB of weights
+    path = inference.save(inference.PEER, shape, tmp_path / "lstm")
+    assert path.stat().st_size == pytest.approx(4 * 4 * 700 * 1402, rel=0.01)
+    found = bench.in_own_process(inference.memory_mb, shape, inference.PEER, path)
+    assert found == pytest.approx(4 * 4 * 700 * 1402 / 2**20, rel=0.3)
+
+
+def test_figure_and_tables_of_networks_in_use(used):
+    rows = benchmarks.rows(used)
+    figure = benchmarks.inference(rows, "sequence")
+    assert [axes.get_title().splitlines()[1] for axes in figure.axes] == ["batch 1", "batch 2"]
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {
+        *benchmarks.FORMS.values()}
+    machine = rows["machine"].iloc[0].rsplit(" ", 2)[0] + ", threads: 1"
+    row = rows[(rows["backend"] == "packed") & (rows["quantizer"] == "ter_connect")
+               & (rows["normalizer"] == "layer") & (rows["pass"] == "step by step")
+               & (rows["N"] == 1)].iloc[0]
+    times = benchmarks.step_times(rows)
+    assert list(times.columns) == [*benchmarks.FORMS.values()]
+    cell = times.loc[(machine, "step by step", 1, 32), "2 bits"]
+    assert cell == f"{row['ms']:.3f} ms, {row['ratio']:.2f}"
+    other = rows.loc[(rows["normalizer"] == "batch_separate") & (rows["pass"] == "sequence")
+                     & (rows["backend"] == "packed") & (rows["N"] == 1), "ratio"]
+    drawn = [line.get_ydata() for line in benchmarks.inference(
+        rows, "sequence", "batch_separate").axes[0].lines]
+    assert set(other) <= set(np.concatenate(drawn).tolist())
+    if inference._private_mb() is not None:
+        cell = benchmarks.memory(rows).loc[(machine, 32), "2 bits"]
+        assert cell == (
+            f"{row['memory_mb']:.1f} MB, file {row['file_bytes'] / 2**20:.2f} MB")
+    assert "layer" in benchmarks.wide(rows, "inference", "sequence").columns
+
+
+def test_records_of_before_are_read():
+    found = list(records.benchmarks(ROOT / "reports/bench"))
+    assert len(found) == len(list((ROOT / "reports/bench").glob("*.json"))) > 0
+    assert any("threads" not in row for _, record in found for row in record["rows"])
+
+
+@pytest.mark.parametrize("option", ["part", "shape", "backend", "quantizer", "normalizer"])
+def test_unknown_names_are_told(option, capsys):
+    assert bench.main([f"--{option}s", "infrence"]) == 2
+    assert f"unknown {option} 'infrence'" in capsys.readouterr().err
+
+
+def test_networks_in_use_are_timed_on_a_cpu_alone_and_at_their_own_shapes():
+    def work(device, *words):
+        return bench._work(bench.parse([*words]), torch.device(device))
+
+    first = next(iter(inference.SHAPES))
+    assert work("cuda", "--parts", "inference") == []
+    assert [shape for _, shape in work("cpu", "--parts", "inference")] == [*inference.SHAPES]
+    assert work("cpu", "--parts", "layer;step;inference", "--shapes", f"quick;{first}") == [
+        ("layer", "quick"), ("step", "quick"), ("inference", first)]

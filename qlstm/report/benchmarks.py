@@ -1,7 +1,9 @@
-"""What ``make bench`` measured: times of the layer and of training steps, as tables and figures.
+"""What ``make bench`` measured: times of the layer, of training steps and of networks in use, as
+tables and figures.
 
 ``directory``: the folder of the records. ``benched``: the rows of all of them, of :func:`rows`.
-``part``: what was timed, ``layer``, ``step`` or ``scaling``. ``moment``: of which pass.
+``part``: what was timed, ``layer``, ``step``, ``scaling`` or ``inference``. ``moment``: of which
+pass. ``normalizer``: that of the networks of 1- and 2-bit weights in use.
 """
 
 from pathlib import Path
@@ -10,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from qlstm import data
 from qlstm.report.figures import PALETTE, finished, style
@@ -17,6 +20,11 @@ from qlstm.report.names import NORMALIZER_WORDS, NOT_RUN, QUANTIZER_TITLES
 from qlstm.study import costs, records
 from qlstm.study.grid import grid
 from qlstm.study.profiles import PAPER_DATASETS
+
+FORMS = {("torch.nn.LSTM", "full_precision"): "torch.nn.LSTM (float32)",
+         ("int8", "full_precision"): "int8 (dynamic)", ("packed", "binary_connect"): "1 bit",
+         ("packed", "ter_connect"): "2 bits"}
+"""The forms of a network in use that are compared, by backend and quantizer."""
 
 
 def _by_machine(directory: Path) -> list[tuple[str, dict]]:
@@ -51,7 +59,8 @@ def wide(benched: pd.DataFrame, part: str, moment: str) -> pd.DataFrame:
     Each cell is milliseconds and the ratio to ``torch.nn.LSTM``'s in that run.
     """
     chosen = _chosen(benched, part, moment)
-    cells = [f"{row.ms:.1f} ms, {row.ratio:.2f}" for row in chosen.itertuples()]
+    cells = [f"{row.ms:.{1 if row.ms >= 1 else 3}f} ms, {row.ratio:.2f}"
+             for row in chosen.itertuples()]
     quantization = chosen["quantizer"].replace(QUANTIZER_TITLES)
     return chosen.assign(cell=cells, quantization=quantization).pivot_table(
         "cell", ["machine", "shape", "backend", "quantization"], "normalization", aggfunc="first",
@@ -145,3 +154,59 @@ def scaling(benched: pd.DataFrame) -> Figure:
         facets.figure.tight_layout(rect=(0, 0, 0.85, 1))
         plt.close(facets.figure)
         return facets.figure
+
+
+def _forms(benched: pd.DataFrame, normalizer: str) -> pd.DataFrame:
+    """The inference part's rows of :data:`FORMS`: those of quantized networks with this
+    normalizer."""
+    rows = benched[benched["part"] == "inference"]
+    forms = [FORMS.get(pair) for pair in zip(rows["backend"], rows["quantizer"], strict=True)]
+    device = rows["machine"].str.replace(r" \d+ threads$", "", regex=True)
+    rows = rows.assign(form=pd.Categorical(forms, [*FORMS.values()]), batch=rows["N"],
+                       machine=device + ", threads: " + rows["threads"].astype("Int64").astype(str))
+    return rows[rows["form"].notna() & (
+        (rows["backend"] != "packed") | (rows["normalizer"] == normalizer))]
+
+
+def inference(benched: pd.DataFrame, moment: str, normalizer: str = "layer") -> Figure:
+    """Time a step of a network in use relative to ``torch.nn.LSTM``'s, over d, both axes
+    logarithmic: a row a machine, a column a batch, a line a form of :data:`FORMS`."""
+    lines = _forms(benched, normalizer)
+    lines = lines[lines["pass"] == moment]
+    with style():
+        facets = sns.relplot(lines, x="d", y="ratio", hue="form", style="form", col="batch",
+                             row="machine", kind="line", dashes=False, height=3.2, aspect=1.1,
+                             palette=["0.3", *PALETTE[:3]], markers=True, markersize=7)
+        facets.set(xscale="log", yscale="log", xticks=sorted(set(lines["d"])))
+        for axes in facets.axes.flat:
+            axes.xaxis.set_major_formatter("{x:.0f}")
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g} x")
+            axes.yaxis.set_minor_locator(NullLocator())
+        facets.set_titles("{row_name}\nbatch {col_name}")
+        facets.set_axis_labels("hidden units d", "time a step, nn.LSTM = 1\n(lower is faster)")
+        return finished(facets, top=1, bottom=0.09)
+
+
+def step_times(benched: pd.DataFrame, normalizer: str = "layer") -> pd.DataFrame:
+    """Milliseconds a step of each form of :data:`FORMS` and the ratio to ``torch.nn.LSTM``'s: a row
+    a pass, batch and d."""
+    rows = _forms(benched, normalizer)
+    cells = [f"{row.ms:.3f} ms, {row.ratio:.2f}" for row in rows.itertuples()]
+    return _table(rows.assign(cell=cells), ["machine", "pass", "batch", "d"])
+
+
+def memory(benched: pd.DataFrame, normalizer: str = "layer") -> pd.DataFrame:
+    """MB that each form of :data:`FORMS` holds in a process that has loaded it and computed a
+    sequence of batch 1, and those of its file: a row a d."""
+    rows = _forms(benched, normalizer)
+    rows = rows[rows["memory_mb"].notna()]
+    cells = [f"{row.memory_mb:.1f} MB, file {row.file_bytes / 2**20:.2f} MB"
+             for row in rows.itertuples()]
+    return _table(rows.assign(cell=cells), ["machine", "d"])
+
+
+def _table(rows: pd.DataFrame, index: list[str]) -> pd.DataFrame:
+    return rows.pivot_table("cell", index, "form", aggfunc="first", observed=False, sort=True
+                            ).astype(object).fillna(NOT_RUN)

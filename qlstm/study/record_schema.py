@@ -78,7 +78,8 @@ BENCHMARK = table(
          {key: text() for key in ("part", "shape", "task", "backend", "quantizer", "normalizer",
                                   "pass")}
          | {key: count for key in ("T", "N", "d", "D")}
-         | {"ms": number(), "memory_mb": measure, "ratio": number()}))},
+         | {"ms": number(), "memory_mb": measure, "ratio": number()},
+         {"threads": maybe(count), "file_bytes": maybe(count)}))},
     {"side_by_side": each(table(
         {"shape": text(), "processes": count, "steps_per_s": number()}))})
 """What ``make bench`` writes."""

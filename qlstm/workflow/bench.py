@@ -1,4 +1,5 @@
-"""``python -m qlstm bench``: time the layer and the whole training step beside ``torch.nn.LSTM``.
+"""``python -m qlstm bench``: time the layer, the whole training step and the use of a trained
+network beside ``torch.nn.LSTM``.
 
 Needs torch, numpy and safetensors (and triton, where there is a GPU), so a bare machine will do.
 Writes ``reports/bench/<machine>.json`` after each shape; called again with other parts or shapes,
@@ -24,18 +25,20 @@ import torch
 from qlstm.data.storage import write_atomically
 from qlstm.errors import first_line, unknown
 from qlstm.normalizers import NORMALIZERS
+from qlstm.quantizers import QUANTIZERS
 from qlstm.recurrence import BACKENDS
 from qlstm.study import kinds, record_schema
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.environment import describe_environment
 from qlstm.study.records import reports
-from qlstm.workflow import measure
+from qlstm.workflow import inference, measure
 from qlstm.workflow.command_line import titles
 from qlstm.workflow.throughput import side_by_side
 
-PARTS = ["layer", "step", "scaling", "side by side"]
+PARTS = ["layer", "step", "scaling", "inference", "side by side"]
 """What is timed, in this order: a layer's passes and a training step at each shape; the layer at
-other sizes; training steps of several processes at once."""
+other sizes; evaluation with 1- and 2-bit weights, on a CPU; training steps of several processes at
+once."""
 GPU_ONLY = ["Text8"]
 """Shapes that take a minute a step and 10 GB on two cores."""
 
@@ -49,13 +52,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--parts", type=titles, default=PARTS, help='separated by ";": ' + "; ".join(PARTS))
     parser.add_argument(
-        "--shapes", type=titles, help='separated by ";": ' + "; ".join(measure.SHAPES))
+        "--shapes", type=titles, help='separated by ";": ' + "; ".join(_shapes()))
     on_gpu = torch.cuda.is_available()
     backends = [name for name in BACKENDS if on_gpu or name != "cudnn"]  # that is the peer there
-    for name, default in (("normalizers", list(NORMALIZERS)), ("backends", backends),
-                          ("quantizers", ["binary_connect"])):
+    for name, default in (("normalizers", list(NORMALIZERS)), ("backends", backends)):
         parser.add_argument(f"--{name}", type=titles, default=default,
                             help='separated by ";"; default: ' + "; ".join(default))
+    parser.add_argument("--quantizers", type=titles, help='separated by ";"; default: '
+                        "binary_connect; of part inference also ter_connect")
+    parser.add_argument("--threads", type=int, default=1, help="of part inference; default: 1")
     parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
     return parser.parse_args(arguments)
 
@@ -71,8 +76,10 @@ def main(arguments: list[str]) -> int:
     """
     options = parse(arguments)
     for what, given, possible in (("part", options.parts, PARTS),
-                                  ("shape", options.shapes or [], measure.SHAPES),
-                                  ("backend", options.backends, BACKENDS)):
+                                  ("shape", options.shapes or [], _shapes()),
+                                  ("backend", options.backends, BACKENDS),
+                                  ("quantizer", options.quantizers or [], QUANTIZERS),
+                                  ("normalizer", options.normalizers, NORMALIZERS)):
         for name in given:
             if name not in possible:
                 print(f"error: {unknown(what, name, possible)}", file=sys.stderr)
@@ -90,8 +97,7 @@ def main(arguments: list[str]) -> int:
     failed = 0
     for part, shape in _work(options, device):
         try:
-            rows = in_own_process(measure.rows, part, shape, options.backends, options.quantizers,
-                                  options.normalizers, options.repeats, device)
+            rows = _rows(part, shape, options, device)
         except RuntimeError as error:  # a GPU's memory is too small, say
             print(f"error: {part}, {shape}: {first_line(error)}", file=sys.stderr)
             failed = 1
@@ -101,8 +107,8 @@ def main(arguments: list[str]) -> int:
         record["rows"] = others + [row.as_dict() for row in rows]
         _write(path, record)
     if "side by side" in options.parts:
-        shape = (options.shapes or ["character"])[0]
-        config = ExperimentConfig(profile="paper", quantizer=options.quantizers[0],
+        shape = next((name for name in options.shapes or [] if name in measure.SHAPES), "character")
+        config = ExperimentConfig(profile="paper", quantizer=_quantizers(options)[0],
                                   normalizer="layer", **measure.SHAPES[shape])
         record["side_by_side"] = []
         for count, rate in side_by_side(config, device):
@@ -115,12 +121,32 @@ def main(arguments: list[str]) -> int:
 
 def _work(options: argparse.Namespace, device: torch.device) -> list[tuple[str, str]]:
     """The parts and shapes that are timed, each in a process of its own."""
-    shapes = options.shapes or [
-        name for name in measure.SHAPES if device.type == "cuda" or name not in GPU_ONLY]
+    names = options.shapes or [
+        name for name in _shapes() if device.type == "cuda" or name not in GPU_ONLY]
+    shapes = [name for name in names if name in measure.SHAPES]
     varied = [f"{name} = {value}" for name, values in measure.SCALING.items() for value in values]
-    parts = {"layer": shapes, "step": shapes, "scaling": varied}
+    used = [name for name in names if name in inference.SHAPES and device.type == "cpu"]
+    parts = {"layer": shapes, "step": shapes, "scaling": varied, "inference": used}
     return [(part, shape) for part, its_shapes in parts.items() if part in options.parts
             for shape in its_shapes]
+
+
+def _shapes() -> dict[str, Any]:
+    """Those of the parts layer and step, and those of the part inference."""
+    return measure.SHAPES | inference.SHAPES
+
+
+def _quantizers(options: argparse.Namespace) -> list[str]:
+    return options.quantizers or ["binary_connect"]
+
+
+def _rows(part: str, shape: str, options: argparse.Namespace,
+          device: torch.device) -> list[measure.Row]:
+    if part == "inference":
+        return inference.rows(shape, options.quantizers or inference.QUANTIZERS,
+                              options.normalizers, options.repeats, options.threads, in_own_process)
+    return in_own_process(measure.rows, part, shape, options.backends, _quantizers(options),
+                          options.normalizers, options.repeats, device)
 
 
 def in_own_process(function: Callable, *arguments: Any) -> Any:
@@ -150,4 +176,4 @@ def _print(rows: list[measure.Row]):
     for row in rows:
         memory = "" if row.memory_mb is None else f"{row.memory_mb:10.0f} MB"
         print(f"  {row.backend:14}{row.quantizer:16}{row.normalizer:16}{row.pass_:20}"
-              f"{row.ms:9.2f} ms{row.ratio:8.2f} x nn.LSTM{memory}")
+              f"{row.ms:9.3f} ms{row.ratio:8.2f} x nn.LSTM{memory}")

@@ -1,5 +1,6 @@
 """What ``make bench`` times: passes of a layer, and whole training steps, beside
-``torch.nn.LSTM``; and the roofs of the machine.
+``torch.nn.LSTM``; and the roofs of the machine. What evaluation takes is
+:mod:`qlstm.workflow.inference`'s.
 
 What is timed is a function without arguments that does it once and returns the seconds of each of
 its passes by name. Such functions take turns, so that a busy machine slows all alike; each figure
@@ -59,20 +60,26 @@ class Row:
     """A measurement, as a row of the record.
 
     Attributes:
-        part: ``layer``, ``step`` or ``scaling``.
-        shape: One of :data:`SHAPES`; of the scaling part what is varied, ``"d = 64"``.
+        part: ``layer``, ``step``, ``scaling`` or ``inference``.
+        shape: One of :data:`SHAPES`; of the scaling part what is varied, ``"d = 64"``; one of
+            :data:`qlstm.workflow.inference.SHAPES`.
         T: Time steps.
         N: Samples of a minibatch.
         d: Hidden units.
         D: Inputs of a layer; integers stand for one-hot vectors of that length.
         task: The task of the shape.
-        backend: The recurrence, or ``torch.nn.LSTM``.
+        backend: The recurrence, or ``torch.nn.LSTM``; one of
+            :data:`qlstm.workflow.inference.FORMS`.
         quantizer: The name of the quantizer.
         normalizer: The name of the normalizer.
-        pass_: ``forward``, ``forward + backward`` or ``training step``; the column ``pass``.
-        ms: The median time, in milliseconds.
-        memory_mb: The memory that it takes beside what was there, in MB; None on a CPU.
+        pass_: ``forward``, ``forward + backward`` or ``training step``; ``sequence`` or ``step by
+            step`` of the inference part; the column ``pass``.
+        ms: The median time, in milliseconds; of the inference part for each time step.
+        memory_mb: The memory that it takes beside what was there, in MB; None on a CPU, but for the
+            inference part.
         ratio: ``ms`` as a multiple of that of ``torch.nn.LSTM`` in the same turns, both of float32.
+        threads: The threads of the inference part; None: those of the record.
+        file_bytes: The size of the file that the network was loaded from (inference part only).
     """
 
     part: str
@@ -89,6 +96,8 @@ class Row:
     ms: float
     memory_mb: float | None
     ratio: float
+    threads: int | None = None
+    file_bytes: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The values by column."""
@@ -98,6 +107,9 @@ class Row:
 class PlainLSTM(nn.LSTM):
     """torch.nn.LSTM in place of a model's layer; takes integers for one-hot vectors too, as
     ``QuantLSTM`` does."""
+
+    stochastic = False
+    """Nothing is drawn."""
 
     def forward(self, x, state=None, *, trace=None):
         """The output and the new state.
