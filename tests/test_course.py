@@ -7,13 +7,14 @@ import os
 import re
 from queue import Empty
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
 
 from qlstm import quantizers
-from qlstm.course import grading, handouts
+from qlstm.course import demos, grading, handouts
 from qlstm.course.exercises import EXERCISES, NotYet, check
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
@@ -118,6 +119,18 @@ def test_a_notebook_shows_one_line_and_no_stack():
     assert error.traceback[0].startswith("Exercise 1.2: `steps` is still `...`.")
 
 
+def lookups(signs, together=lambda sums: sums.sum(1), fours=lambda x: x.view(-1, 4)):
+    """An answer to exercise 5.5 from the ``signs`` (16, 4) of the bits, the sum ``together`` of
+    what is looked up, (m, n / 4), and the inputs by ``fours``."""
+    bits = (torch.arange(16)[:, None] >> torch.arange(4) & 1).float()
+
+    def products(index, x):
+        sums = fours(x) @ signs(bits).T
+        return together(sums[torch.arange(len(sums)), index])
+
+    return products
+
+
 @pytest.mark.parametrize(
     ("name", "answers", "words"),
     [
@@ -141,6 +154,15 @@ def test_a_notebook_shows_one_line_and_no_stack():
         ("5.2",
          dict(bpc=lambda x, y: torch.nn.functional.cross_entropy(x.flatten(0, 1), y.flatten())),
          "in nats"),
+        ("5.5", dict(products=lookups(lambda bits: bits)), "a bit of 0 is -1, not 0"),
+        ("5.5", dict(products=lookups(lambda bits: 2 * bits.flip(1) - 1)), "the lowest bit"),
+        ("5.5", dict(products=lookups(lambda bits: 1 - 2 * bits)), "the other way round"),
+        ("5.5", dict(products=lookups(lambda bits: 2 * bits - 1, lambda sums: sums)),
+         "add up those of a row"),
+        ("5.5", dict(products=lookups(lambda bits: 2 * bits - 1, lambda sums: sums[:, 0])),
+         "the first four inputs"),
+        ("5.5", dict(products=lookups(lambda bits: 2 * bits - 1, fours=lambda x: x.view(4, -1).T)),
+         "stand side by side"),
         ("6.1", dict(half_width=lambda v: 1.959964 * 0.158114 / 5**0.5), "Student's t"),
         ("6.4", dict(share=0.7, values=[1.0, 1.03, 1.01]), "too large"),
     ],
@@ -150,6 +172,20 @@ def test_a_wrong_answer_is_told_what_to_look_at(name, answers, words):
         check(name, **answers)
     assert "\n" not in str(caught.value)
     assert caught.value._render_traceback_() == [str(caught.value)]
+
+
+def test_the_figure_of_a_lookup_points_to_each_rows_product():
+    inputs, rows = (0.5, 2, -1, 0.25), ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 0, 1))
+    demos.lookup(inputs, rows)
+    axes = plt.gca()
+    cells = [text for text in axes.texts if text.get_weight() == "bold"]
+    found = {a.get_position()[0]: a.get_text() for a in cells if a.get_position()[1] < 1}
+    named = {b.get_position()[0]: b.get_text() for b in cells if b.get_position()[1] > 1}
+    plt.close()
+    assert {named[x]: float(text.replace("−", "-")) for x, text in found.items()} == {
+        "0000": -1.75, "1111": 1.75, "0101": 2.75}
+    for line, row in zip(axes.lines, rows, strict=True):
+        assert named[line.get_xdata()[-1]] == "".join(map(str, row))
 
 
 def test_an_unknown_exercise_is_named():

@@ -5,7 +5,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from qlstm.course.exercises.answers import call, choice, number, random
+from qlstm.course.exercises.answers import NotYet, call, choice, number, random, same
 
 
 def exercise_5_1(code_bytes):
@@ -71,3 +71,34 @@ def exercise_5_4(share, decoder_bytes, file_bytes):
              1 / exact: "the other way round."}
     number("share", share, exact, wrong)
     return "What stays in full precision decides the size, once the matrices are packed."
+
+
+def exercise_5_5(products):
+    """One-bit products by lookup.
+
+    Args:
+        products: A function that takes the codes of a matrix, four to a number from 0 to 15,
+            (m, n / 4), and the inputs (n,), and returns the products (m,).
+    """
+    for seed, (rows, fours) in enumerate([(5, 1), (4, 3), (3, 6)]):
+        index = torch.randint(16, (rows, fours), generator=torch.Generator().manual_seed(seed))
+        x = random(4 * fours, seed=seed)
+        bits = (index[..., None] >> torch.arange(4) & 1).float()
+        signs = (2 * bits - 1).flatten(1)
+        each = (signs * x).view(rows, fours, 4).sum(2)
+        apart = x.view(4, fours).T.flatten()
+        wrong = {
+            "a bit of 0 is -1, not 0: the input is subtracted.": bits.flatten(1) @ x,
+            "the lowest bit belongs to the first of the four inputs.":
+                (2 * bits.flip(2) - 1).flatten(1) @ x,
+            "a bit of 1 is +1, of 0 is -1; yours are the other way round.": -signs @ x,
+            "these are the sums of the first four inputs; add up those of all.": each[:, 0],
+            "inputs 4k to 4k + 3 stand side by side in x: `x.view(-1, 4)`.": signs @ apart,
+            "that is the mean over the fours; add them up.": each.mean(1)}
+        answer = call("products", products, index, x)
+        if isinstance(answer, torch.Tensor) and answer.shape == each.shape:
+            raise NotYet("`products(index, x)` has one number for each row and each four inputs; "
+                         "add up those of a row.")
+        same("products(index, x)", answer, signs @ x, wrong)
+    return ("With 2,048 rows four inputs take 48 additions for the sums and one a row, 2,096 in "
+            "place of 8,192.")
