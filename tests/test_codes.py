@@ -232,7 +232,8 @@ def test_evaluation_from_packed_matrices_is_as_exact_as_naive(quantizer, normali
             with torch.no_grad():
                 output, last = each(given_x, tuple(state.to(each.bias_l0.dtype)))
             found.append([output, *last])
-        assert lstm.packed(0, x) is None and lstm.backend_used == "cpu"  # with gradients
+        assert lstm.packed(0, x) is None
+        assert lstm.backend_used == "cpu"
         for ours, plain, value in zip(*found, strict=True):
             assert relative(ours, value) <= 3 * relative(plain, value) + 2e-6
 
@@ -290,16 +291,20 @@ def test_evaluation_quantizes_once_and_sees_every_change(monkeypatch):
         return found
 
     first = output()
-    assert len(counted) == 2 and torch.equal(output(), first) and len(counted) == 2
+    assert len(counted) == 2
+    assert torch.equal(output(), first)
+    assert len(counted) == 2
     with torch.no_grad():
         lstm.weight_hh_l0.neg_()
     changed = output()
-    assert len(counted) == 3 and not torch.equal(changed, first)
+    assert len(counted) == 3
+    assert not torch.equal(changed, first)
     lstm.set_second_moment({"weight_hh_l0": torch.rand(32, 8)})
     with torch.no_grad():
         lstm.norm_hh_l0.gain.mul_(2)
     doubled = output()
-    assert len(counted) == 4 and not torch.equal(doubled, changed)
+    assert len(counted) == 4
+    assert not torch.equal(doubled, changed)
     lstm.weight_ih_l0.data.neg_()  # nobody tells
     assert torch.equal(lstm.eval().weight("ih", 0).packed().dense(),
                        lstm.effective_weight("weight_ih_l0").detach())
