@@ -33,7 +33,7 @@ FILE = "triton_tiles.json"
 SHAPES = [(35, 20, 300), (100, 64, 512), (35, 20, 650), (784, 100, 100)]
 """(T, N, d) of the paper's experiments: words, characters, larger words, images."""
 NORMALIZERS = {"layer": "layer", "batch": "batch_shared", "none": "none"}
-"""A normalizer of each kind; ``auto`` takes cuDNN for the last."""
+"""A normalizer of each kind; without codes ``auto`` takes cuDNN for the last."""
 AGREEMENT = 1e-3
 """Relative difference in norm that other tiles may make. Rounding makes up to 4e-5 (batch
 normalization over 784 steps), on tensor cores some times more; a wrong sum makes about 1."""
