@@ -80,7 +80,7 @@ PARTS = [
                     "character;word, d = 650;sequential MNIST;word, d = 300", "--normalizers",
                     "none;layer;batch_shared", "--backends", "cudnn;triton"], 180),
     Part("side by side", [*QLSTM, "bench", "--parts", "side by side", "--shapes", "word, d = 300"],
-         75, shared=True),
+         120, shared=True),
     Part("rows", [*QLSTM, "run", "--most-wanted", "--profile", "paper", "--no-notebook"], None,
          once=False, shared=True)]
 """What is done, in this order."""
