@@ -175,6 +175,13 @@ def test_the_first_difference_comes_with_the_command_that_repeats_it(tmp_path, m
     assert summary.said(tmp_path / "none") == []
 
 
+def test_warnings_at_the_end_of_a_log_are_left_out(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("4 side by side: 1194.1 steps/s together\n/usr/lib/resource_tracker.py:254: "
+                   "UserWarning: 9 leaked semaphore objects\n  warnings.warn('There appear')\n")
+    assert summary.said(log) == ["4 side by side: 1194.1 steps/s together"]
+
+
 def test_the_table_tells_all_in_forty_lines(trained, monkeypatch):
     rows = [{"part": part, "shape": shape, "pass": "training step", "normalizer": normalizer,
              "backend": backend, "ratio": 0.876}

@@ -422,6 +422,20 @@ def test_auto_takes_cudnn_for_plain_lstms_and_kernels_for_the_others(
     assert layer.backend_used == backend
 
 
+@pytest.mark.parametrize(("samples", "units", "coded", "first"), [
+    (20, 300, True, "triton"), (64, 512, True, "triton"), (20, 300, False, "cudnn"),
+    (100, 100, True, "cudnn"), (128, 2000, True, "cudnn")])
+def test_kernels_come_first_for_codes_where_they_were_measured_to_be_faster(
+        samples, units, coded, first):
+    x, w_h = SimpleNamespace(shape=(35, samples, 3)), SimpleNamespace(
+        shape=(4 * units, units), device=torch.device("cuda"))
+    found = recurrence._fastest_first(x, w_h, coded)
+    assert found[0] == first
+    assert sorted(found) == ["cudnn", "triton"]
+    w_h.device = torch.device("cpu")
+    assert recurrence._fastest_first(x, w_h, coded) == ["cpu"]
+
+
 WRONG = {
     "its output": lambda results, leaves: (results[0] + 3e-4 * results[0].detach(), results[1]),
     "its gradient of W_h": lambda results, leaves: (leaves[2].register_hook(lambda g: 1.01 * g),

@@ -124,10 +124,10 @@ def relative(actual, exact):
     return ((actual.double() - exact).norm() / exact.norm()).item()
 
 
-def assert_as_exact_as_naive(ours, naive, exact):
+def assert_as_exact_as_naive(ours, naive, exact, tolerance="kernel_gpu" if GPU else "kernel"):
     """By the errors against float64: about those of plain float32, in the median and nearly so each
     of them."""
-    allowed, errors = TOLERANCES["kernel_gpu" if GPU else "kernel"], []
+    allowed, errors = TOLERANCES[tolerance], []
     for name in exact:
         assert ours[name].dtype == torch.float32, name
         assert ours[name].shape == exact[name].shape, name
@@ -137,13 +137,16 @@ def assert_as_exact_as_naive(ours, naive, exact):
             f"{name}: error {error:.1e}, naive {theirs:.1e}")
         errors.append((error, theirs))
     error, theirs = (statistics.median(column) for column in zip(*errors, strict=True))
-    assert error <= allowed["rtol"] * theirs, f"median error {error:.1e}, naive {theirs:.1e}"
+    assert error <= allowed["rtol"] * theirs + allowed.get("median", 0), (
+        f"median error {error:.1e}, naive {theirs:.1e}")
 
 
 def check(T, N, n, d, num_layers=1, **settings):
     lstms = layers(n, d, num_layers, **settings)
+    few = settings.get("backend") == "cudnn" and d <= 128
     assert_as_exact_as_naive(
-        *(everything(lstm, random_data(T, N, n, d, num_layers)) for lstm in lstms))
+        *(everything(lstm, random_data(T, N, n, d, num_layers)) for lstm in lstms),
+        **{"tolerance": "cudnn_few_units"} if few else {})
     assert lstms[0].backend_used == settings.get("backend", "triton")
 
 

@@ -9,11 +9,15 @@ what is stored.
 :class:`~qlstm.recurrence.triton_tiling.Tiles`; ``report``: is called with a line of text at a time.
 """
 
+import contextlib
 import functools
 import itertools
 import json
+import multiprocessing
+import os
 import statistics
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from torch import Tensor
@@ -29,7 +33,7 @@ FILE = "triton_tiles.json"
 SHAPES = [(35, 20, 300), (100, 64, 512), (35, 20, 650), (784, 100, 100)]
 """(T, N, d) of the paper's experiments: words, characters, larger words, images."""
 NORMALIZERS = {"layer": "layer", "batch": "batch_shared", "none": "none"}
-"""A normalizer of each kind; ``auto`` takes cuDNN for the last."""
+"""A normalizer of each kind; without codes ``auto`` takes cuDNN for the last."""
 AGREEMENT = 1e-3
 """Relative difference in norm that other tiles may make. Rounding makes up to 4e-5 (batch
 normalization over 784 steps), on tensor cores some times more; a wrong sum makes about 1."""
@@ -53,11 +57,34 @@ def chosen(device: torch.device, N: int, d: int, kind: str, coded: bool) -> Tile
 def tune_all(shapes: list[tuple[int, int, int]] = SHAPES, device: torch.device | str = "cuda",
              report: Callable[[str], object] = print):
     """:func:`tune` for all kinds at each of the ``shapes`` (T, N, d), with codes first; what is
-    found is stored at once, and what was stored before stays."""
-    stored = _stored().get(_gpu(torch.device(device)), {})
-    for coded, kind, (T, N, d) in itertools.product((True, False), NORMALIZERS, shapes):
-        if _shape(N, d, kind, coded) not in stored:
-            tune(T, N, d, kind, coded, device, report)
+    found is stored at once, and what was stored before stays. Several processes compile all
+    kernels beforehand, as that takes the most time."""
+    device = torch.device(device)
+    stored = _stored().get(_gpu(device), {})
+    left = [(T, N, d, kind, coded)
+            for coded, (T, N, d), kind in itertools.product((True, False), shapes, NORMALIZERS)
+            if _shape(N, d, kind, coded) not in stored]
+    if device.type == "cuda":
+        _compile([(*shape, device, tiles) for shape in left for tiles in _offered(*shape, device)])
+    for shape in left:
+        tune(*shape, device, report)
+
+
+def _compile(given: list[tuple]):
+    """Compile the kernels for the arguments of :func:`measure`, into Triton's cache."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(len(given), os.cpu_count() or 1, 12) or 1, spawn) as pool:
+        list(pool.map(_once, given))
+
+
+def _once(given: tuple):
+    with contextlib.suppress(Exception):  # tune says why it fails
+        _step(*given)()
+
+
+def _offered(T, N, d, kind, coded, device):
+    offered = tiling.candidates(N, d, kind, coded, tiling.multiprocessors(device))
+    return offered if len(offered) > 1 else []
 
 
 def tune(T: int, N: int, d: int, kind: str, coded: bool, device: torch.device | str = "cuda",
@@ -69,9 +96,8 @@ def tune(T: int, N: int, d: int, kind: str, coded: bool, device: torch.device | 
     """
     device = torch.device(device)
     name = _shape(N, d, kind, coded)
-    offered = tiling.candidates(N, d, kind, coded, tiling.multiprocessors(device))
     seconds, expected = {}, None
-    for tiles in offered if len(offered) > 1 else []:
+    for tiles in _offered(T, N, d, kind, coded, device):
         try:
             seconds[tiles], results = measure(T, N, d, kind, coded, device, tiles)
         except Exception as error:  # compiler and driver raise anything
@@ -98,6 +124,12 @@ def tune(T: int, N: int, d: int, kind: str, coded: bool, device: torch.device | 
 def measure(T: int, N: int, d: int, kind: str, coded: bool, device: torch.device,
             tiles: Tiles) -> tuple[float, list[Tensor]]:
     """Seconds of a forward and a backward pass with random numbers, and their results."""
+    step = _step(T, N, d, kind, coded, device, tiles)
+    results = step()  # compiles
+    return _seconds(step, device), results
+
+
+def _step(T, N, d, kind, coded, device, tiles):
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape):
@@ -118,8 +150,7 @@ def measure(T: int, N: int, d: int, kind: str, coded: bool, device: torch.device
             x, w_x, w_h, bias, state, norms, coded=coded, tiles=tiles)
         return [output.detach(), *torch.autograd.grad(output, variables, along)]
 
-    results = step()  # compiles
-    return _seconds(step, device), results
+    return step
 
 
 def _seconds(step, device):

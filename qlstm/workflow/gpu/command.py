@@ -76,11 +76,11 @@ PARTS = [
                       "-p", "no:cacheprovider", *SIDE_BY_SIDE], 120),
     Part("tiles", [sys.executable, "-c",
                    "from qlstm.recurrence.triton_tuning import tune_all; tune_all()"], 90),
-    Part("ratios", [*QLSTM, "bench", "--parts", "step;layer", "--repeats", "20", "--shapes",
-                    "word, d = 300;character;sequential MNIST", "--normalizers",
-                    "none;layer;batch_shared", "--backends", "cudnn;triton"], 120),
+    Part("ratios", [*QLSTM, "bench", "--parts", "layer;step", "--repeats", "20", "--shapes",
+                    "character;word, d = 650;sequential MNIST;word, d = 300", "--normalizers",
+                    "none;layer;batch_shared", "--backends", "cudnn;triton"], 180),
     Part("side by side", [*QLSTM, "bench", "--parts", "side by side", "--shapes", "word, d = 300"],
-         75, shared=True),
+         120, shared=True),
     Part("rows", [*QLSTM, "run", "--most-wanted", "--profile", "paper", "--no-notebook"], None,
          once=False, shared=True)]
 """What is done, in this order."""

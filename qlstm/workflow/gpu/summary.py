@@ -70,7 +70,7 @@ def said(log: Path) -> list[str]:
     if not log.exists():
         return []
     lines = [line.rstrip() for line in log.read_text(encoding="utf-8").splitlines()
-             if line.strip() and not line.startswith("written: ")]
+             if line.strip() and not re.match(r"written: |  warnings\.warn\(|.*\w+Warning: ", line)]
     kept = lines[-SAID:]
     failure = next((line for line in lines if re.match(r"(FAILED|ERROR|error:|failed:) ?", line)),
                    None)
