@@ -196,9 +196,9 @@ def used(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QLSTM_REPORTS", str(root))
         patch.setattr(measure, "WARM_UP", 0)
-        patch.setattr(inference, "STEPS", 3)
         patch.setattr(inference, "SHAPES", {
-            "symbols": inference.Shape(1, 32, 5), "vectors": inference.Shape(2, 24, None)})
+            "symbols": inference.Shape(1, 32, 5, 3),
+            "vectors": inference.Shape(2, 24, None, 3)})
         patch.setattr(bench, "in_own_process", lambda function, *arguments: function(*arguments))
         given = ["--parts", "inference", "--repeats", "1", "--normalizers", "layer;batch_separate"]
         assert bench.main(given) == 0
@@ -217,11 +217,11 @@ def test_networks_in_use(used):
         found = {(row["backend"], row["quantizer"], row["normalizer"], row["pass"]) for row in mine}
         plain = {(form, "full_precision", "none") for form in ("torch.nn.LSTM", "int8")}
         ours = {(q, n) for q in inference.QUANTIZERS for n in ("layer", "batch_separate")}
+        moments = ["sequence", "step by step"] if shape == "symbols" else ["sequence"]
         assert found == (
-            {(*form, moment) for form in plain for moment in ("sequence", "step by step")}
-            | {("packed", *pair, moment) for pair in ours
-               for moment in ("sequence", "step by step")}
-            | {("naive", *pair, "sequence") for pair in ours})
+            {(*form, moment) for form in plain for moment in moments}
+            | {("packed", *pair, moment) for pair in ours for moment in moments}
+            | {("naive", q, "layer", "sequence") for q in inference.QUANTIZERS})
         assert len(mine) == len(found)
         for row in mine:
             peer = next(r for r in mine if r["backend"] == "torch.nn.LSTM"
@@ -303,7 +303,7 @@ def test_times_are_of_a_single_step(monkeypatch):
     found = inference.rows("symbols", ["twn"], ["none"], 1, 1, lambda function, *given: function(
         *given))
     assert [(row.backend, row.ms, row.ratio) for row in found] == [
-        (form, 60 / inference.STEPS, 1) for form in inference.FORMS]
+        (form, 60 / 10, 1) for form in inference.FORMS]
 
 
 def test_memory_is_what_the_network_takes(tmp_path):

@@ -35,28 +35,29 @@ FORMS = {PEER.backend: "float32", INT8.backend: "dynamic quantization of torch.n
 """The forms, as the column ``backend`` names them, and what they are."""
 QUANTIZERS = ["binary_connect", "ter_connect"]
 """1 and 2 bits a weight: those that are timed unless others are asked for."""
-STEPS = 30
-"""T of the sequence; figures are of a single step."""
 SEQUENCE, BY_STEP = "sequence", "step by step"
-"""The two passes: the sequence in one call, and in a call a step, as where each symbol depends on
-the answer to the one before."""
+"""The two passes: the sequence in one call, and, of a single sample, in a call a step, as where
+each symbol depends on the answer to the one before. ``torch.nn.LSTM`` would arrange its weights
+anew in each call (oneDNN), so that there ``torch.nn.LSTMCell`` stands for it."""
 
 
 class Shape(NamedTuple):
     """What is computed: ``N`` samples at once, ``d`` hidden units, and ``symbols`` of which the
-    inputs are one-hot vectors; None: the inputs are vectors of d numbers, as embedded words."""
+    inputs are one-hot vectors; None: the inputs are vectors of d numbers, as embedded words; in a
+    sequence of so many ``steps``, where figures are of one."""
 
     N: int
     d: int
     symbols: int | None
+    steps: int = 10
 
     @property
     def inputs(self) -> int:
         """D."""
         return self.symbols or self.d
 
-
-SHAPES = {f"batch {samples}, d = {d}": Shape(samples, d, symbols) for samples in (1, 64)
+SHAPES = {f"batch {samples}, d = {d}": Shape(samples, d, symbols, steps)
+          for samples, steps in {1: 100, 64: 10}.items()
           for d, symbols in {300: None, 512: 50, 650: None, 2000: 50}.items()}
 """Words (d = 300 and 650) and characters (512 and 2000), one at a time and in minibatches."""
 
@@ -83,9 +84,9 @@ def rows(name: str, quantizers: Sequence[str], normalizers: Sequence[str], repea
                   for rival, path in paths.items() if shape.N == 1}
         sizes = {rival: path.stat().st_size for rival, path in paths.items()}
     peers = {timing.pass_: timing.ms for timing in timings if timing.rival == PEER}
-    return [Row("inference", name, STEPS, shape.N, shape.d, shape.inputs,
+    return [Row("inference", name, shape.steps, shape.N, shape.d, shape.inputs,
                 "char_lm" if shape.symbols else "word_lm", *timing.rival, timing.pass_,
-                timing.ms / STEPS, memory.get(timing.rival), timing.ms / peers[timing.pass_],
+                timing.ms / shape.steps, memory.get(timing.rival), timing.ms / peers[timing.pass_],
                 threads, sizes.get(timing.rival))
             for timing in timings]
 
@@ -98,7 +99,11 @@ def save(rival: Rival, shape: Shape, path: Path) -> Path:
     """
     torch.manual_seed(0)
     if rival.backend == "packed":
-        save_packed(_layer(rival, shape).eval(), path)
+        layer = _layer(rival, shape).eval()
+        with torch.no_grad():
+            for weight in (layer.weight_ih_l0, layer.weight_hh_l0):
+                weight[weight == 0] = 1e-3  # one in 16 million is, and no bit can hold it
+        save_packed(layer, path)
         return path
     lstm = nn.Sequential(nn.LSTM(shape.inputs, shape.d)).eval()
     with _int8_deprecated():
@@ -122,7 +127,7 @@ def load(rival: Rival, path: Path) -> nn.Module:
 
 def _layer(rival: Rival, shape: Shape, backend: str = "auto") -> QuantLSTM:
     return QuantLSTM(shape.inputs, shape.d, quantizer=rival.quantizer, normalizer=rival.normalizer,
-                     max_steps=STEPS, backend=backend)
+                     max_steps=shape.steps, backend=backend)
 
 
 @contextmanager
@@ -144,8 +149,8 @@ def inputs(rival: Rival, shape: Shape) -> Tensor:
     """
     generator = torch.Generator().manual_seed(0)
     if shape.symbols is None:
-        return torch.randn(STEPS, shape.N, shape.d, generator=generator)
-    x = torch.randint(shape.symbols, (STEPS, shape.N), generator=generator)
+        return torch.randn(shape.steps, shape.N, shape.d, generator=generator)
+    x = torch.randint(shape.symbols, (shape.steps, shape.N), generator=generator)
     return F.one_hot(x, shape.symbols).float() if rival in (PEER, INT8) else x
 
 
@@ -163,10 +168,11 @@ def times(shape: Shape, paths: dict[Rival, Path], repeats: int, threads: int) ->
     try:
         timed = {rival: passes(load(rival, path), inputs(rival, shape))
                  for rival, path in paths.items()}
-        for rival in [rival for rival in paths if rival.backend == "packed"]:
-            naive = rival._replace(backend="naive")
+        packed = [rival for rival in paths if rival.backend == "packed"]
+        for rival in {rival.quantizer: rival for rival in reversed(packed)}.values():
+            naive = rival._replace(backend="naive")  # with one normalizer: it takes long
             layer = _layer(naive, shape, "naive").eval()
-            timed[naive] = passes(layer, inputs(naive, shape), by_step=False)  # takes minutes
+            timed[naive] = passes(layer, inputs(naive, shape), by_step=False)
         return in_turn(timed, repeats, torch.device("cpu"))
     finally:
         torch.set_num_threads(before)
@@ -180,6 +186,9 @@ def passes(layer: nn.Module, x: Tensor, by_step: bool = True) -> Callable[[], di
         x: The sequence.
         by_step: Whether single steps are timed too.
     """
+    plain = type(layer) is nn.LSTM
+    cell = nn.LSTMCell(layer.input_size, layer.hidden_size) if plain else None
+
     def in_calls():
         if hasattr(layer, "stream"):
             step = layer.stream(x.shape[1])
@@ -188,9 +197,13 @@ def passes(layer: nn.Module, x: Tensor, by_step: bool = True) -> Callable[[], di
             return
         state = None
         for inputs in x.split(1):
-            _, state = layer(inputs, state)
+            if plain:
+                state = cell(inputs[0], state)
+            else:
+                _, state = layer(inputs, state)
 
-    work = {SEQUENCE: lambda: layer(x)} | ({BY_STEP: in_calls} if by_step else {})
+    work = {SEQUENCE: lambda: layer(x)} | (
+        {BY_STEP: in_calls} if by_step and x.shape[1] == 1 else {})
 
     @torch.no_grad()
     def once():
