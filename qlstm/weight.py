@@ -12,9 +12,9 @@ rows of $\hat W$.
 import functools
 import inspect
 import math
+import weakref
 from collections.abc import Callable
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,22 @@ from qlstm.normalizers import Normalizer, WeightNorm, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, straight_through
 from qlstm.recurrence.codes import Codes, pack, plane_scales, planes, unpack, words_by_row
 
-_KEPT: WeakKeyDictionary[nn.Module, dict[str, tuple[Any, Codes | None]]] = WeakKeyDictionary()
-"""Of each layer the packed matrices by name, each with what it was made of."""
+
+class _MadeOf(NamedTuple):
+    """What a packed matrix was made of: tensors, and what tells that these have changed."""
+
+    tensors: list[weakref.ref]
+    state: tuple
+
+    def is_still(self, other: "_MadeOf") -> bool:
+        """Whether the ``other`` has the same tensors, unchanged."""
+        return self.state == other.state and all(
+            own() is its() for own, its in zip(self.tensors, other.tensors, strict=True))
+
+
+_KEPT: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[_MadeOf, Codes | None]]] = (
+    weakref.WeakKeyDictionary())
+"""Of each layer the packed matrices by name."""
 
 
 class LatentWeight:
@@ -181,10 +195,11 @@ class LatentWeight:
         tensors = [tensor for tensor in tensors if tensor is not None]
         if any(tensor.is_inference() for tensor in tensors):  # these do not tell that they change
             return self._pack()
-        made_of = (self.layer.quantizer, self.layer.sample_seed,
-                   *((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors))
+        made_of = _MadeOf([weakref.ref(tensor) for tensor in tensors], (
+            self.layer.quantizer, self.layer.sample_seed,
+            *((tensor.data_ptr(), tensor._version) for tensor in tensors)))
         kept = _KEPT.setdefault(self.layer, {})
-        if self.name not in kept or kept[self.name][0] != made_of:
+        if self.name not in kept or not kept[self.name][0].is_still(made_of):
             kept[self.name] = made_of, self._pack()
         return kept[self.name][1]
 

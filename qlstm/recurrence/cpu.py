@@ -250,8 +250,9 @@ class Evaluation:
 
 def evaluate(x: Tensor, w_x: Codes | Tensor, w_h: Codes, bias: Tensor,
              state: tuple[Tensor, Tensor], norms) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
-    """What :class:`Evaluation`, which explains the other arguments, makes of ``x``: all hidden
-    states, (T, N, d), and the last state; None where the variance of a row overflows."""
+    """What an :class:`Evaluation`, which explains ``w_x``, ``w_h``, ``bias``, ``state`` and
+    ``norms``, makes of ``x``: all hidden states, (T, N, d), and the last state; None where the
+    variance of a row overflows."""
     run = Evaluation(w_x, w_h, bias, state, norms, len(x))
     if not run(x):
         return None
