@@ -156,7 +156,7 @@ def test_without_a_library_naive_runs_and_it_is_said_once(compiler, monkeypatch,
             layer(x)
     assert len(said) == 1
     assert re.fullmatch(
-        f"backend 'cpu' is not used: .*{REFUSED[script]}.*; another takes its place",
+        f"backend 'cpu' is not used: .*{REFUSED[script]}.*; another backend takes its place",
         str(said[0].message))
     assert layer.backend_used == "naive"
     assert script is None or calls() == 1

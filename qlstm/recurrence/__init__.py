@@ -68,8 +68,8 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False) -> ModuleTy
                           w_h.shape[1], coded)
             reason = disagreement(candidate, w_h.device, layer)
         if isinstance(reason, Fault) and name == "auto":
-            warnings.warn(f"backend {candidate!r} is not used: {reason}; another takes its place",
-                          RuntimeWarning, stacklevel=2)
+            warnings.warn(f"backend {candidate!r} is not used: {reason}; another backend takes its "
+                          "place", RuntimeWarning, stacklevel=2)
         if reason is None:
             return module
     raise ConfigError(f"backend {name!r} cannot run this: {reason}; take backend='auto'")
