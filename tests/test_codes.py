@@ -390,7 +390,6 @@ def test_without_a_compiler_everything_works_and_says_so(monkeypatch, tmp_path):
 SMALL = """
 import torch
 from qlstm import QuantLSTM
-from qlstm.recurrence.extension import library
 for quantizer in ("binary_connect", "ter_connect", "alternating", "full_precision"):
     for normalizer in ("none", "weight", "layer", "batch_shared"):
         for T, N, D, d in ((2, 5, 3, 33), (2, 2, 40, 5)):
@@ -403,7 +402,7 @@ for quantizer in ("binary_connect", "ter_connect", "alternating", "full_precisio
                 found = lstm(x)[0]
                 lstm.backend = "naive"
                 assert torch.allclose(found, lstm(x)[0], atol=1e-5), (quantizer, normalizer, d)
-print(library().instructions().decode())
+print(instructions())
 """
 
 

@@ -76,6 +76,13 @@ def _flags() -> list[str]:
     return [*FLAGS, *shlex.split(os.environ.get("QLSTM_CXXFLAGS", ""))]
 
 
+def instructions() -> str:
+    """What multiplies with codes on this machine: "AVX-512", "AVX2", "plain C++", or why nothing
+    does."""
+    found = library()
+    return found if isinstance(found, Fault) else found.instructions().decode()
+
+
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 

@@ -27,6 +27,7 @@ from qlstm.errors import first_line, unknown
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS
 from qlstm.recurrence import BACKENDS
+from qlstm.recurrence.extension import instructions
 from qlstm.study import kinds, record_schema
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.environment import describe_environment
@@ -86,7 +87,8 @@ def main(arguments: list[str]) -> int:
                 return 2
     device = torch.device(options.device)
     environment = describe_environment(device, "several")
-    print(", ".join(f"{key} {value}" for key, value in environment.items()))
+    print(", ".join(f"{key} {value}" for key, value in environment.items()),
+          f"products with codes: {instructions()}", sep="\n")
     machine = re.sub(r"[^\w.]+", "_", f"{environment['device']}-{environment['threads']}_threads")
     path = reports() / "bench" / f"{machine}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
