@@ -168,7 +168,7 @@ def _layer(rnn: QuantRNN, k: int, arrays: _Arrays) -> dict[str, Any]:
 def _matrix(rnn: QuantRNN, place: str, arrays: _Arrays) -> dict[str, Any]:
     """One matrix: planes of signs, of which ``group`` rows share a scale, or floats."""
     name = f"weight_{place}"
-    matrix = {"place": place, "columns": getattr(rnn, name).shape[1], "signs": rnn.quantizes(name)}
+    matrix = {"place": place, "columns": rnn.columns(name), "signs": rnn.quantizes(name)}
     if not matrix["signs"]:
         arrays.floats(name, rnn.effective_weight(name))
         return matrix
@@ -178,6 +178,7 @@ def _matrix(rnn: QuantRNN, place: str, arrays: _Arrays) -> dict[str, Any]:
     if isinstance(norm, WeightNorm):  # g_j W_j / ||W_j||
         norms = torch.linalg.vector_norm((scales * codes).sum(0), dim=-1, keepdim=True)
         scales = scales * (norm.gain.double()[..., None] / (norms + norm.eps))
+        scales = scales.where(norms > 0, 0)  # a row of zeros stays one: its planes cancel
     if _is_ternary(rnn):  # 0 is (1 - 1) / 2
         codes, scales = torch.cat([2 * codes - 1, 2 * codes + 1]).sign(), scales.repeat(2, 1, 1, 1)
         scales = scales / 2

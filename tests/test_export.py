@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from qlstm import ConfigError, LanguageModel, QuantGRU, QuantLSTM, SequenceClassifier, export_c
+from qlstm import (
+    ConfigError,
+    LanguageModel,
+    QuantGRU,
+    QuantLSTM,
+    SequenceClassifier,
+    export_c,
+    load_packed,
+    save_packed,
+)
 from qlstm.quantizers import QUANTIZERS
 
 CC = shutil.which("cc")
@@ -221,3 +230,13 @@ def test_bad_weights(value, message, tmp_path):
         model.weight_hh_l0[0, 0] = value
     with pytest.raises(ConfigError, match=message):
         export_c(model, tmp_path)
+
+
+@pytest.mark.parametrize(("quantizer", "normalizer"), [
+    ("binary_connect", "weight"), ("lat", "layer"), ("alternating", "batch_shared")])
+def test_a_packed_model_has_the_same_header(quantizer, normalizer, tmp_path):
+    model = filled(LanguageModel(7, 13, quantizer=quantizer, normalizer=normalizer))
+    save_packed(model, tmp_path / "packed")
+    loaded, _ = load_packed(tmp_path / "packed")
+    headers = [export_c(each, tmp_path / "c", "net").read_bytes() for each in (model, loaded)]
+    assert headers[0] == headers[1]
