@@ -94,7 +94,7 @@ def as_minibatch(layer, x: Tensor, state: tuple[Tensor, ...] | None):
         TypeError: The inputs or the state are of another kind.
         ValueError: They are of other sizes or precision, or on device "meta".
     """
-    name, weight = type(layer).__name__, next(layer.parameters(recurse=False))
+    name, weight = type(layer).__name__, next(layer.parameters(recurse=False), layer.bias_l0)
     if isinstance(x, PackedSequence) or not isinstance(x, Tensor) or x.is_complex():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{name} takes a padded tensor (T, N, D) or integers (T, N), not {kind}")

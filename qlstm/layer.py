@@ -203,7 +203,11 @@ class QuantRNN(nn.Module):
             device than the CPU, without a C++ compiler, without codes.
         """
         bias, d = getattr(self, f"bias_l{k}"), self.hidden_size
-        if self.training or torch.is_grad_enabled() or bias.dtype != torch.float32:
+        if torch.is_grad_enabled():
+            for weight in self._weights.values():  # they may be about to change
+                weight.forget()
+            return None
+        if self.training or bias.dtype != torch.float32 or torch.compiler.is_compiling():
             return None
         like_w_h = bias.new_empty(()).expand(self.gates * d, d)  # without its numbers
         if self._fastest(x, like_w_h, self.norms(k)) is not cpu.recurrence:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from qlstm.arguments import as_minibatch
+from qlstm.arguments import as_minibatch, check_size
 from qlstm.errors import ConfigError
 from qlstm.recurrence.cpu import Evaluation
 
@@ -37,13 +37,16 @@ class Stream:
                  state: tuple[Tensor, ...] | None = None):
         if layers.training:
             raise ConfigError("a stream is for evaluation: call eval() first")
+        check_size("samples", samples)
         like = torch.zeros(1, samples, dtype=torch.int64, device=layers.bias_l0.device)
         _, state, _ = as_minibatch(layers, like, state)
         self.layers, self.samples, self._state = layers, samples, state
+        self._usual = (samples, layers.input_size), state[0].dtype, state[0].device
         packed = [layers.packed(k, like) for k in range(layers.num_layers)]
         self._steps = None if None in packed else [
-            Evaluation(*matrices, layers.bias(k), tuple(part[k] for part in state),
-                       layers.norms(k), 1) for k, matrices in enumerate(packed)]
+            Evaluation(w_x.clone() if isinstance(w_x, Tensor) else w_x, w_h, layers.bias(k),
+                       tuple(part[k] for part in state), layers.norms(k), 1)
+            for k, (w_x, w_h) in enumerate(packed)]
 
     @property
     def state(self) -> tuple[Tensor, ...]:
@@ -61,10 +64,11 @@ class Stream:
             x: (N, D), or integers (N,), which stand for one-hot vectors.
 
         Raises:
+            IndexError: An integer is not from 0 to D - 1.
+            TypeError: No tensor of numbers.
             ValueError: Another number of samples or inputs.
         """
-        if x.shape[:1] != (self.samples,):
-            raise ValueError(f"expected {self.samples} samples, got {tuple(x.shape)}")
+        x = self._checked(x)
         if self._steps is None:
             output, self._state = self.layers(x[None], self._state)
             return output[0]
@@ -80,3 +84,17 @@ class Stream:
         for step in self._steps:
             step.carry()
         return h
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """What a step takes, in the precision of the layers. The usual case is told apart first:
+        all of the layers' own checks take longer than the step."""
+        if type(x) is Tensor and (x.shape, x.dtype, x.device) == self._usual:
+            return x
+        if isinstance(x, Tensor) and x.shape[:1] != (self.samples,):
+            raise ValueError(f"expected {self.samples} samples, got {tuple(x.shape)}")
+        x, _, _ = as_minibatch(self.layers, x[None] if isinstance(x, Tensor) else x, self.state)
+        return x[0]
+
+    def __reduce__(self):
+        """A copy goes on from the same state."""
+        return Stream, (self.layers, self.samples, self.state)

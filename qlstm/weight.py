@@ -11,7 +11,6 @@ rows of $\hat W$.
 
 import functools
 import inspect
-import math
 import weakref
 from collections.abc import Callable
 from typing import NamedTuple
@@ -127,10 +126,14 @@ class LatentWeight:
         if codes is None or codes.dtype != torch.int32:
             return None if codes is None else Quantized(codes, scales)
         shape = (self.layer.gates, self.layer.hidden_size, self.columns)
-        signs = 2 * unpack(codes, (math.prod(shape[:2]), shape[2])).to(scales.dtype) - 1
+        signs = 2 * unpack(codes, self._shape).to(scales.dtype) - 1
         if len(signs) > len(scales):  # two planes of a ternary one, which differ where it is 0
             signs = signs.view(2, len(scales), *signs.shape[1:]).sum(0) / 2
         return Quantized(signs.view(-1, *shape), scales)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.layer.gates * self.layer.hidden_size, self.columns
 
     def _frozen_parts(self) -> list[Tensor | None]:
         return [getattr(self.layer, f"frozen_{part}_{self.place}", None)
@@ -144,7 +147,8 @@ class LatentWeight:
                 bit or two each, the bits of :class:`qlstm.recurrence.codes.Codes`. The latent
                 parameter is None then.
         """
-        fixed = Quantized(*(part.detach() for part in fixed))
+        dtype = getattr(self.layer, f"bias_l{self.number // 2}").dtype
+        fixed = Quantized(*(part.detach().to(dtype).contiguous() for part in fixed))
         found = planes(fixed)
         for part, value in (("codes", fixed.codes if found is None else pack(*found).bits),
                             ("scales", fixed.scales)):
@@ -182,21 +186,27 @@ class LatentWeight:
         return self.norm.normalize_weight(weight).flatten(0, 1)
 
     def packed(self) -> Codes | None:
-        """The effective matrix in evaluation, packed; kept until a tensor that it is made of
+        """The effective matrix in evaluation, packed. It is kept until a tensor that it is made of
         changes, other than by way of ``.data``, or :meth:`forget`.
+
+        What may change without a sign is packed in each call: quantizers of one's own, tensors of
+        ``torch.inference_mode``, and parameters with a gradient, as a fused optimizer counts no
+        change.
 
         Returns:
             None where it has no codes of {-1, 0, +1}, as in full precision.
         """
         if not self.is_quantized:
             return None
-        tensors = [getattr(self.layer, self.name), *self._frozen_parts(), self.second_moment,
-                   *self.norm.parameters()]
+        latent, norm, quantizer = getattr(self.layer, self.name), self.norm, self.layer.quantizer
+        tensors = [latent, *self._frozen_parts(), self.second_moment, *norm.parameters()]
         tensors = [tensor for tensor in tensors if tensor is not None]
-        if any(tensor.is_inference() for tensor in tensors):  # these do not tell that they change
+        if (any(tensor.is_inference() or tensor.grad is not None for tensor in tensors)
+                or (latent is not None and quantizer not in QUANTIZERS.values())):
+            self.forget()
             return self._pack()
         made_of = _MadeOf([weakref.ref(tensor) for tensor in tensors], (
-            self.layer.quantizer, self.layer.sample_seed,
+            quantizer, self.layer.sample_seed, type(norm), getattr(norm, "eps", None),
             *((tensor.data_ptr(), tensor._version) for tensor in tensors)))
         kept = _KEPT.setdefault(self.layer, {})
         if self.name not in kept or not kept[self.name][0].is_still(made_of):
@@ -213,13 +223,13 @@ class LatentWeight:
         if bits is None or bits.dtype != torch.int32:
             fixed = self.quantized()
             found = planes(fixed)
-            if found is None:
+            if found is None or found[0].shape[1:] != self._shape:
                 return None
             codes = pack(*found)
         else:
             fixed = None  # expanded only if it must be
-            shape = (self.layer.gates * self.layer.hidden_size, self.columns)
-            codes = Codes(bits, plane_scales(scales, words_by_row(bits, shape[0])), shape)
+            own = plane_scales(scales, words_by_row(bits, self._shape[0]))
+            codes = Codes(bits, own, self._shape)
         if isinstance(self.norm, WeightNorm):
             norms = self.norm.norms((fixed or self.frozen).dense())
             scales = self.norm.rescale(codes.each_scale().view(-1, *norms.shape), norms)

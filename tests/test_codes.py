@@ -354,13 +354,136 @@ def test_a_stream_refuses_what_it_cannot_take():
     with pytest.raises(ConfigError, match="call eval"):
         lstm.stream()
     stream = lstm.eval().stream(2)
-    for x in (torch.zeros(3, 6), torch.zeros(2, 5), torch.tensor([1]), torch.zeros(2, 6).double()):
+    for x in (torch.zeros(3, 6), torch.zeros(2, 5), torch.tensor([1]), torch.zeros(2, 6).double(),
+              torch.zeros(2, 0, 6), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 2, 6),
+              torch.zeros(2, 6, dtype=torch.int64)):
         with pytest.raises(ValueError, match="expected"):
             stream(x)
+    with pytest.raises(ValueError, match="device 'meta'"):
+        stream(torch.zeros(2, 6, device="meta"))
+    for x in ([1, 2], torch.zeros(2, 6, dtype=torch.complex64)):
+        with pytest.raises(TypeError, match="takes a padded tensor"):
+            stream(x)
+    for samples in (-1, 1.5, True):
+        with pytest.raises(ConfigError, match="samples must be a positive integer"):
+            lstm.stream(samples)
     with pytest.raises(IndexError, match="from 0 to 5, got 1 to 6"):
         stream(torch.tensor([1, 6]))
     with pytest.raises(ValueError, match="states"):
         lstm.stream(2, (torch.zeros(1, 3, 10),) * 2)
+
+
+def test_a_stream_keeps_its_weights_and_can_be_copied():
+    torch.manual_seed(0)
+    lstm = network("twn", "layer", 6, 10, quantize_input=False).eval()
+    x = torch.randn(4, 2, 6)
+    stream, same = lstm.stream(2), lstm.stream(2)
+    expected = [same(step) for step in x[:2]]
+    branch = copy.copy(same)
+    with torch.no_grad():
+        for parameter in lstm.parameters():
+            parameter.neg_()
+    lstm.double()
+    assert all(torch.equal(stream(step), value) for step, value in zip(x, expected, strict=False))
+    lstm.float()
+    with torch.no_grad():
+        for parameter in lstm.parameters():
+            parameter.neg_()
+    assert torch.equal(branch(x[2]), same(x[2]))  # of the layers as they are when it is copied
+
+
+class Threshold(torch.nn.Module):
+    """A quantizer that trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, weight):
+        return Quantized(((weight > self.level) * 2.0 - 1)[None], torch.ones(1, 1, 1))
+
+
+@pytest.mark.parametrize("change", ["fused", "module", "eps", "norm"])
+def test_no_change_that_nobody_counts_is_missed(change):
+    torch.manual_seed(0)
+    own = Threshold() if change == "module" else "bwn"
+    lstm = network(own, "weight", 6, 9).eval()
+    x = torch.randn(3, 2, 6)
+    optimizer = torch.optim.Adam(lstm.parameters(), 0.1, fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            found = lstm(x)[0]
+        if change == "fused":
+            lstm(x)[0].sum().backward()
+            with torch.no_grad():
+                lstm(x)
+            optimizer.step()
+            optimizer.zero_grad()
+        elif change == "module":
+            with torch.no_grad():
+                lstm.quantizer.level.fill_(-0.1)
+        elif change == "eps":
+            lstm.norm_hh_l0.eps = 1.0
+        else:
+            lstm.norm_hh_l0 = torch.nn.Identity.__new__(NORMALIZERS["none"])
+            lstm.norm_hh_l0.__init__((4, 9), 9)
+        with torch.no_grad():
+            found = lstm(x)[0]
+            lstm.backend = "naive"
+            assert torch.allclose(found, lstm(x)[0], atol=1e-5)
+            lstm.backend = "auto"
+
+
+def test_what_has_no_planes_is_expanded():
+    weight = torch.randn(4, 9, 9)
+    for scales in (weight.abs().mean(1, keepdim=True)[None], weight.abs()[None]):
+        assert codes.planes(Quantized(weight.sign()[None], scales)) is None
+    lstm = QuantLSTM(9, 9, quantizer=lambda w: Quantized(w.sign()[None, :5], torch.ones(1, 1, 1)))
+    with pytest.raises(ConfigError, match=r"for a \(9, 9\) matrix"), torch.no_grad():
+        lstm.eval()(torch.zeros(2, 1, 9))
+
+
+@pytest.mark.parametrize("scales", [
+    torch.tensor(0.5).expand(1, 4, 1, 1), torch.tensor(0.5).expand(1, 4, 16, 1),
+    torch.rand(1, 4, 1, 2)[..., :1], torch.rand(1, 4, 1, 1).double()])
+@pytest.mark.parametrize("kind", [torch.float32, torch.int32])
+def test_frozen_codes_may_come_in_any_form(scales, kind):
+    torch.manual_seed(0)
+    lstm = QuantLSTM(6, 16, quantizer="bwn").eval()
+    for largest in (1, 3):  # codes of {-1, 0, +1}, and others
+        fixed = Quantized(torch.randint(-largest, largest + 1, (1, 4, 16, 16)).to(kind), scales)
+        lstm.freeze({"weight_hh_l0": fixed})
+        x = torch.randn(3, 2, 6)
+        with torch.no_grad():
+            found = lstm(x)[0]
+            assert torch.allclose(lstm.effective_weight("weight_hh_l0"),
+                                  fixed.dense().flatten(0, 1).float())
+            lstm.backend = "naive"
+            assert torch.allclose(found, lstm(x)[0], atol=1e-5)
+            lstm.backend = "auto"
+
+
+@needs_compiler
+def test_products_refuse_what_they_cannot_fill():
+    matrix = codes.find(torch.ones(5, 6))
+    x = torch.zeros(2, 6)
+    for out in (torch.empty(3, 5), torch.empty(2, 5).double(), torch.empty(5, 2).T):
+        with pytest.raises(ValueError, match="cannot multiply"):
+            matrix.products(x, out)
+    with pytest.raises(ValueError, match="cannot multiply"):
+        matrix.transposed().products(torch.tensor([1]))
+    assert codes.find(torch.ones(5, 6).double()) is None
+
+
+@pytest.mark.filterwarnings("ignore")  # dynamo does not like functools.cache
+def test_compiled_layers_are_expanded():
+    lstm = network("ter_connect", "layer", 6, 9).eval()
+    compiled = torch.compile(lstm, backend="eager")
+    x = torch.randn(3, 2, 6)
+    with torch.no_grad():
+        for _ in range(2):
+            assert torch.allclose(compiled(x)[0], lstm(x)[0], atol=1e-5)
+            lstm.weight_hh_l0.neg_()
 
 
 # Machines
@@ -390,6 +513,7 @@ def test_without_a_compiler_everything_works_and_says_so(monkeypatch, tmp_path):
 SMALL = """
 import torch
 from qlstm import QuantLSTM
+from qlstm.recurrence.extension import instructions
 for quantizer in ("binary_connect", "ter_connect", "alternating", "full_precision"):
     for normalizer in ("none", "weight", "layer", "batch_shared"):
         for T, N, D, d in ((2, 5, 3, 33), (2, 2, 40, 5)):

@@ -76,16 +76,20 @@ class Codes(NamedTuple):
 
     def products(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """The products with ``x``, float32 (..., n), or with one-hot vectors, integers (...): (...,
-        m), in ``out`` if it is given. Raises ``ValueError`` for another n, ``IndexError`` for an
-        integer that is not from 0 to n - 1."""
-        integers = not x.is_floating_point()
-        if not integers and (x.shape[-1], x.dtype) != (self.shape[1], torch.float32):
-            raise ValueError(f"expected {self.shape[1]} inputs in float32, got {x.shape[-1]} in "
-                             f"{x.dtype}")
-        if out is None:
-            out = self.scales.new_empty(*(x.shape if integers else x.shape[:-1]), self.shape[0])
-        x = (checked(x, self.shape[1]) if integers else x).contiguous()
-        samples = out.numel() // self.shape[0]
+        m), in ``out`` if it is given. Raises ``ValueError`` for tensors of other sizes, types or
+        devices, ``IndexError`` for an integer that is not from 0 to n - 1."""
+        (rows, n), integers = self.shape, not x.is_floating_point()
+        if not integers and (x.shape[-1:], x.dtype) != ((n,), torch.float32):
+            raise ValueError(f"expected {n} inputs in float32, got {tuple(x.shape)} in {x.dtype}")
+        shape = (*(x.shape if integers else x.shape[:-1]), rows)
+        out = self.scales.new_empty(shape) if out is None else out
+        if ((out.shape, out.dtype, self.scales.dtype) != (shape, torch.float32, torch.float32)
+                or not out.is_contiguous() or {x.device.type, out.device.type} != {"cpu"}
+                or (integers and self.by_column)):
+            raise ValueError(f"cannot multiply {self.shape} with {tuple(x.shape)} on {x.device} "
+                             f"into {tuple(out.shape)}, {out.dtype}")
+        x = (checked(x, n) if integers else x).contiguous()
+        samples = out.numel() // rows
         if integers:
             library().pick_codes(ctypes.byref(self.struct()), x.data_ptr(), samples, out.data_ptr())
         else:
@@ -132,8 +136,11 @@ def planes(quantized: Quantized) -> tuple[Tensor, Tensor] | None:
     Returns:
         Signs (planes, gates d, n), True for +1, and scales, as :func:`pack` takes them. None where
         a code is none of -1, 0, +1, or a scale is not finite: then a sum may be NaN, which signs
-        cannot tell.
+        cannot tell; and where scales are of columns.
     """
+    k, gates, d, _ = quantized.codes.shape
+    if quantized.scales.shape not in ((k, gates, 1, 1), (k, gates, d, 1)):
+        return None
     codes = quantized.codes.flatten(1, 2)
     positive = codes > 0
     zero = codes == 0
@@ -171,8 +178,11 @@ def find(weight: Tensor) -> Codes | None:
         weight: (m, n), float32.
 
     Returns:
-        None if a row has more magnitudes, as in full precision, or one that is not finite.
+        None if a row has more magnitudes, as in full precision, or one that is not finite; and for
+        other types than float32.
     """
+    if weight.dtype != torch.float32:
+        return None
     weight = weight.detach().contiguous()
     bits, scales = _empty(2, weight.shape), weight.new_empty(2, len(weight))
     planes = library().find_codes(weight.data_ptr(), *weight.shape, bits.data_ptr(),

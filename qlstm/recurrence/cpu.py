@@ -91,7 +91,7 @@ class _Recurrence(torch.autograd.Function):
     @custom_fwd(device_type="cpu")
     def forward(ctx, norms, keep, x, w_h, bias, h_0, c_0, *parameters):
         (steps, n, _), d = x.shape, w_h.shape[1]
-        packed = codes.find(w_h) if w_h.dtype == torch.float32 else None
+        packed = codes.find(w_h)
         sizes, values, own = _arguments(x, bias, (h_0, c_0), norms, parameters, kept=keep)
         c, h = values["c"], values["h"]
         products = []  # a normalizer's backward pass needs them again
@@ -213,8 +213,11 @@ class Evaluation:
                  norms, steps: int):
         self.w_x, self.w_h, self.norms = w_x, w_h, norms
         self.products = bias.new_empty(steps, len(state[0]), len(bias))
-        sizes, self.values, own = _arguments(self.products, bias, state, norms,
-                                             _parameters(norms), kept=False)
+        # copies: pointers into parameters would not see that these move, and see half of a change
+        parameters = [part if part is None else part.detach().clone() for part in
+                      (bias, *_parameters(norms))]
+        sizes, self.values, own = _arguments(self.products, parameters[0], state, norms,
+                                             parameters[1:], kept=False)
         self.values["y"] = torch.empty_like(self.products[0])
         self.variances = [self.values[f"var_{side}"] for side in own]
         self.run = functools.partial(

@@ -176,6 +176,6 @@ def _print(rows: list[measure.Row]):
     first = rows[0]
     print(f"\n{first.part}, {first.shape} (T {first.T}, N {first.N}, d {first.d})")
     for row in rows:
-        memory = "" if row.memory_mb is None else f"{row.memory_mb:10.0f} MB"
+        memory = "" if row.memory_mb is None else f"{row.memory_mb:10.1f} MB"
         print(f"  {row.backend:14}{row.quantizer:16}{row.normalizer:16}{row.pass_:20}"
               f"{row.ms:9.3f} ms{row.ratio:8.2f} x nn.LSTM{memory}")
