@@ -41,7 +41,9 @@ class Stream:
         like = torch.zeros(1, samples, dtype=torch.int64, device=layers.bias_l0.device)
         _, state, _ = as_minibatch(layers, like, state)
         self.layers, self.samples, self._state = layers, samples, state
-        self._usual = (samples, layers.input_size), state[0].dtype, state[0].device
+        device = state[0].device
+        self._usual = (((samples, layers.input_size), state[0].dtype, device),
+                       ((samples,), torch.int64, device))
         packed = [layers.packed(k, like) for k in range(layers.num_layers)]
         self._steps = None if None in packed else [
             Evaluation(w_x.clone() if isinstance(w_x, Tensor) else w_x, w_h, layers.bias(k),
@@ -86,9 +88,9 @@ class Stream:
         return h
 
     def _checked(self, x: Tensor) -> Tensor:
-        """What a step takes, in the precision of the layers. The usual case is told apart first:
+        """What a step takes, in the precision of the layers. The usual cases are told apart first:
         all of the layers' own checks take longer than the step."""
-        if type(x) is Tensor and (x.shape, x.dtype, x.device) == self._usual:
+        if type(x) is Tensor and (x.shape, x.dtype, x.device) in self._usual:
             return x
         if isinstance(x, Tensor) and x.shape[:1] != (self.samples,):
             raise ValueError(f"expected {self.samples} samples, got {tuple(x.shape)}")
