@@ -209,6 +209,18 @@ def test_training_with_codes_is_as_exact_as_naive(row, steps, samples, d, traini
         assert relative(ours[name], value) <= bound, (name, relative(plain[name], value))
 
 
+@needs_compiler
+@pytest.mark.parametrize("d", [256, 257])
+def test_wide_ternary_layers_train_as_narrow_ones(d):
+    torch.manual_seed(0)
+    naive = network("ter_connect", "layer", 3, d, backend="naive")
+    fast = copy.deepcopy(naive)
+    fast.backend = "cpu"
+    x, state = torch.randn(2, 3, 3), torch.randn(2, 1, 3, d)
+    plain, ours = (results(lstm, x, state) for lstm in (naive, fast))
+    assert all(relative(ours[name], value.double()) < 1e-5 for name, value in plain.items())
+
+
 # Evaluation
 
 

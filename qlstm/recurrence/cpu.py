@@ -21,13 +21,16 @@ from qlstm.errors import ConfigError
 from qlstm.normalizers import BatchNorm, LayerNorm
 from qlstm.recurrence import codes, naive, obstacles
 from qlstm.recurrence.codes import Codes
-from qlstm.recurrence.extension import library
+from qlstm.recurrence.extension import instructions, library
 from qlstm.recurrence.linear import has_onednn, input_products, multiply
 from qlstm.recurrence.obstacles import Fault, kind
 
 KINDS = {"none": 0, "layer": 1, "batch": 2}
 """As cpu.cpp counts those of :mod:`qlstm.recurrence.obstacles`."""
 
+_TWO_PLANES = 256
+"""Hidden units up to which training multiplies ternary matrices as codes, without AVX-512: with
+AVX2 it took 0.8 to 0.9 of the time of oneDNN's products at d = 128, 1.1 to 1.2 at d = 512."""
 PARTS = 8
 """Of the samples, as in cpu.cpp: each has its own sums for the gradients of the parameters."""
 
@@ -92,6 +95,8 @@ class _Recurrence(torch.autograd.Function):
     def forward(ctx, norms, keep, x, w_h, bias, h_0, c_0, *parameters):
         (steps, n, _), d = x.shape, w_h.shape[1]
         packed = codes.find(w_h)
+        if packed and len(packed.bits) > 1 and d > _TWO_PLANES and instructions() != "AVX-512":
+            packed = None
         sizes, values, own = _arguments(x, bias, (h_0, c_0), norms, parameters, kept=keep)
         c, h = values["c"], values["h"]
         products = []  # a normalizer's backward pass needs them again
