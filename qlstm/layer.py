@@ -204,8 +204,8 @@ class QuantRNN(nn.Module):
         """
         bias, d = getattr(self, f"bias_l{k}"), self.hidden_size
         if torch.is_grad_enabled():
-            for weight in self._weights.values():  # they may be about to change
-                weight.forget()
+            for side in ("ih", "hh"):  # they may be about to change
+                self.weight(side, k).forget()
             return None
         if self.training or bias.dtype != torch.float32 or torch.compiler.is_compiling():
             return None

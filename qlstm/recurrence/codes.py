@@ -22,6 +22,7 @@ from torch import Tensor
 
 from qlstm.quantizers import Quantized
 from qlstm.recurrence.extension import library
+from qlstm.recurrence.linear import out_of_range
 
 ROWS, WORD = 16, 32
 """Rows of a block and signs of a word, as codes.h has them."""
@@ -199,6 +200,5 @@ def checked(symbols: Tensor, count: int) -> Tensor:
     """The ``symbols``, int64. Raises ``IndexError`` unless all are from 0 to ``count`` - 1."""
     symbols = symbols.long()
     if symbols.numel() and (symbols.min() < 0 or symbols.max() >= count):
-        raise IndexError(f"expected integers from 0 to {count - 1}, got {symbols.min().item()} to "
-                         f"{symbols.max().item()}")
+        raise out_of_range(symbols, count)
     return symbols

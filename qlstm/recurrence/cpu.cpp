@@ -26,7 +26,7 @@ struct Pass {
     long training_x, training_h, training_c;                          // of batch normalization
     double eps_x, eps_h, eps_c;
     const F *x;                                                       // (T, N, G)
-    F *y;                                                             // (N, G), of this step; of codes: (T, N, G)
+    F *y;                                                             // (N, G), of this step; with codes and norms (T, N, G)
     const F *bias, *gain_x, *shift_x, *gain_h, *shift_h;              // (G)
     const F *gain_c, *shift_c;                                        // (d), if the cell state is normalized
     F *mean_x, *var_x, *mean_h, *var_h;                               // layer (T, N, 4), batch (T, G)

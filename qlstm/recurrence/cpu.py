@@ -216,7 +216,7 @@ class Evaluation:
 
     def __init__(self, w_x: Codes | Tensor, w_h: Codes, bias: Tensor, state: tuple[Tensor, Tensor],
                  norms, steps: int):
-        self.w_x, self.w_h, self.norms = w_x, w_h, norms
+        self.w_x, self.w_h = w_x, w_h
         self.products = bias.new_empty(steps, len(state[0]), len(bias))
         # copies: pointers into parameters would not see that these move, and see half of a change
         parameters = [part if part is None else part.detach().clone() for part in

@@ -47,8 +47,13 @@ def pick(x: Tensor, rows: Tensor) -> Tensor:
     try:
         return F.embedding(x, rows)
     except IndexError:
-        raise IndexError(f"expected integers from 0 to {len(rows) - 1}, got {x.min().item()} to "
-                         f"{x.max().item()}") from None
+        raise out_of_range(x, len(rows)) from None
+
+
+def out_of_range(x: Tensor, count: int) -> IndexError:
+    """What is raised for integers ``x`` of which some are not from 0 to ``count`` - 1."""
+    return IndexError(f"expected integers from 0 to {count - 1}, got {x.min().item()} to "
+                      f"{x.max().item()}")
 
 
 def has_onednn(tensor: Tensor) -> bool:

@@ -93,9 +93,9 @@ def grid_hours() -> pd.DataFrame:
 
 
 def ratios(benched: pd.DataFrame, part: str, moment: str) -> Figure:
-    """Times of a part and pass as ratios to ``torch.nn.LSTM``'s: a panel a machine and shape, a bar
-    a rival."""
-    bars = _chosen(benched[benched["backend"] != "torch.nn.LSTM"], part, moment)
+    """Times of a part and pass of 1-bit networks (BinaryConnect) as ratios to ``torch.nn.LSTM``'s:
+    a panel a machine and shape, a bar a rival."""
+    bars = _chosen(benched[benched["quantizer"] == "binary_connect"], part, moment)
     bars = bars.assign(panel=bars["machine"] + "\n" + bars["shape"])
     with style():
         facets = sns.catplot(bars, x="ratio", y="normalization", hue="backend", col="panel",
