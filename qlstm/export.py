@@ -159,7 +159,7 @@ def _is_ternary(rnn: QuantRNN) -> bool:
 def _layer(rnn: QuantRNN, k: int, arrays: _Arrays) -> dict[str, Any]:
     """A layer's matrices; its numbers go into ``arrays``."""
     matrices = {side: _matrix(rnn, f"{side}_l{k}", arrays) for side in ("ih", "hh")}
-    arrays.floats(f"bias_l{k}", rnn.bias(k))
+    arrays.floats(f"bias_l{k}", rnn.bias_vector(k))
     for place in (f"ih_l{k}", f"hh_l{k}", f"c_l{k}"):
         _normalizer(getattr(rnn, f"norm_{place}"), place, arrays)
     return matrices

@@ -31,6 +31,8 @@ class QuantRNN(nn.Module):
 
     gates: int
     states: int
+    loop: str
+    """The function of a backend that runs it."""
     sample_seed = 0
     """Of the one sample that a stochastic quantizer takes in all evaluation passes."""
     backend_used = "naive"
@@ -105,8 +107,9 @@ class QuantRNN(nn.Module):
                    for k in range(self.num_layers) for side in ("ih", "hh")]
         return {weight.name: weight for weight in weights}
 
-    def bias(self, k: int) -> Tensor:
-        """The bias (gates d) of layer ``k``: its vector, or the sum of its two."""
+    def bias_vector(self, k: int) -> Tensor:
+        """What a step of layer ``k`` adds, (4d): the bias vector of an LSTM, or the sum of its two;
+        of a GRU as :func:`qlstm.recurrence.naive.gru_recurrence` takes it."""
         first, second = getattr(self, f"bias_l{k}"), getattr(self, f"bias_hh_l{k}", None)
         return first if second is None else first + second
 
@@ -174,7 +177,7 @@ class QuantRNN(nn.Module):
         for k in range(self.num_layers):
             part = tuple(part[k] for part in state)
             packed = self.packed(k, x) if trace is None else None
-            found = packed and cpu.evaluate(x, *packed, self.bias(k), part, self.norms(k))
+            found = packed and cpu.evaluate(x, *packed, self.bias_vector(k), part, self.norms(k))
             x, final = found or self._recurrent(k, x, part, trace)
             last.append(final)
             if k < self.num_layers - 1:
@@ -188,8 +191,8 @@ class QuantRNN(nn.Module):
         if trace is not None:
             trace.append([])
             steps["trace"] = trace[-1]
-        recurrence = self._fastest(x, w_h, norms) if trace is None else self._naive
-        return recurrence(x, w_x, w_h, self.bias(k), state, norms, coded=self.coded, **steps)
+        recurrence = self._fastest(x, w_h, norms) if trace is None else getattr(naive, self.loop)
+        return recurrence(x, w_x, w_h, self.bias_vector(k), state, norms, coded=self.coded, **steps)
 
     def packed(self, k: int, x: Tensor) -> tuple[Codes | Tensor, Codes] | None:
         """The packed matrices $W_x$ (the matrix itself, where it has no codes) and $W_h$.
@@ -210,7 +213,7 @@ class QuantRNN(nn.Module):
         if self.training or bias.dtype != torch.float32 or torch.compiler.is_compiling():
             return None
         like_w_h = bias.new_empty(()).expand(self.gates * d, d)  # without its numbers
-        if self._fastest(x, like_w_h, self.norms(k)) is not cpu.recurrence:
+        if self._fastest(x, like_w_h, self.norms(k)) is not getattr(cpu, self.loop, None):
             return None
         weight_x, weight_h = self.weight("ih", k), self.weight("hh", k)
         w_h, w_x = weight_h.packed(), weight_x.packed()
@@ -234,6 +237,13 @@ class QuantRNN(nn.Module):
         for weight in self._weights.values():
             weight.forget()
         return super().train(mode)
+
+    def _fastest(self, x: Tensor, w_h: Tensor, norms: list[Normalizer]) -> Callable:
+        """The loop of the backend that is to run."""
+        module = choose_backend(
+            self.backend, x, w_h, norms, coded=self.coded, loop=self.loop)
+        self.backend_used = module.__name__.rpartition(".")[2]
+        return getattr(module, self.loop)
 
     def extra_repr(self) -> str:
         """For ``print(lstm)``."""
@@ -287,7 +297,7 @@ class QuantLSTM(QuantRNN):
     """i, f, a, o."""
     states = 2
     """Tensors of the state: h and c."""
-    _naive = staticmethod(naive.recurrence)
+    loop = "recurrence"
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, *,
                  quantizer: str | Callable | nn.Module = "full_precision",
@@ -329,8 +339,3 @@ class QuantLSTM(QuantRNN):
             if lstm.bias:
                 bias += getattr(lstm, f"bias_ih_l{k}") + getattr(lstm, f"bias_hh_l{k}")
         return own.train(lstm.training)
-
-    def _fastest(self, x, w_h, norms):
-        module = choose_backend(self.backend, x, w_h, norms, coded=self.coded)
-        self.backend_used = module.__name__.rpartition(".")[2]
-        return module.recurrence

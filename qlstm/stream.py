@@ -46,7 +46,7 @@ class Stream:
                        ((samples,), torch.int64, device))
         packed = [layers.packed(k, like) for k in range(layers.num_layers)]
         self._steps = None if None in packed else [
-            Evaluation(w_x.clone() if isinstance(w_x, Tensor) else w_x, w_h, layers.bias(k),
+            Evaluation(w_x.clone() if isinstance(w_x, Tensor) else w_x, w_h, layers.bias_vector(k),
                        tuple(part[k] for part in state), layers.norms(k), 1)
             for k, (w_x, w_h) in enumerate(packed)]
 

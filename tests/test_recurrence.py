@@ -500,7 +500,7 @@ def test_naive_agrees_with_itself_in_float32(norm, coded):
     """With as many units as the paper's characters have, so that rounding is not taken for a
     fault."""
     norms = [type(QuantLSTM(1, 1, normalizer=norm).norm_hh_l0)] * 2
-    layer = agreement.Layer((*norms, Identity), True, 64, 512, coded)
+    layer = agreement.Layer((*norms, Identity), True, 64, 512, coded, "recurrence")
     assert agreement.disagreement.__wrapped__("naive", torch.device("cpu"), layer) is None
 
 

@@ -549,7 +549,7 @@ def test_two_biases_train_as_those_of_torch():
     for name, value in ours.named_parameters():
         assert_close(value, theirs.get_parameter(name.replace("bias_l0", "bias_ih_l0")), "float32")
     assert not torch.equal(ours.bias_l0, ours.bias_hh_l0)
-    assert torch.equal(ours.bias(0), ours.bias_l0 + ours.bias_hh_l0)
+    assert torch.equal(ours.bias_vector(0), ours.bias_l0 + ours.bias_hh_l0)
     config = dataclasses.replace(WORDS, biases=2)
     assert qlstm.size_kb(config) - qlstm.size_kb(WORDS) == 4 * 8 * 4 / 1024
 

@@ -1,8 +1,9 @@
 """The loop over time, the only place with several implementations of one thing.
 
 Each is a module with a function ``recurrence`` of the one signature of
-:func:`qlstm.recurrence.naive.recurrence`, and a function ``obstacle(x, w_h, norms)``: why it cannot
-run inputs ``x`` through a matrix ``w_h`` with these normalizers, or None.
+:func:`qlstm.recurrence.naive.recurrence`, ``gru_recurrence`` likewise, and a function
+``obstacle(x, w_h, norms)``: why it cannot run inputs ``x`` through a matrix ``w_h`` (its shape says
+of how many gates) with these normalizers, or None.
 
 ======== ========================================================================================
 naive    the equations, step by step, with autograd: the ground truth, everywhere
@@ -39,7 +40,8 @@ def check_backend(name: str):
         raise ConfigError(unknown("backend", name, ["auto", *BACKENDS]))
 
 
-def choose_backend(name: str, x, w_h, norms, *, coded: bool = False) -> ModuleType:
+def choose_backend(name: str, x, w_h, norms, *, coded: bool = False,
+                   loop: str = "recurrence") -> ModuleType:
     """The implementation of a backend, for what it is to run.
 
     Args:
@@ -50,6 +52,7 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False) -> ModuleTy
         w_h: The recurrent matrix; its device and precision are those of the computation.
         norms: The normalizers of the input product, the recurrent product and the cell state.
         coded: As in :func:`qlstm.recurrence.naive.recurrence`.
+        loop: The function that is to run, ``recurrence`` or ``gru_recurrence``.
 
     Raises:
         ConfigError: The named one cannot run them; the message says why.
@@ -60,12 +63,13 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False) -> ModuleTy
     chosen = [*_fastest_first(x, w_h, coded), "naive"] if name == "auto" else [name]
     for candidate in chosen:
         module = import_module(f"qlstm.recurrence.{candidate}")
-        reason = module.obstacle(x, w_h, norms)
+        reason = (module.obstacle(x, w_h, norms) if hasattr(module, loop)
+                  else "it has no loop of a GRU")
         if module is not naive and is_transformed():
             reason = "torch.func and torch.export know the naive recurrence only"
         if reason is None and name == "auto" and candidate in _ON_TRIAL:
             layer = Layer(tuple(type(norm) for norm in norms), norms[0].training, x.shape[1],
-                          w_h.shape[1], coded)
+                          w_h.shape[1], coded, loop)
             reason = disagreement(candidate, w_h.device, layer)
         if isinstance(reason, Fault) and name == "auto":
             warnings.warn(f"backend {candidate!r} is not used: {reason}; another backend takes its "

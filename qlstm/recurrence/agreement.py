@@ -23,7 +23,8 @@ class Layer(NamedTuple):
 
     ``norms``: the classes of the normalizers of the input product, the recurrent product and the
     cell state; ``training``: whether they are in training mode; ``samples``, ``units``: N and d;
-    ``coded``: as in :func:`qlstm.recurrence.naive.recurrence`.
+    ``coded``: as in :func:`qlstm.recurrence.naive.recurrence`; ``loop``: the function of the
+    backend, ``recurrence`` or ``gru_recurrence``.
     """
 
     norms: tuple[type, ...]
@@ -31,6 +32,7 @@ class Layer(NamedTuple):
     samples: int
     units: int
     coded: bool
+    loop: str
 
 
 @functools.cache
@@ -67,29 +69,30 @@ def disagreement(name: str, device: torch.device, layer: Layer) -> Fault | None:
 def _results(backend: ModuleType, device: torch.device, dtype: torch.dtype,
              layer: Layer) -> dict[str, Tensor]:
     """All that random weights and inputs come to, by name; the same in each call."""
-    n, d = layer.samples, layer.units
+    n, d, gates = layer.samples, layer.units, 4 if layer.loop == "recurrence" else 3
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(0)  # and leave those of GPUs alone
         norms = [norm(features, d) for norm, features in
-                 zip(layer.norms, ((4, d), (4, d), (d,)), strict=True)]
-        shapes = {"x": (T, n, D), "W_x": (4 * d, D), "W_h": (4 * d, d), "b": (4 * d,),
-                  "h_0": (n, d), "c_0": (n, d)}
+                 zip(layer.norms, ((gates, d), (gates, d), (d,)), strict=True)]
+        shapes = {"x": (T, n, D), "W_x": (gates * d, D), "W_h": (gates * d, d), "b": (4 * d,),
+                  "h_0": (n, d)} | ({"c_0": (n, d)} if gates == 4 else {})
         inputs = {name: torch.randn(shape) for name, shape in shapes.items()}
         if layer.coded:
-            inputs["W_h"] = inputs["W_h"].sign() * torch.rand(4 * d, 1)
+            inputs["W_h"] = inputs["W_h"].sign() * torch.rand(gates * d, 1)
         inputs["W_h"] /= d**0.5
         weights = torch.randn(T, n, d).to(device, dtype)
     norms = [norm.to(device, dtype).train(layer.training) for norm in norms]
     inputs = {name: tensor.to(device, dtype).requires_grad_() for name, tensor in inputs.items()}
     x, w_x, w_h, bias, *state = inputs.values()
     with torch.enable_grad():
-        output, last = backend.recurrence(
+        output, last = getattr(backend, layer.loop)(
             x, w_x, w_h, bias, tuple(state), norms, coded=layer.coded)
-        loss = (output * weights).sum() + (last[0] * last[1]).sum()
+        loss = (output * weights).sum() + (last[0] * last[-1]).sum()
     inputs |= {f"parameter {name}": parameter for k, norm in enumerate(norms)
                for name, parameter in norm.named_parameters(prefix=str(k))}
     gradients = torch.autograd.grad(loss, list(inputs.values()))
-    results = {"output": output.detach(), "h_T": last[0].detach(), "c_T": last[1].detach()}
+    results = {"output": output.detach()} | {
+        f"{name}_T": part.detach() for name, part in zip("hc", last, strict=False)}
     results |= {f"gradient of {name}": value
                 for name, value in zip(inputs, gradients, strict=True)}
     return results | {f"buffer {name}": buffer for k, norm in enumerate(norms)

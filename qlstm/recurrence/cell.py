@@ -35,13 +35,13 @@ def lstm_step(gates: Tensor, c: Tensor, norm_c, t: int) -> tuple[Tensor, Tensor]
 def gru_step(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
     r"""The next hidden state of a gated recurrent unit (Cho et al., 2014), as in ``torch.nn.GRU``.
 
-    $$ n_t = \tanh\bigl(N(W_{xn} x_t) + b_n + r_t \odot N(W_{hn} h_{t-1})\bigr) $$
+    $$ n_t = \tanh\bigl(N(W_{xn} x_t) + b_n + r_t \odot (N(W_{hn} h_{t-1}) + b_{hn})\bigr) $$
     $$ h_t = (1 - z_t) \odot n_t + z_t \odot h_{t-1} $$
 
     Args:
         gates_x: (N, 3, d), the normalized input products, with the bias added, of the gates r
             (reset), z (update) and n (candidate).
-        gates_h: (N, 3, d), the normalized recurrent products.
+        gates_h: (N, 3, d), the normalized recurrent products, with $b_{hn}$ added to that of n.
         h: (N, d), the last hidden state $h_{t-1}$.
 
     Returns:
@@ -52,7 +52,7 @@ def gru_step(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
         tensor([[0.5000, 0.5000]])
     """
     r, z = torch.sigmoid(gates_x[:, :2] + gates_h[:, :2]).unbind(1)
-    # n_t = tanh(N(W_xn x_t) + b_n + r_t * N(W_hn h_{t-1}))
+    # n_t = tanh(N(W_xn x_t) + b_n + r_t * (N(W_hn h_{t-1}) + b_hn))
     n = torch.tanh(gates_x[:, 2] + r * gates_h[:, 2])
     # h_t = (1 - z_t) * n_t + z_t * h_{t-1}
     return (1 - z) * n + z * h

@@ -55,9 +55,9 @@ def gru_recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tup
 
     Args:
         x: As in :func:`recurrence`.
-        w_x: (3d, D): three gates for four, in ``w_h`` and ``bias`` too.
+        w_x: (3d, D): the gates r, z, n.
         w_h: (3d, d).
-        bias: (3d).
+        bias: (4d): of r, z and n, and $b_{hn}$, which is added to the recurrent product of n.
         state: $h_0$ alone, a tuple of one.
         norms: As in :func:`recurrence`.
         coded: As in :func:`recurrence`.
@@ -69,10 +69,12 @@ def gru_recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tup
     norm_x, norm_h, _ = norms
     (h,) = state
     n, d = h.shape
+    bias_x, b_hn = bias.view(4, d).split([3, 1])
+    bias_h = torch.cat([torch.zeros_like(bias_x[:2]), b_hn])
     outputs = []
     for t, product_x in enumerate(input_products(x, w_x).unbind(0)):
         product_x, product_h = product_x.view(n, 3, d), (h @ w_h.T).view(n, 3, d)
-        h = gru_step(norm_x(product_x, t) + bias.view(3, d), norm_h(product_h, t), h)
+        h = gru_step(norm_x(product_x, t) + bias_x, norm_h(product_h, t) + bias_h, h)
         outputs.append(h)
         if trace is not None:
             trace.append((h,))

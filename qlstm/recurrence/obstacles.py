@@ -34,10 +34,11 @@ def kind(norm) -> str | None:
 def obstacle(w_h: Tensor, norms) -> str | None:
     """Why the formulas of :data:`KINDS` are not what ``norms`` compute, or None.
 
-    ``w_h``: (4d, d), the recurrent matrix.
+    ``w_h``: (gates d, d), the recurrent matrix.
     """
     d = w_h.shape[1]
-    for norm, features in zip(norms, ((4, d), (4, d), (d,)), strict=True):
+    gates = len(w_h) // d
+    for norm, features in zip(norms, ((gates, d), (gates, d), (d,)), strict=True):
         found = kind(norm)
         if found is None:
             return "it knows the study's normalizers only, without hooks"
