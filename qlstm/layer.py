@@ -116,6 +116,13 @@ class QuantRNN(nn.Module):
                     nn.init.constant_(module.gain, 0.1)
                     module.momentum, module.biased = 0.05, True
 
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """Of each place its matrices and bias vectors, as torch's layers have it."""
+        return [[*(getattr(self, f"weight_{side}_l{k}" + "_reverse" * reverse)
+                   for side in ("ih", "hh")), *self.biases(k, reverse)]
+                for k, reverse in self.places]
+
     def flatten_parameters(self):
         """Nothing, as there is nothing to do; torch's layers have it, and scripts call it."""
 

@@ -52,7 +52,8 @@ RUN = {
     "input in torch.float32": lambda: QuantLSTM(3, 4)(ZEROS.double()),
     "state in torch.float32": lambda: QuantLSTM(3, 4)(ZEROS, (torch.zeros(1, 2, 4).double(),) * 2),
     r"state \(h, c\), two tensors, got a int": lambda: QuantLSTM(3, 4)(ZEROS, 5),
-    r"state \(h, c\), two tensors, got a Tensor": lambda: QuantLSTM(3, 4)(ZEROS, torch.zeros(1, 2, 4)),
+    r"state \(h, c\), two tensors, got a Tensor": lambda: QuantLSTM(3, 4)(
+        ZEROS, torch.zeros(1, 2, 4)),
     r"states \(1, 4\)": lambda: QuantLSTM(3, 4)(ZEROS[0], (torch.zeros(()),) * 2),
     "state h, a tensor, got a tuple": lambda: QuantGRU(3, 4)(ZEROS, (torch.zeros(1, 2, 4),)),
     "integers from 0 to 2, got 0 to 9": lambda: QuantLSTM(3, 4)(torch.tensor([[9, 0]])),
