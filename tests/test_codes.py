@@ -29,7 +29,7 @@ ROWS = [(q, n) for q in CODED for n in NORMALIZERS
 CELLS = [QuantLSTM, QuantGRU]
 each_cell = pytest.mark.parametrize("cell", CELLS)
 OF_CELLS = [(cell, *row) for cell in CELLS for row in ROWS
-            if cell is QuantLSTM or not QUANTIZERS[row[0]].stochastic]
+            if cell is QuantLSTM or row[0] in ("lab", "ter_connect", "alternating")]
 PLAIN = "-march=x86-64" if os.uname().machine == "x86_64" else ""
 """Flags for a processor with no more than the least."""
 
@@ -208,7 +208,7 @@ def results(lstm, x, state):
 @given(st.sampled_from(ROWS), st.integers(1, 4), st.integers(2, 70), st.integers(1, 200),
        st.booleans(), st.integers(0, 2**31))
 def test_training_with_codes_is_as_exact_as_naive(cell, row, steps, samples, d, training, seed):
-    assume((cell, *row) in OF_CELLS)
+    assume(cell is QuantLSTM or not QUANTIZERS[row[0]].stochastic)
     assume(d > 1 or row[1] != "layer")  # of one unit all is 0, and gradients are rounding alone
     torch.manual_seed(seed)
     naive = with_fixed_matrices(network(*row, 3, d, cell=cell, backend="naive")).train(training)
