@@ -67,7 +67,8 @@ class QuantRNN(nn.Module):
         with torch.device(torch.get_default_device() if device is None else device):
             for place in self.places:
                 self._add(*place)
-        self.to(device=device, dtype=dtype)
+        if device is not None or dtype is not None:  # quantizers of one's own too
+            self.to(device=device, dtype=dtype)
         self.reset_parameters()
 
     @property
