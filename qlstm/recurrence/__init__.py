@@ -31,7 +31,7 @@ _FEW_UNITS, _MEASURED = 128, 1 << 15
 """On a GPU ``triton`` comes first for codes with more hidden units than ``_FEW_UNITS``, up to which
 cuDNN keeps W_h on its cores, and samples times units up to ``_MEASURED``, the most of what was
 timed: on an H200 it took 0.6 to 0.7 of cuDNN's time there, with 100 units 2.4 times as long. Not
-for a GRU, which was never timed."""
+for a GRU, of which nothing was timed."""
 _ON_TRIAL = _FASTEST_FIRST["cuda"]  # another on each kind of GPU, so tried before it is trusted
 
 
@@ -61,7 +61,7 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False,
     check_backend(name)
     if x.shape[1] == 0:
         return naive
-    chosen = [*_fastest_first(x, w_h, coded, loop), "naive"] if name == "auto" else [name]
+    chosen = [*_fastest_first(x, w_h, coded), "naive"] if name == "auto" else [name]
     for candidate in chosen:
         module = import_module(f"qlstm.recurrence.{candidate}")
         reason = (module.obstacle(x, w_h, norms) if hasattr(module, loop)
@@ -80,8 +80,8 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False,
     raise ConfigError(f"backend {name!r} cannot run this: {reason}; take backend='auto'")
 
 
-def _fastest_first(x, w_h, coded, loop) -> list[str]:
-    names, units = _FASTEST_FIRST.get(w_h.device.type, []), w_h.shape[1]
-    codes_are_faster = (loop == "recurrence" and coded and units > _FEW_UNITS
+def _fastest_first(x, w_h, coded) -> list[str]:
+    names, (rows, units) = _FASTEST_FIRST.get(w_h.device.type, []), w_h.shape
+    codes_are_faster = (coded and rows == 4 * units > 4 * _FEW_UNITS
                         and x.shape[1] * units <= _MEASURED)
     return sorted(names, key="triton".__ne__) if codes_are_faster else names

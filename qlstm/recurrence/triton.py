@@ -103,7 +103,8 @@ def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
 def gru_recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms,
                    *, coded: bool = False, trace: list | None = None,
                    tiles: tiling.Tiles | None = None):
-    r"""As :func:`qlstm.recurrence.naive.gru_recurrence`, by the kernels of the LSTM.
+    r"""As :func:`qlstm.recurrence.naive.gru_recurrence`, without ``trace``, by the kernels of the
+    LSTM.
 
     A gate is the sum of its input and its recurrent product there; so n is taken apart:
 
