@@ -7,7 +7,7 @@ W_x, W_h input and recurrent matrices; alpha the scale of a quantized matrix; g,
 of a normalizer, mu, sigma its statistics; a tilde (the name ``gates``) marks pre-activations; xi_m
 the loss of time step m. Reading order: :mod:`~qlstm.quantizers`, :mod:`~qlstm.normalizers`,
 :mod:`~qlstm.recurrence.cell`, :mod:`qlstm.recurrence.naive`, :mod:`~qlstm.weight`,
-:mod:`~qlstm.layer`, :mod:`qlstm.recurrence.codes` (what makes one bit fast),
+:mod:`~qlstm.layer`, :mod:`~qlstm.lstm`, :mod:`qlstm.recurrence.codes` (what makes one bit fast),
 :mod:`~qlstm.models`, :mod:`~qlstm.data`, :mod:`~qlstm.study.config`, :mod:`~qlstm.study.training`,
 :mod:`~qlstm.study.records`, :mod:`~qlstm.study.theory.propositions`, :mod:`~qlstm.packing`,
 :mod:`~qlstm.export`, :mod:`~qlstm.report.tables`, :mod:`~qlstm.report.figures`,
@@ -24,7 +24,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOME = {"ConfigError": "errors", "DataError": "data.files", "ExperimentConfig": "study.config",
          "LanguageModel": "models", "PackedError": "packing", "QuantGRU": "gru",
-         "QuantLSTM": "layer", "Quantized": "quantizers", "RecordError": "study.records",
+         "QuantLSTM": "lstm", "Quantized": "quantizers", "RecordError": "study.records",
          "SequenceClassifier": "models", "export_c": "export", "grid": "study.grid",
          "load_dataset": "data.catalogue", "load_model": "study.networks",
          "load_packed": "packing", "packed_bytes": "packing",

@@ -5,11 +5,11 @@
 """
 
 import math
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
 from qlstm.errors import ConfigError
 
@@ -55,16 +55,31 @@ def check_precision(weight: Tensor):
                           "are quantized; torch.autocast may be around the layers")
 
 
-def check_layer(settings: dict[str, Any]):
-    """Refuse ``settings`` of a :class:`qlstm.layer.QuantRNN`, numbers and flags, that cannot be."""
+def check_layer(settings: dict[str, Any], dtype: torch.dtype | None):
+    """Refuse ``settings`` of a :class:`qlstm.layer.QuantRNN`, numbers and flags, that cannot be,
+    and a ``dtype`` in which it does not compute."""
     for name in ("input_size", "hidden_size", "num_layers", "biases"):
         check_size(name, settings[name])
     check_number("dropout", settings["dropout"], most=1)
-    check_flag("quantize_input", settings["quantize_input"])
+    for name in ("bias", "batch_first", "bidirectional", "quantize_input"):
+        check_flag(name, settings[name])
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ConfigError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
     if settings["max_steps"] is not None:
         check_size("max_steps", settings["max_steps"])
     if settings["biases"] > 2:
         raise ConfigError(f"biases must be 1 or 2, got {settings['biases']!r}")
+    if settings["dropout"] and settings["num_layers"] == 1:
+        warnings.warn("dropout acts between layers, so that with num_layers=1 "
+                      f"dropout={settings['dropout']} does nothing", UserWarning, stacklevel=4)
+
+
+def check_network(model: str, settings: dict[str, Any]):
+    """Refuse ``settings`` of a layer that a ``model`` around it cannot have."""
+    for name in ("batch_first", "bidirectional", "device", "dtype"):
+        if name in settings:
+            raise ConfigError(f"{model} takes no {name}: it reads (T, N), forwards in time, and "
+                              "to() moves it; take QuantLSTM in a model of your own")
 
 
 def check_quantizer(quantizer: Any, stochastic: bool, normalizer: Any):
@@ -76,56 +91,3 @@ def check_quantizer(quantizer: Any, stochastic: bool, normalizer: Any):
     if stochastic and normalizer != "batch_separate":
         raise ConfigError("quantizers 'sbn' and 'stn' are defined with normalizer "
                           "'batch_separate' only")
-
-
-def as_minibatch(layer, x: Tensor, state: tuple[Tensor, ...] | None):
-    """Input and state with an axis of samples, the state in the layer's precision.
-
-    Args:
-        layer: The :class:`qlstm.layer.QuantRNN` that they are for.
-        x: The inputs, with or without samples.
-        state: As many tensors as the layer has states; None: zeros.
-
-    Returns:
-        Input, state, and whether the axis was missing.
-
-    Raises:
-        ConfigError: The layer is in half precision.
-        TypeError: The inputs or the state are of another kind.
-        ValueError: They are of other sizes or precision, or on device "meta".
-    """
-    name, weight = type(layer).__name__, next(layer.parameters(recurse=False), layer.bias_l0)
-    if isinstance(x, PackedSequence) or not isinstance(x, Tensor) or x.is_complex():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"{name} takes a padded tensor (T, N, D) or integers (T, N), not {kind}")
-    if weight.is_meta or x.is_meta:
-        raise ValueError(f"{name} does not run on device 'meta', where no numbers are: first "
-                         "to_empty(device='cpu') and reset_parameters(), or load_state_dict()")
-    if torch.jit.is_tracing():  # it would draw a fixed sample anew
-        raise ValueError(f"{name} cannot be recorded by torch.jit.trace; take torch.export")
-    check_precision(weight)
-    one_hot, dtype = not x.is_floating_point(), weight.dtype
-    axes = 1 if one_hot else 2
-    if x.dim() not in (axes, axes + 1) or len(x) == 0:
-        raise ValueError("expected at least one time step and (T, N, D) or integers (T, N), "
-                         f"got {tuple(x.shape)}")
-    if not one_hot and x.shape[-1] != layer.input_size:
-        raise ValueError(f"expected input (T, N, {layer.input_size}) or (T, {layer.input_size}), "
-                         f"got {tuple(x.shape)}")
-    unbatched = x.dim() == axes
-    shape = (layer.num_layers, *(() if unbatched else x.shape[1:2]), layer.hidden_size)
-    if state is None:
-        state = (x.new_zeros(shape, dtype=dtype),) * layer.states
-    if not isinstance(state, tuple | list) or not all(isinstance(part, Tensor) for part in state):
-        raise TypeError(f"expected a state of {layer.states} tensors, got a {type(state).__name__}")
-    if [tuple(part.shape) for part in state] != [shape] * layer.states:
-        got = " and ".join(str(tuple(part.shape)) for part in state)
-        raise ValueError(f"expected states {shape}, got {got}")
-    if torch.is_autocast_enabled(x.device.type):
-        x, state = x if one_hot else x.to(dtype), tuple(part.to(dtype) for part in state)
-    for what, tensor in (("state", state[0]), ("state", state[-1]), ("input", x)):
-        if tensor.is_floating_point() and tensor.dtype != dtype:
-            raise ValueError(f"expected {what} in {dtype}, as the weights are, got {tensor.dtype}")
-    if unbatched:
-        x, state = x.unsqueeze(1), tuple(part.unsqueeze(1) for part in state)
-    return x, state, unbatched

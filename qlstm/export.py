@@ -53,6 +53,9 @@ def export_c(model: nn.Module, folder: str | Path, name: str | None = None) -> P
         'text.h'
     """
     settings = _settings(model)
+    if _network(model)[1].bidirectional:
+        raise ConfigError("a bidirectional network reads a sequence from its end too: a header, "
+                          "which runs a step at a time, cannot hold it")
     name = type(model).__name__.lower() if name is None else name
     if (not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII)
             or name in INCLUDED):

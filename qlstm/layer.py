@@ -1,34 +1,46 @@
-"""QuantLSTM, and what it shares with QuantGRU: latent weights, quantized and normalized, run over
-time.
+"""What QuantLSTM and QuantGRU share: latent weights, quantized and normalized, run over time.
 
-:class:`QuantLSTM` explains what both are made with: ``input_size``, ``hidden_size``,
-``num_layers``, ``quantizer``, ``normalizer``, ``max_steps``, ``biases``, ``dropout``,
-``quantize_input`` and ``backend``.
+:class:`qlstm.lstm.QuantLSTM` explains what both are made with. ``k`` is the number of a layer, from
+0, and ``reverse`` says whether of its direction that runs backwards in time; both name a *place*.
 """
 
+import functools
+import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
-from qlstm.arguments import as_minibatch, check_layer, check_quantizer
+from qlstm.arguments import check_layer, check_quantizer
 from qlstm.errors import ConfigError, unknown
 from qlstm.normalizers import Normalizer, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer
 from qlstm.recurrence import check_backend, choose_backend, cpu, naive
 from qlstm.recurrence.codes import Codes
+from qlstm.sequences import Sequences, State
 from qlstm.stream import Stream
 from qlstm.weight import LatentWeight
 
-State = tuple[Tensor, ...]  # h and c of an LSTM, h of a GRU; each (num_layers, N, d)
-
 
 class QuantRNN(nn.Module):
-    """What :class:`QuantLSTM`, which explains the arguments, and :class:`~qlstm.gru.QuantGRU`
-    share."""
+    """What :class:`~qlstm.lstm.QuantLSTM`, which explains the settings, and
+    :class:`~qlstm.gru.QuantGRU` share.
 
+    Args:
+        settings: The layer's arguments by name, but for the next three.
+        backend: As the layer has it, like ``device`` and ``dtype``.
+        device: See above.
+        dtype: See above.
+    """
+
+    mode: str
+    """"LSTM" or "GRU", as torch's layers have it."""
+    plain: type[nn.LSTM] | type[nn.GRU]
+    """The layer of torch with the same arguments."""
     gates: int
     states: int
     loop: str
@@ -37,40 +49,58 @@ class QuantRNN(nn.Module):
     """Of the one sample that a stochastic quantizer takes in all evaluation passes."""
     backend_used = "naive"
     """The backend of the last forward pass without a trace."""
+    proj_size = 0
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int, *, biases: int,
-                 dropout: float, quantize_input: bool, backend: str, quantizer, normalizer,
-                 max_steps: int | None):
+    def __init__(self, settings: dict[str, Any], backend: str, device, dtype: torch.dtype | None):
         super().__init__()
-        self.settings = dict(
-            input_size=input_size, hidden_size=hidden_size, num_layers=num_layers,
-            quantizer=quantizer, normalizer=normalizer, max_steps=max_steps, biases=biases,
-            dropout=dropout, quantize_input=quantize_input)
-        check_layer(self.settings)
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.dropout, self.quantize_input, self.backend = dropout, quantize_input, backend
+        self.settings = settings
+        check_layer(settings, dtype)
+        for name in ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout",
+                     "bidirectional", "quantize_input"):
+            setattr(self, name, settings[name])
+        self.backend = backend
         check_backend(backend)
+        quantizer, normalizer = settings["quantizer"], settings["normalizer"]
         self.quantizer = find_quantizer(quantizer) if isinstance(quantizer, str) else quantizer
         self.stochastic = getattr(self.quantizer, "stochastic", False)
         check_quantizer(self.quantizer, self.stochastic, normalizer)
-        for k in range(num_layers):
-            self._add_layer(k, biases)
+        with torch.device(torch.get_default_device() if device is None else device):
+            for place in self.places:
+                self._add(*place)
+        self.to(device=device, dtype=dtype)
         self.reset_parameters()
 
-    def _add_layer(self, k: int, biases: int):
-        d = self.hidden_size
-        for side, columns in (("ih", self.input_size if k == 0 else d), ("hh", d)):
-            LatentWeight(self, side, k).register(columns)
-        self.register_parameter(f"bias_l{k}", nn.Parameter(torch.empty(self.gates * d)))
-        if biases == 2:
-            self.register_parameter(f"bias_hh_l{k}", nn.Parameter(torch.empty(self.gates * d)))
+    @property
+    def directions(self) -> tuple[bool, ...]:
+        """Whether each direction is the reverse one."""
+        return (False, True) if self.bidirectional else (False,)
+
+    @property
+    def places(self) -> list[tuple[int, bool]]:
+        """All layers and directions, in torch's order."""
+        return list(itertools.product(range(self.num_layers), self.directions))
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the layer's precision, on its device; without biases a packed one has no
+        parameters."""
+        tensors = itertools.chain(self.parameters(recurse=False), self.buffers(recurse=False))
+        return next(tensor for tensor in tensors if tensor.is_floating_point())
+
+    def _add(self, k: int, reverse: bool):
+        """Give one place its tensors, not yet filled."""
+        d, suffix = self.hidden_size, f"l{k}" + "_reverse" * reverse
+        for side in ("ih", "hh"):
+            LatentWeight(self, side, k, reverse).register()
+        for name in ["bias", "bias_hh"][: self.settings["biases"] if self.bias else 0]:
+            self.register_parameter(f"{name}_{suffix}", nn.Parameter(torch.empty(self.gates * d)))
         # SBN and STN normalize the cell state too
         kind = self.settings["normalizer"] if self.stochastic else "none"
         norm_c = make_normalizer(kind, (d,), d, self.settings["max_steps"])
-        self.add_module(f"norm_c_l{k}", norm_c)
+        self.add_module(f"norm_c_{suffix}", norm_c)
         if self.stochastic:  # and have one vector for the bias and the shifts of the products
-            for norm in (self.weight("ih", k).norm, self.weight("hh", k).norm):
-                norm.fix_shift()
+            for side in ("ih", "hh"):
+                self.weight(side, k, reverse).norm.fix_shift()
 
     def reset_parameters(self):
         r"""Weights and biases start at $U(-1/\sqrt d, 1/\sqrt d)$; SBN and STN as released."""
@@ -86,12 +116,20 @@ class QuantRNN(nn.Module):
                     nn.init.constant_(module.gain, 0.1)
                     module.momentum, module.biased = 0.05, True
 
-    def weight(self, side: str, k: int) -> LatentWeight:
-        """The latent matrix of one side of one layer.
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """Of each place its matrices and bias vectors, as torch's layers have it."""
+        return [[*(getattr(self, f"weight_{side}_l{k}" + "_reverse" * reverse)
+                   for side in ("ih", "hh")), *self.biases(k, reverse)]
+                for k, reverse in self.places]
 
-        ``side``: ``"ih"`` for $W_x$, ``"hh"`` for $W_h$; ``k``: the number of the layer, from 0.
-        """
-        return self._weight(f"weight_{side}_l{k}")
+    def flatten_parameters(self):
+        """Nothing, as there is nothing to do; torch's layers have it, and scripts call it."""
+
+    def weight(self, side: str, k: int, reverse: bool = False) -> LatentWeight:
+        """The latent matrix of one ``side`` of one place: ``"ih"`` for $W_x$, ``"hh"`` for
+        $W_h$."""
+        return self._weight(f"weight_{side}_l{k}" + "_reverse" * reverse)
 
     def _weight(self, name: str) -> LatentWeight:
         weights = self._weights
@@ -103,15 +141,25 @@ class QuantRNN(nn.Module):
     def _weights(self) -> dict[str, LatentWeight]:
         """Made anew, as a shallow copy of the layer (torch's DataParallel makes some) has tensors
         of its own."""
-        weights = [LatentWeight(self, side, k)
-                   for k in range(self.num_layers) for side in ("ih", "hh")]
+        weights = [LatentWeight(self, side, *place)
+                   for place in self.places for side in ("ih", "hh")]
         return {weight.name: weight for weight in weights}
 
-    def bias_vector(self, k: int) -> Tensor:
-        """What a step of layer ``k`` adds, (4d): the bias vector of an LSTM, or the sum of its two;
-        of a GRU as :func:`qlstm.recurrence.naive.gru_recurrence` takes it."""
-        first, second = getattr(self, f"bias_l{k}"), getattr(self, f"bias_hh_l{k}", None)
-        return first if second is None else first + second
+    def weight_names(self, k: int) -> list[str]:
+        """The names of the matrices of layer ``k``."""
+        return [self.weight(side, k, reverse).name
+                for reverse in self.directions for side in ("ih", "hh")]
+
+    def biases(self, k: int, reverse: bool = False) -> list[Tensor]:
+        """The bias vectors (gates d) of a place: none, one or two."""
+        suffix = f"l{k}" + "_reverse" * reverse
+        found = [getattr(self, f"{name}_{suffix}", None) for name in ("bias", "bias_hh")]
+        return [bias for bias in found if bias is not None]
+
+    def bias_vector(self, k: int, reverse: bool = False) -> Tensor:
+        """What a step of a place adds, (4d): an LSTM's bias vector, or the sum of its two; a GRU's
+        as :func:`qlstm.recurrence.naive.gru_recurrence` takes it."""
+        raise NotImplementedError
 
     @property
     def coded(self) -> bool:
@@ -151,84 +199,117 @@ class QuantRNN(nn.Module):
         for name in self._weights.keys() & second_moment.keys():
             self._weight(name).set_second_moment(second_moment[name])
 
-    def forward(self, x: Tensor, state: State | None = None, *,
-                trace: list | None = None) -> tuple[Tensor, State]:
+    def forward(self, input: Tensor | PackedSequence, hx=None, *, trace: list | None = None):
         """Run all layers over all time steps.
 
         Args:
-            x: The inputs, (T, N, D) or without samples (T, D); or integers (T, N), each of which
-                stands for a one-hot vector of size D.
-            state: The state to start from, each tensor (num_layers, N, d); None: zeros.
-            trace: A list that receives, for each layer, the list of its states after each step,
-                each (N, d), so that a gradient with respect to them can be taken (naive backend).
+            input: (T, N, D), with ``batch_first`` (N, T, D), without samples (T, D); integers, each
+                for a one-hot vector of size D, without the axis D; or a ``PackedSequence`` of such.
+            hx: The state to start from: h and c, or of a GRU h, each (num_layers, N, d), with two
+                directions (2 num_layers, N, d); None: zeros.
+            trace: A list that receives, for each layer and direction, the list of its states after
+                each step, each (N, d), so that a gradient with respect to them can be taken (naive
+                backend).
 
         Returns:
-            The hidden states of the last layer, (T, N, d), and the state after the last step.
+            The hidden states of the last layer in the form of ``input``, d of each direction beside
+            each other, and the state after the last step, in that of ``hx``.
         """
-        x, state, unbatched = as_minibatch(self, x, state)
-        with torch.autocast(x.device.type, enabled=False):
-            output, state = self._layers(x, state, trace)
-        if unbatched:
-            output, state = output.squeeze(1), tuple(part.squeeze(1) for part in state)
-        return output, state
+        sequences = Sequences(self, input)
+        state = sequences.state(self.as_parts(hx))
+        with torch.autocast(sequences.x.device.type, enabled=False):
+            output, state = self.run(sequences, state, trace)
+        return sequences.output(output), self.as_hx(sequences.last(state))
 
-    def _layers(self, x: Tensor, state: State, trace: list | None) -> tuple[Tensor, State]:
-        last = []
+    def as_parts(self, hx) -> State | None:
+        """The tensors of a state ``hx`` in a tuple, of a GRU of one; None if it is None."""
+        return hx
+
+    def as_hx(self, parts: State):
+        """The state that the layer gives back, of its ``parts``."""
+        return parts
+
+    def run(self, sequences: Sequences, state: State, trace: list | None = None):
+        """As :meth:`forward`, in the form that sequences have inside.
+
+        Args:
+            sequences: The inputs.
+            state: Each tensor (layers and directions, N, d).
+            trace: As in :meth:`forward`.
+
+        Returns:
+            Outputs, (T, N, d) of each direction, and state.
+        """
+        x, last = sequences.x, []
         for k in range(self.num_layers):
-            part = tuple(part[k] for part in state)
-            packed = self.packed(k, x) if trace is None else None
-            found = packed and cpu.evaluate(x, *packed, self.bias_vector(k), part, self.norms(k))
-            x, final = found or self._recurrent(k, x, part, trace)
-            last.append(final)
+            outputs = []
+            for reverse in self.directions:
+                if trace is not None:
+                    trace.append([])
+                matrices = functools.cache(functools.partial(self._effective, k, reverse))
+                loop = functools.partial(
+                    self._loop, k, reverse, matrices, trace if trace is None else trace[-1])
+                output, final = sequences.run(loop, x, tuple(h[len(last)] for h in state), reverse)
+                outputs.append(output)
+                last.append(final)
+            x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
             if k < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
         return x, tuple(torch.stack(parts) for parts in zip(*last, strict=True))
 
-    def _recurrent(self, k: int, x: Tensor, state: State,
-                   trace: list | None) -> tuple[Tensor, State]:
-        w_x, w_h = (self.weight(side, k).effective() for side in ("ih", "hh"))
-        norms, steps = self.norms(k), {}
+    def _loop(self, k: int, reverse: bool, matrices: Callable, trace: list | None, x: Tensor,
+              state: State) -> tuple[Tensor, State]:
+        """One place over time. ``matrices`` returns W_x and W_h, quantized once in a forward pass:
+        SBN and STN draw them."""
+        norms, bias = self.norms(k, reverse), self.bias_vector(k, reverse)
         if trace is not None:
-            trace.append([])
-            steps["trace"] = trace[-1]
-        recurrence = self._fastest(x, w_h, norms) if trace is None else getattr(naive, self.loop)
-        return recurrence(x, w_x, w_h, self.bias_vector(k), state, norms, coded=self.coded, **steps)
+            return getattr(naive, self.loop)(x, *matrices(), bias, state, norms, trace=trace)
+        packed = self.packed(k, x, reverse)
+        found = packed and cpu.evaluate(x, *packed, bias, state, norms)
+        if found:
+            return found
+        w_x, w_h = matrices()
+        return self._fastest(x, w_h, norms)(x, w_x, w_h, bias, state, norms, coded=self.coded)
 
-    def packed(self, k: int, x: Tensor) -> tuple[Codes | Tensor, Codes] | None:
+    def _effective(self, k: int, reverse: bool) -> tuple[Tensor, Tensor]:
+        return tuple(self.weight(side, k, reverse).effective() for side in ("ih", "hh"))
+
+    def packed(self, k: int, x: Tensor,
+               reverse: bool = False) -> tuple[Codes | Tensor, Codes] | None:
         """The packed matrices $W_x$ (the matrix itself, where it has no codes) and $W_h$.
 
         Args:
-            k: The number of the layer, from 0.
             x: Inputs, of which the device and N matter.
 
         Returns:
             None where the expanded matrices are needed: in training, with gradients, on another
             device than the CPU, without a C++ compiler, without codes.
         """
-        bias, d = getattr(self, f"bias_l{k}"), self.hidden_size
+        weight_x, weight_h = (self.weight(side, k, reverse) for side in ("ih", "hh"))
         if torch.is_grad_enabled():
-            for side in ("ih", "hh"):  # they may be about to change
-                self.weight(side, k).forget()
+            for weight in (weight_x, weight_h):  # they may be about to change
+                weight.forget()
             return None
-        if self.training or bias.dtype != torch.float32 or torch.compiler.is_compiling():
+        like, d = self.like, self.hidden_size
+        if self.training or like.dtype != torch.float32 or torch.compiler.is_compiling():
             return None
-        like_w_h = bias.new_empty(()).expand(self.gates * d, d)  # without its numbers
-        if self._fastest(x, like_w_h, self.norms(k)) is not getattr(cpu, self.loop, None):
+        like_w_h = like.new_empty(()).expand(self.gates * d, d)  # without its numbers
+        if self._fastest(x, like_w_h, self.norms(k, reverse)) is not getattr(cpu, self.loop, None):
             return None
-        weight_x, weight_h = self.weight("ih", k), self.weight("hh", k)
         w_h, w_x = weight_h.packed(), weight_x.packed()
         return w_h and (w_x or weight_x.effective(), w_h)
 
-    def norms(self, k: int) -> list[Normalizer]:
-        """The normalizers of layer ``k``: of input product, recurrent product and cell state."""
-        return [self.weight("ih", k).norm, self.weight("hh", k).norm, getattr(self, f"norm_c_l{k}")]
+    def norms(self, k: int, reverse: bool = False) -> list[Normalizer]:
+        """The normalizers of a place: of input product, recurrent product and cell state."""
+        suffix = f"l{k}" + "_reverse" * reverse
+        return [getattr(self, f"norm_{what}_{suffix}") for what in ("ih", "hh", "c")]
 
-    def stream(self, samples: int = 1, state: State | None = None) -> Stream:
+    def stream(self, samples: int = 1, state=None) -> Stream:
         """What runs the layers a step at a time, in evaluation, with the weights as they are now.
 
         Args:
             samples: N.
-            state: As in :meth:`forward`.
+            state: The state to start from, ``hx`` of :meth:`forward`.
         """
         return Stream(self, samples, state)
 
@@ -247,95 +328,9 @@ class QuantRNN(nn.Module):
 
     def extra_repr(self) -> str:
         """For ``print(lstm)``."""
+        usual = dict(num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False)
         name = getattr(self.quantizer, "__name__", type(self.quantizer).__name__)
-        return (f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}, "
-                f"quantizer={name}, backend={self.backend}")
-
-
-class QuantLSTM(QuantRNN):
-    """LSTM layers with quantized weight matrices and normalized matrix-vector products.
-
-    Called like ``torch.nn.LSTM``, time first: ``output, (h_n, c_n) = lstm(x, (h_0, c_0))``. What
-    trains are the latent weights (``weight_ih_l0``, ...). Gate order i, f, a, o (torch's i, f, g,
-    o). Stochastic quantizers sample anew in each training pass, and take the same fixed sample in
-    every evaluation pass. In evaluation without gradients (``torch.no_grad()``) on the CPU, 1- and
-    2-bit matrices are packed once and stay so, until a parameter changes.
-
-    Args:
-        input_size: D, the features of an input.
-        hidden_size: d, the units of a layer.
-        num_layers: Layers, each above the one before.
-        quantizer: How matrices are quantized: a name of ``qlstm.quantizers.QUANTIZERS``; an
-            importable ``"module:name"``; a function of one matrix (d, n) that returns a tensor or
-            a ``Quantized``, whose gradient is straight-through and which may take
-            ``second_moment`` or ``generator``; or a module of one matrix, which defines its own
-            gradient and trains with the layer.
-        normalizer: How products are normalized: a name of ``qlstm.normalizers.NORMALIZERS``, a
-            function or a module (:func:`qlstm.normalizers.make_normalizer`).
-        max_steps: Time steps with statistics of their own (``batch_separate`` only).
-        biases: Bias vectors of a layer. torch has 2: their sum alone matters, but it moves twice as
-            fast in training.
-        dropout: Probability of dropout between layers, in training.
-        quantize_input: Whether the first layer's $W_x$ is quantized too. It is not in sequential
-            MNIST, where it is one column.
-        backend: Who runs the loop over time (:mod:`qlstm.recurrence`).
-
-    Shape:
-        x (T, N, D), output (T, N, d), each state (num_layers, N, d).
-
-    Raises:
-        ConfigError: Settings that do not exist or cannot be combined.
-
-    Example:
-        >>> lstm = QuantLSTM(10, 20, quantizer="binary_connect", normalizer="layer")
-        >>> output, (h, c) = lstm(torch.zeros(5, 3, 10))
-        >>> output.shape, h.shape
-        (torch.Size([5, 3, 20]), torch.Size([1, 3, 20]))
-    """
-
-    gates = 4
-    """i, f, a, o."""
-    states = 2
-    """Tensors of the state: h and c."""
-    loop = "recurrence"
-
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, *,
-                 quantizer: str | Callable | nn.Module = "full_precision",
-                 normalizer: str | Callable | nn.Module = "none", max_steps: int | None = None,
-                 biases: int = 1, dropout: float = 0.0, quantize_input: bool = True,
-                 backend: str = "auto"):
-        super().__init__(input_size, hidden_size, num_layers, quantizer=quantizer,
-                         normalizer=normalizer, max_steps=max_steps, biases=biases,
-                         dropout=dropout, quantize_input=quantize_input, backend=backend)
-
-    @classmethod
-    @torch.no_grad()
-    def from_torch(cls, lstm: nn.LSTM, **settings) -> "QuantLSTM":
-        """Take over the weights of a plain LSTM, its two bias vectors added up.
-
-        Args:
-            lstm: The trained network.
-            settings: Keywords of :class:`QuantLSTM`. With weight normalization the gains start at
-                the norms of the given rows, so that the unquantized network computes the same.
-
-        Raises:
-            ConfigError: The LSTM is bidirectional, projected or batch-first.
-        """
-        plain = isinstance(lstm, nn.LSTM) and not (lstm.bidirectional or lstm.proj_size)
-        if not plain or lstm.batch_first:
-            raise ConfigError("from_torch takes a time-first, one-directional LSTM without "
-                              "projection")
-        settings = {"dropout": lstm.dropout} | settings
-        own = cls(lstm.input_size, lstm.hidden_size, lstm.num_layers, **settings)
-        own = own.to(lstm.weight_ih_l0)
-        for name, weight in own._weights.items():
-            theirs = getattr(lstm, name)
-            weight.latent.copy_(theirs.view_as(weight.latent))
-            if settings.get("normalizer") == "weight":
-                gain = weight.norm.gain
-                gain.copy_(torch.linalg.vector_norm(theirs, dim=-1).view_as(gain))
-        for k in range(lstm.num_layers):
-            bias = getattr(own, f"bias_l{k}").zero_()
-            if lstm.bias:
-                bias += getattr(lstm, f"bias_ih_l{k}") + getattr(lstm, f"bias_hh_l{k}")
-        return own.train(lstm.training)
+        own = {name: self.settings[name] for name, value in usual.items()
+               if self.settings[name] != value} | {"quantizer": name, "backend": self.backend}
+        return ", ".join([f"{self.input_size}, {self.hidden_size}",
+                          *(f"{name}={value}" for name, value in own.items())])

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qlstm.arguments import check_flag, check_number, check_seed, check_size
+from qlstm.arguments import check_flag, check_network, check_number, check_seed, check_size
 from qlstm.errors import ConfigError, unknown
 from qlstm.gru import QuantGRU
-from qlstm.layer import QuantLSTM, QuantRNN, State
+from qlstm.layer import QuantRNN, State
+from qlstm.lstm import QuantLSTM
 from qlstm.normalizers import BatchNorm, LayerNorm, WeightNorm
 from qlstm.quantizers import stochastic_level
 from qlstm.recurrence.linear import Linear, pick
@@ -60,7 +61,8 @@ def _reset_stochastic(
     for k in range(rnn.num_layers):
         for side in ("ih", "hh"):
             fill(getattr(rnn, f"weight_{side}_l{k}"))
-        nn.init.zeros_(getattr(rnn, f"bias_l{k}")).view(rnn.gates, -1)[1] = forget_bias
+        for bias in rnn.biases(k):
+            nn.init.zeros_(bias).view(rnn.gates, -1)[1] = forget_bias
     nn.init.orthogonal_(decoder.weight)
     nn.init.zeros_(decoder.bias)
 
@@ -72,7 +74,7 @@ class LanguageModel(nn.Module):
     ``vocabulary_size`` symbols. Characters are one-hot; words have an ``embedding_size`` (None:
     one-hot). ``dropout`` acts on the embedding, between layers and on the output, in training.
     ``learned_state``: whether a text starts from a state that is trained (from 0), not from 0
-    itself. ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`. Embedding and decoder stay
+    itself. ``settings``: keywords of :class:`~qlstm.lstm.QuantLSTM`. Embedding and decoder stay
     full precision; they start at U(-0.1, 0.1), the decoder's bias at 0. Networks of SBN and STN
     start as in their release: decoder orthogonal; matrices U(-0.1, 0.1) and biases 0 with an
     embedding, else orthogonal and 1 for the forget gate.
@@ -90,13 +92,16 @@ class LanguageModel(nn.Module):
         self.settings = dict(vocabulary_size=vocabulary_size, hidden_size=hidden_size,
                              num_layers=num_layers, embedding_size=embedding_size, dropout=dropout,
                              learned_state=learned_state, cell=cell, **settings)
+        check_network(type(self).__name__, settings)
         check_size("vocabulary_size", vocabulary_size)
         if embedding_size is not None:
             check_size("embedding_size", embedding_size)
+        check_number("dropout", dropout, most=1)
         check_flag("learned_state", learned_state)
         self.dropout = dropout
         layer, inputs = _layer(cell), vocabulary_size if embedding_size is None else embedding_size
-        self.rnn = layer(inputs, hidden_size, num_layers, dropout=dropout, **settings)
+        self.rnn = layer(inputs, hidden_size, num_layers,
+                         dropout=dropout if num_layers != 1 else 0.0, **settings)
         self.decoder = Linear(hidden_size, vocabulary_size)
         nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
         nn.init.zeros_(self.decoder.bias)
@@ -115,7 +120,7 @@ class LanguageModel(nn.Module):
     def forward(self, symbols: Tensor, state: State | None = None, *, trace: list | None = None):
         """Logits (T, N, vocabulary) of the next symbol from ``symbols`` (T, N), and the last state.
 
-        ``state``: of the symbols before; None: the initial one.
+        ``state``: of the symbols before, (h, c), or of a GRU (h,); None: the initial one.
 
         ``trace`` as in :meth:`qlstm.QuantLSTM.forward`.
         """
@@ -126,8 +131,10 @@ class LanguageModel(nn.Module):
                 raise TypeError(f"expected symbols, integers (T, N), got {symbols.dtype}")
             symbols = F.dropout(
                 pick(symbols, self.embedding.weight), self.dropout, self.training)
-        output, state = self.rnn(symbols, state, trace=trace)
-        return self.decoder(F.dropout(output, self.dropout, self.training)), state
+        output, hx = self.rnn(symbols, None if state is None else self.rnn.as_hx(state),
+                              trace=trace)
+        logits = self.decoder(F.dropout(output, self.dropout, self.training))
+        return logits, self.rnn.as_parts(hx)
 
     @torch.no_grad()
     def sample(
@@ -148,7 +155,7 @@ class LanguageModel(nn.Module):
         symbols, drawn = prompt.to(torch.int64)[:, None], []
         with evaluating(self):
             logits, state = self(symbols)
-            stream = self.rnn.stream(1, state)
+            stream = self.rnn.stream(1, self.rnn.as_hx(state))
             for _ in range(length):
                 if drawn:
                     x = symbols[0]
@@ -191,7 +198,7 @@ class SequenceClassifier(nn.Module):
     ``state_noise``^2) is added to it in training and test, in evaluation always the same sample.
     The decoder starts at U(-0.1, 0.1), its bias at 0. SBN and STN follow their own release: W_x is
     quantized too, matrices start at U(-2A, 2A), the decoder orthogonal, and the noise is on h_0
-    alone. ``settings``: keywords of :class:`~qlstm.layer.QuantLSTM`.
+    alone. ``settings``: keywords of :class:`~qlstm.lstm.QuantLSTM`.
 
     >>> model = SequenceClassifier(10, 32, quantizer="twn", normalizer="layer", initial_gain=0.1)
     >>> model(torch.zeros(64, 5, 1))[0].shape
@@ -207,6 +214,7 @@ class SequenceClassifier(nn.Module):
         self.settings = dict(classes=classes, hidden_size=hidden_size, num_layers=num_layers,
                              initial_gain=initial_gain, state_noise=state_noise, cell=cell,
                              **settings)
+        check_network(type(self).__name__, settings)
         check_size("classes", classes)
         check_number("initial_gain", initial_gain)
         check_number("state_noise", state_noise)
@@ -233,17 +241,17 @@ class SequenceClassifier(nn.Module):
         nn.init.zeros_(self.decoder.bias)
         d, gates = self.rnn.hidden_size, self.rnn.gates
         for k in range(self.rnn.num_layers):
-            w_x, w_h, bias = (
-                getattr(self.rnn, f"{name}_l{k}") for name in ("weight_ih", "weight_hh", "bias"))
+            w_x, w_h = (getattr(self.rnn, f"weight_{side}_l{k}") for side in ("ih", "hh"))
             w_x.copy_(F.normalize(torch.randn_like(w_x), dim=0))
             # the candidate is gate 2 of i, f, a, o and of r, z, n
             others = [gate for gate in range(gates) if gate != 2]
             orthonormal = nn.init.orthogonal_(torch.empty(len(others) * d, d))
             w_h.view(gates, d, d)[others] = orthonormal.view(len(others), d, d).to(w_h)
             w_h.view(gates, d, d)[2] = torch.eye(d)
-            bias.zero_()
-            if gates == 4:
-                bias.view(gates, d)[1] = 1
+            for bias in self.rnn.biases(k):
+                bias.zero_()
+            if gates == 4 and self.rnn.bias:
+                self.rnn.biases(k)[0].view(gates, d)[1] = 1
             for norm, weight in ((getattr(self.rnn, f"norm_ih_l{k}"), w_x),
                                  (getattr(self.rnn, f"norm_hh_l{k}"), w_h)):
                 if isinstance(norm, WeightNorm):
@@ -268,7 +276,7 @@ class SequenceClassifier(nn.Module):
             noise = self.state_noise * self._noise((len(noisy), *state[0].shape))
             state = (*(part + own for part, own in zip(noisy, noise, strict=True)),
                      *state[len(noisy) :])
-        output, _ = self.rnn(inputs, state, trace=trace)
+        output, _ = self.rnn(inputs, self.rnn.as_hx(state), trace=trace)
         return self.decoder(output[-1]), None
 
     def _noise(self, shape: tuple[int, ...]) -> Tensor:

@@ -2,12 +2,13 @@
 need.
 
 A safetensors file. Of each layer, ``codes_l{k}`` (uint8) holds the codes of its quantized matrices,
-input before recurrent, each flattened from (planes, gates, d, n): 1 bit for a code of {-1, +1} (a
-bit of 0 is -1), 2 bits for one of {-1, 0, +1} (code + 1), high bits first, the last byte filled up
-with zeros. ``scales_ih_l{k}`` and ``scales_hh_l{k}`` hold the scales where the quantizer stores
-any. The rest is the model's state dict in float32, without latent weights and second moments. The
-metadata: format, version, the model's class and settings, a card of how it was made, and a sha256
-over all of it. Reading a file imports and executes nothing that it names.
+input before recurrent, the reverse direction last, each flattened from (planes, gates, d, n): 1 bit
+for a code of {-1, +1} (a bit of 0 is -1), 2 bits for one of {-1, 0, +1} (code + 1), high bits
+first, the last byte filled up with zeros. ``scales_ih_l{k}`` and ``scales_hh_l{k}`` hold the scales
+where the quantizer stores any. The rest is the model's state dict in float32, without latent
+weights and second moments. The metadata: format, version, the model's class and settings, a card of
+how it was made, and a sha256 over all of it. Reading a file imports and executes nothing that it
+names.
 
 >>> lstm = QuantLSTM(87, 512, quantizer="binary_connect")
 >>> packed_bytes(lstm), 4 * sum(p.numel() for p in lstm.parameters())
@@ -29,7 +30,8 @@ from qlstm.data.hashed_tensors import BYTES, Layout, describe, digest, dump, ser
 from qlstm.data.storage import write_atomically
 from qlstm.errors import ConfigError, LineError, brief, first_line
 from qlstm.gru import QuantGRU
-from qlstm.layer import QuantLSTM, QuantRNN
+from qlstm.layer import QuantRNN
+from qlstm.lstm import QuantLSTM
 from qlstm.models import CELLS, LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS, Quantized
@@ -38,7 +40,7 @@ FORMAT, VERSION = "qlstm-packed", "1"
 MODELS = {
     model.__name__: model for model in (QuantLSTM, QuantGRU, LanguageModel, SequenceClassifier)}
 """The models that a file can hold, by the name of their class."""
-
+USUAL = {"bias": True, "batch_first": False, "bidirectional": False}  # not named in a file
 FROM_RECORD = ("run_id", "config", "data", "metric", "test_metric", "size_kb")
 ANEW = "take a good copy of the file, or save the model again"
 
@@ -156,7 +158,8 @@ def _settings(model: nn.Module) -> dict[str, Any]:
             raise ConfigError(
                 f"cannot pack a {what} of your own: a file can only name the study's; "
                 "keep model.state_dict() and your code instead")
-    return {key: value for key, value in model.settings.items() if key != "backend"} | names
+    return {key: value for key, value in model.settings.items()
+            if key != "backend" and value != USUAL.get(key)} | names
 
 
 def _coding(rnn: QuantRNN) -> tuple[int, int]:
@@ -172,9 +175,8 @@ def _coding(rnn: QuantRNN) -> tuple[int, int]:
 def _codes_shapes(rnn: QuantRNN, k: int) -> dict[str, tuple[int, ...]]:
     """Shapes (planes, gates, d, n) of the codes of a layer's quantized weights, in the order of the
     file."""
-    names = [name for name in (f"weight_ih_l{k}", f"weight_hh_l{k}") if rnn.quantizes(name)]
     return {name: (_coding(rnn)[0], rnn.gates, rnn.hidden_size, rnn.columns(name))
-            for name in names}
+            for name in rnn.weight_names(k) if rnn.quantizes(name)}
 
 
 def _scales(prefix: str, name: str) -> str:

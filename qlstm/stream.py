@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from qlstm.arguments import as_minibatch, check_size
+from qlstm.arguments import check_size
 from qlstm.errors import ConfigError
 from qlstm.recurrence.cpu import Evaluation
+from qlstm.sequences import Sequences
 
 
 class Stream:
@@ -18,10 +19,10 @@ class Stream:
     Args:
         layers: A :class:`qlstm.layer.QuantRNN` in evaluation mode.
         samples: N.
-        state: The state to start from, each tensor (num_layers, N, d); None: zeros.
+        state: The state to start from, as the layers take it; None: zeros.
 
     Raises:
-        ConfigError: The layers are in training mode.
+        ConfigError: The layers are in training mode, or some run backwards in time.
 
     Example:
         >>> import qlstm
@@ -33,14 +34,16 @@ class Stream:
     """
 
     @torch.no_grad()
-    def __init__(self, layers: nn.Module, samples: int = 1,
-                 state: tuple[Tensor, ...] | None = None):
+    def __init__(self, layers: nn.Module, samples: int = 1, state=None):
         if layers.training:
             raise ConfigError("a stream is for evaluation: call eval() first")
+        if layers.bidirectional:
+            raise ConfigError("a bidirectional layer reads a sequence from its end too: it cannot "
+                              "be given a step at a time")
         check_size("samples", samples)
-        like = torch.zeros(1, samples, dtype=torch.int64, device=layers.bias_l0.device)
-        _, state, _ = as_minibatch(layers, like, state)
-        self.layers, self.samples, self._state = layers, samples, state
+        self.layers, self.samples = layers, samples
+        like = torch.zeros(1, samples, dtype=torch.int64, device=layers.like.device)
+        self._state = state = self._read(like).state(layers.as_parts(state))
         device = state[0].device
         self._usual = (((samples, layers.input_size), state[0].dtype, device),
                        ((samples,), torch.int64, device))
@@ -51,12 +54,24 @@ class Stream:
             for k, (w_x, w_h) in enumerate(packed)]
 
     @property
-    def state(self) -> tuple[Tensor, ...]:
-        """The state after the last step, each tensor (num_layers, N, d)."""
+    def state(self) -> tuple[Tensor, ...] | Tensor:
+        """The state after the last step, as the layers give it."""
+        return self.layers.as_hx(self._parts)
+
+    @property
+    def _parts(self) -> tuple[Tensor, ...]:
         if self._steps is None:
             return self._state
         return tuple(torch.stack([part[0] for part in parts])
                      for parts in zip(*(step.states for step in self._steps), strict=True))
+
+    def _read(self, x: Tensor) -> Sequences:
+        return Sequences(self.layers, x.transpose(0, 1) if self.layers.batch_first else x)
+
+    def _expanded(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One step by the layers themselves: outputs and state."""
+        output, state = self.layers.run(self._read(x[None]), self._parts, None)
+        return output[0], state
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -72,15 +87,15 @@ class Stream:
         """
         x = self._checked(x)
         if self._steps is None:
-            output, self._state = self.layers(x[None], self._state)
-            return output[0]
+            output, self._state = self._expanded(x)
+            return output
         h = x
         for step in self._steps:
             if not step(h[None]):  # a variance overflows: by expanded matrices
-                output, state = self.layers(x[None], self.state)
+                output, state = self._expanded(x)
                 for k, known in enumerate(self._steps):
                     known.start(tuple(part[k] for part in state))
-                return output[0]
+                return output
             h = step.states[0][1]
         h = h.clone()
         for step in self._steps:
@@ -94,8 +109,9 @@ class Stream:
             return x
         if isinstance(x, Tensor) and x.shape[:1] != (self.samples,):
             raise ValueError(f"expected {self.samples} samples, got {tuple(x.shape)}")
-        x, _, _ = as_minibatch(self.layers, x[None] if isinstance(x, Tensor) else x, self.state)
-        return x[0]
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected a tensor (N, D) or integers (N,), got {type(x).__name__}")
+        return self._read(x[None]).x[0]
 
     def __reduce__(self):
         """A copy goes on from the same state."""

@@ -49,22 +49,27 @@ class LatentWeight:
     The layer has them under the names of ``torch.nn.LSTM``: ``weight_hh_l0`` is the latent matrix
     (gates d, n), ``norm_hh_l0`` the normalizer of its products, ``second_moment_hh_l0`` what
     loss-aware quantizers weigh by, ``frozen_codes_hh_l0`` and ``frozen_scales_hh_l0`` what stands
-    in for the latent matrix, then None, of a packed model.
+    in for the latent matrix, then None, of a packed model. The names of the reverse direction end
+    in ``_reverse``.
 
     Args:
-        layer: The module that owns the tensors. It has the attributes ``quantizer``,
-            ``quantize_input``, ``hidden_size``, ``gates``, ``settings`` and ``sample_seed``.
+        layer: The module that owns the tensors, a :class:`qlstm.layer.QuantRNN`.
         side: ``"ih"``, the matrix $W_x$ of the inputs, or ``"hh"``, the recurrent matrix $W_h$.
         k: The number of the layer, from 0.
+        reverse: Whether it is of the direction that runs backwards in time.
     """
 
-    def __init__(self, layer: nn.Module, side: str, k: int):
-        self.layer, self.place, self.is_input = layer, f"{side}_l{k}", (side, k) == ("ih", 0)
-        self.name, self.number = f"weight_{self.place}", 2 * k + (side == "hh")
+    def __init__(self, layer: nn.Module, side: str, k: int, reverse: bool = False):
+        self.layer, self.is_input = layer, (side, k) == ("ih", 0)
+        self.place = f"{side}_l{k}" + "_reverse" * reverse
+        self.name, self.number = f"weight_{self.place}", 2 * k + (side == "hh") + 500 * reverse
+        # n of the matrices
+        self.columns = (layer.hidden_size if side == "hh" else layer.input_size if k == 0
+                        else layer.hidden_size * len(layer.directions))
 
-    def register(self, columns: int):
-        """Give the layer the tensors, not yet filled; ``columns``: n."""
-        layer = self.layer
+    def register(self):
+        """Give the layer the tensors, not yet filled."""
+        layer, columns = self.layer, self.columns
         shape = (layer.gates * layer.hidden_size, columns)
         layer.register_parameter(self.name, nn.Parameter(torch.empty(shape)))
         norm = make_normalizer(layer.settings["normalizer"], (layer.gates, layer.hidden_size),
@@ -83,11 +88,6 @@ class LatentWeight:
         """The matrices of all gates that train, (gates, d, n); of a frozen weight its values."""
         latent, shape = getattr(self.layer, self.name), (self.layer.gates, self.layer.hidden_size)
         return self.frozen.dense() if latent is None else latent.view(*shape, -1)
-
-    @property
-    def columns(self) -> int:
-        """n of the matrices."""
-        return self.layer.input_size if self.is_input else self.layer.hidden_size
 
     @property
     def norm(self) -> Normalizer:
@@ -147,7 +147,7 @@ class LatentWeight:
                 bit or two each, the bits of :class:`qlstm.recurrence.codes.Codes`. The latent
                 parameter is None then.
         """
-        dtype = getattr(self.layer, f"bias_l{self.number // 2}").dtype
+        dtype = self.layer.like.dtype
         fixed = Quantized(*(part.detach().to(dtype).contiguous() for part in fixed))
         found = planes(fixed)
         for part, value in (("codes", fixed.codes if found is None else pack(*found).bits),

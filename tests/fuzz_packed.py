@@ -21,7 +21,7 @@ from torch import nn
 from qlstm.data import hashed_tensors
 from qlstm.errors import ConfigError
 from qlstm.gru import QuantGRU
-from qlstm.layer import QuantLSTM
+from qlstm.lstm import QuantLSTM
 from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
 from qlstm.packing import PackedError, _build, _layout, load_packed, save_packed

@@ -21,8 +21,8 @@ def mix(layer, seed, odd=0.04):
     steps = rng.choice([None, 1, 2])
     kind = rng.choice(kinds)
     for place in PLACES:
-        features = (d,) if place == "norm_c_l0" else (4, d)
-        own = kind if len(features) == 2 else rng.choice([Identity, BatchNorm])
+        features = (d,) if place == "norm_c_l0" else (layer.gates, d)
+        own = kind if len(features) == 2 else rng.choice([Identity, BatchNorm][: layer.states])
         norm = (rng.choice(kinds) if rng.random() < odd else own)(features, d, steps)
         for name, value in norm.state_dict().items():
             value.uniform_(0.5, 2) if name == "running_var" else value.normal_()

@@ -27,6 +27,11 @@ MADE = {
     "backend": [lambda v: QuantLSTM(3, 4, backend=v), None, 5, []],
     "normalizer": [lambda v: QuantGRU(3, 4, normalizer=v), 5, None, []],
     "quantizer": [lambda v: QuantGRU(3, 4, quantizer=v), 5, b"twn", []],
+    "bias": [lambda v: QuantLSTM(3, 4, bias=v), 1, None, "yes"],
+    "batch_first": [lambda v: QuantGRU(3, 4, batch_first=v), 1, None],
+    "bidirectional": [lambda v: QuantGRU(3, 4, bidirectional=v), 2, None],
+    "dtype": [lambda v: QuantLSTM(3, 4, dtype=v), torch.float16, torch.int64, "float64", 5],
+    "proj_size": [lambda v: QuantLSTM(3, 4, proj_size=v), 2, True, "a"],
     "biases": [lambda v: QuantLSTM(3, 4, biases=v), 0, 3, 2**70],
 }
 
@@ -46,9 +51,11 @@ RUN = {
     "not torch.complex64": lambda: QuantLSTM(3, 4)(ZEROS.to(torch.complex64)),
     "input in torch.float32": lambda: QuantLSTM(3, 4)(ZEROS.double()),
     "state in torch.float32": lambda: QuantLSTM(3, 4)(ZEROS, (torch.zeros(1, 2, 4).double(),) * 2),
-    "state of 2 tensors, got a int": lambda: QuantLSTM(3, 4)(ZEROS, 5),
-    "state of 2 tensors, got a Tensor": lambda: QuantLSTM(3, 4)(ZEROS, torch.zeros(1, 2, 4)),
+    r"state \(h, c\), two tensors, got a int": lambda: QuantLSTM(3, 4)(ZEROS, 5),
+    r"state \(h, c\), two tensors, got a Tensor": lambda: QuantLSTM(3, 4)(
+        ZEROS, torch.zeros(1, 2, 4)),
     r"states \(1, 4\)": lambda: QuantLSTM(3, 4)(ZEROS[0], (torch.zeros(()),) * 2),
+    "state h, a tensor, got a tuple": lambda: QuantGRU(3, 4)(ZEROS, (torch.zeros(1, 2, 4),)),
     "integers from 0 to 2, got 0 to 9": lambda: QuantLSTM(3, 4)(torch.tensor([[9, 0]])),
     "from 0 to 4": lambda: LanguageModel(5, 4, embedding_size=3)(torch.tensor([[9, 0]])),
     "integers": lambda: LanguageModel(5, 4, embedding_size=3)(ZEROS),

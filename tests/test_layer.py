@@ -233,13 +233,6 @@ def test_from_torch_carries_dropout_and_mode():
     assert_close(ours(x)[0], theirs(x)[0], "float32")
 
 
-@pytest.mark.parametrize(
-    "kind", [dict(bidirectional=True), dict(proj_size=3), dict(batch_first=True)])
-def test_from_torch_refuses(kind):
-    with pytest.raises(ConfigError, match="from_torch"):
-        QuantLSTM.from_torch(nn.LSTM(5, 7, **kind))
-
-
 def test_dropout_is_between_layers_in_training_only():
     """With dropout 1 the second layer sees zeros, the first and the output are whole."""
     lstm = QuantLSTM(3, 4, 2, dropout=1.0).double()
@@ -1035,12 +1028,6 @@ def test_wrong_state_shape(shape, which):
         QuantLSTM(5, 7, 2)(torch.zeros(4, 3, 5), tuple(state))
 
 
-def test_packed_sequence():
-    packed = nn.utils.rnn.pack_padded_sequence(torch.zeros(4, 3, 5), [4, 3, 2])
-    with pytest.raises(TypeError, match="PackedSequence"):
-        QuantLSTM(5, 7)(packed)
-
-
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [("input_size", (0, 7)), ("hidden_size", (5, 0)), ("num_layers", (5, 7, 0)),
@@ -1092,11 +1079,6 @@ def test_any_integer_stands_for_a_one_hot_vector(dtype):
     lstm = QuantLSTM(2, 4)
     x = torch.tensor([[0, 1], [1, 1], [0, 0]])
     assert torch.equal(lstm(x.to(dtype))[0], lstm(x)[0])
-
-
-def test_from_torch_takes_an_lstm_only():
-    with pytest.raises(ConfigError, match="LSTM"):
-        QuantLSTM.from_torch(torch.nn.GRU(3, 4))
 
 
 def test_sizes_are_no_booleans():

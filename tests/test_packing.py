@@ -22,7 +22,7 @@ from torch import nn
 from qlstm import ConfigError, ExperimentConfig, packing, quantizers, size_kb
 from qlstm.data import hashed_tensors
 from qlstm.gru import QuantGRU
-from qlstm.layer import QuantLSTM
+from qlstm.lstm import QuantLSTM
 from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.normalizers import NORMALIZERS
 from qlstm.packing import (
@@ -84,7 +84,7 @@ def train_a_step(model):
 def outputs(model, inputs):
     with torch.no_grad():
         output, state = model(inputs)
-    return [output, *(state or ())]
+    return [output, *(state if isinstance(state, tuple) else [] if state is None else [state])]
 
 
 def same(some, others):

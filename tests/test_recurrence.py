@@ -11,28 +11,33 @@ from mixed import PLACES, mix, stretched
 from tolerances import assert_close
 from torch import nn
 
-from qlstm import ConfigError, QuantLSTM, recurrence
+from qlstm import ConfigError, QuantGRU, QuantLSTM, recurrence
 from qlstm.normalizers import NORMALIZERS, BatchNorm, Identity
 from qlstm.quantizers import QUANTIZERS
 from qlstm.recurrence import agreement, cpu, cudnn, linear
 
-ROWS = [(q, n) for q in ("full_precision", "binary_connect", "ter_connect", "alternating")
-        for n in NORMALIZERS]
-ROWS += [(q, "batch_separate") for q in ("sbn", "stn")]
+CELLS = [QuantLSTM, QuantGRU]
+ROWS = [(QuantLSTM, q, n) for n in NORMALIZERS
+        for q in ("full_precision", "binary_connect", "ter_connect", "alternating")]
+ROWS += [(QuantLSTM, q, "batch_separate") for q in ("sbn", "stn")]
+ROWS += [(QuantGRU, q, n) for q in ("full_precision", "ter_connect") for n in NORMALIZERS]
 SHAPES = {"short": (7, 5, 3, 37), "odd": (13, 3, 4, 9), "two samples": (2, 2, 2, 33),
           "one step": (1, 4, 1, 1)}
 """T, N, D, d."""
 
 needs_compiler = pytest.mark.skipif(isinstance(cpu.library(), str), reason=str(cpu.library()))
+each_cell = pytest.mark.parametrize("cell", CELLS)
 
 
-def pair(quantizer, normalizer, shape, dtype=torch.float64, layers=1, backend="cpu", **settings):
+def pair(quantizer, normalizer, shape, dtype=torch.float64, layers=1, backend="cpu",
+         cell=QuantLSTM, **settings):
     """The same layer on naive and a fast backend, its parameters far from their initial values;
-    input and states."""
+    input, and the parts of a state. A GRU has both bias vectors unless ``settings`` say else."""
     t, n, d_in, d = shape
+    settings = {"biases": 2 if cell is QuantGRU else 1} | settings
     torch.manual_seed(1)
-    naive = QuantLSTM(d_in, d, layers, quantizer=quantizer, normalizer=normalizer, max_steps=5,
-                      backend="naive", **settings)
+    naive = cell(d_in, d, layers, quantizer=quantizer, normalizer=normalizer, max_steps=5,
+                 backend="naive", **settings)
     with torch.no_grad():
         for name, parameter in naive.named_parameters():
             if "gain" in name or "shift" in name:
@@ -46,7 +51,7 @@ def pair(quantizer, normalizer, shape, dtype=torch.float64, layers=1, backend="c
     fast = copy.deepcopy(naive)
     fast.backend = backend
     x = torch.randn(t, n, d_in, dtype=dtype)
-    return naive, fast, x, tuple(torch.randn(layers, n, d, dtype=dtype) for _ in range(2))
+    return naive, fast, x, tuple(torch.randn(layers, n, d, dtype=dtype) for _ in range(cell.states))
 
 
 def evaluate(layer, x, state):
@@ -54,13 +59,14 @@ def evaluate(layer, x, state):
     statistics after it."""
     x, state = x.clone().requires_grad_(), tuple(s.clone().requires_grad_() for s in state)
     torch.manual_seed(2)  # stochastic quantizers
-    output, (h, c) = layer(x, state)
+    output, last = layer(x, layer.as_hx(state))
+    found = {"output": output} | dict(zip("hc", layer.as_parts(last), strict=False))
     torch.manual_seed(3)
-    loss = sum((value * torch.randn_like(value)).sum() for value in (output, h, c))
-    variables = {"x": x, "h_0": state[0], "c_0": state[1]} | {
+    loss = sum((value * torch.randn_like(value)).sum() for value in found.values())
+    variables = {"x": x} | dict(zip(("h_0", "c_0"), state, strict=False)) | {
         name: value for name, value in layer.named_parameters() if value.requires_grad}
     gradients = torch.autograd.grad(loss, list(variables.values()))
-    found = {"output": output, "h": h, "c": c} | {
+    found |= {
         f"gradient of {k}": g for k, g in zip(variables, gradients, strict=True)}
     return found | {name: value for name, value in layer.state_dict().items() if "running" in name}
 
@@ -77,18 +83,20 @@ def assert_equal(naive, fast, tolerance):
 @needs_compiler
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize(("quantizer", "normalizer"), ROWS, ids="-".join)
-def test_cpu_equals_naive(quantizer, normalizer, shape, training):
-    naive, fast, x, state = pair(quantizer, normalizer, shape)
+@pytest.mark.parametrize(("cell", "quantizer", "normalizer"), ROWS)
+def test_cpu_equals_naive(cell, quantizer, normalizer, shape, training):
+    naive, fast, x, state = pair(quantizer, normalizer, shape, cell=cell)
     results = [evaluate(layer.train(training), x, state) for layer in (naive, fast)]
     assert fast.backend_used == "cpu"
     assert_equal(*results, "float64")
 
 
 @needs_compiler
+@pytest.mark.parametrize(("cell", "quantizer"), [  # ter_connect makes a GRU of 70 units chaotic
+    (QuantLSTM, "ter_connect"), (QuantGRU, "twn"), (QuantGRU, "full_precision")])
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
-def test_cpu_in_float32_is_as_exact_as_naive(normalizer):
-    naive, fast, x, state = pair("ter_connect", normalizer, (35, 20, 8, 70), torch.float32)
+def test_cpu_in_float32_is_as_exact_as_naive(cell, quantizer, normalizer):
+    naive, fast, x, state = pair(quantizer, normalizer, (35, 20, 8, 70), torch.float32, cell=cell)
     exact = evaluate(copy.deepcopy(naive).double(), x.double(), tuple(s.double() for s in state))
     errors = []
     for layer in (naive, fast):
@@ -99,8 +107,10 @@ def test_cpu_in_float32_is_as_exact_as_naive(normalizer):
 
 
 @needs_compiler
-def test_two_layers_with_many_units_and_threads():
-    naive, fast, x, state = pair("bwn", "batch_shared", (4, 33, 6, 130), layers=2)
+@each_cell
+def test_two_layers_with_many_units_and_threads(cell):
+    naive, fast, x, state = pair(
+        "bwn", "batch_shared", (4, 33, 6, 130), layers=2, cell=cell, biases=1)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -115,9 +125,10 @@ def test_two_layers_with_many_units_and_threads():
 
 
 @needs_compiler
+@each_cell
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
-def test_reads_no_memory_that_it_has_not_written(normalizer):
-    naive, fast, x, state = pair("binary_connect", normalizer, SHAPES["short"])
+def test_reads_no_memory_that_it_has_not_written(cell, normalizer):
+    naive, fast, x, state = pair("binary_connect", normalizer, SHAPES["short"], cell=cell)
     expected = evaluate(naive, x, state)
     torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN
     try:
@@ -128,9 +139,11 @@ def test_reads_no_memory_that_it_has_not_written(normalizer):
 
 
 @needs_compiler
+@each_cell
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
-def test_without_gradients_and_twice(normalizer):
-    naive, fast, x, state = pair("binary_connect", normalizer, SHAPES["short"])
+def test_without_gradients_and_twice(cell, normalizer):
+    naive, fast, x, state = pair("binary_connect", normalizer, SHAPES["short"], cell=cell)
+    state = fast.as_hx(state)
     with torch.no_grad():
         assert_close(fast.eval()(x, state)[0], naive.eval()(x, state)[0], "float64")
     output, _ = fast.train()(x, state)
@@ -139,12 +152,13 @@ def test_without_gradients_and_twice(normalizer):
 
 
 @needs_compiler
+@each_cell
 @pytest.mark.parametrize("backend", ["cpu", "cudnn"])
-def test_normalizers_in_any_state_are_as_with_naive_or_refused(backend):
+def test_normalizers_in_any_state_are_as_with_naive_or_refused(cell, backend):
     """One may be in evaluation, another have its own eps, momentum or class ..."""
     ran, refused, mixed_modes = 0, set(), 0
     for seed in range(40):
-        naive, fast, x, state = pair("bwn", "none", (4, 3, 2, 5), backend=backend)
+        naive, fast, x, state = pair("bwn", "none", (4, 3, 2, 5), backend=backend, cell=cell)
         layers = [mix(layer, seed) for layer in (naive, fast)]
         norms = [getattr(fast, place) for place in PLACES]
         x, *state = map(stretched, (x, *state))
@@ -160,7 +174,7 @@ def test_normalizers_in_any_state_are_as_with_naive_or_refused(backend):
         else:
             refused.add(reason.partition(" of a normalizer")[0])
             with pytest.raises(ConfigError, match="cannot run this"):
-                fast(x, state)
+                fast(x, fast.as_hx(tuple(state)))
     assert ran > 4
     assert len(refused) > 1
     assert mixed_modes > 4 or backend == "cudnn"
@@ -169,12 +183,12 @@ def test_normalizers_in_any_state_are_as_with_naive_or_refused(backend):
 @needs_compiler
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e20, 1e30])
-@pytest.mark.parametrize(("quantizer", "normalizer"), [
-    ("full_precision", "none"), ("full_precision", "layer"), ("full_precision", "batch_shared"),
-    ("sbn", "batch_separate")])
+@pytest.mark.parametrize(("cell", "quantizer", "normalizer"), [
+    *((cell, "full_precision", n) for cell in CELLS for n in ("none", "layer", "batch_shared")),
+    (QuantLSTM, "sbn", "batch_separate")])
 def test_numbers_that_are_none_stay_so_and_with_their_sample(
-        quantizer, normalizer, value, training):
-    naive, fast, x, state = pair(quantizer, normalizer, SHAPES["short"], torch.float32)
+        cell, quantizer, normalizer, value, training):
+    naive, fast, x, state = pair(quantizer, normalizer, SHAPES["short"], torch.float32, cell=cell)
     x[3, 1, 0] = value
     expected, found = (evaluate(layer.train(training), x, state) for layer in (naive, fast))
     for name in expected:
@@ -185,24 +199,28 @@ def test_numbers_that_are_none_stay_so_and_with_their_sample(
 
 
 @needs_compiler
+@each_cell
 @pytest.mark.parametrize("normalizer", ["layer", "batch_shared"])
 @pytest.mark.parametrize("scale", [1e20, 1e25, 1e30])
-def test_products_whose_squares_overflow_are_as_with_naive(normalizer, scale):
-    naive, fast, x, state = pair("full_precision", normalizer, SHAPES["short"], torch.float32)
+def test_products_whose_squares_overflow_are_as_with_naive(cell, normalizer, scale):
+    naive, fast, x, state = pair(
+        "full_precision", normalizer, SHAPES["short"], torch.float32, cell=cell)
     expected, found = (evaluate(layer, x * scale, state) for layer in (naive, fast))
     for name, value in expected.items():
         assert torch.equal(found[name].nan_to_num(7), value.nan_to_num(7)), name
 
 
 @needs_compiler
+@each_cell
 @pytest.mark.parametrize("backend", ["cpu", "cudnn", "auto"])
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
-def test_no_samples(normalizer, backend):
+def test_no_samples(cell, normalizer, backend):
     for training in (True, False):
-        layer = QuantLSTM(3, 4, normalizer=normalizer, max_steps=2, backend=backend).train(training)
+        layer = cell(3, 4, normalizer=normalizer, max_steps=2, backend=backend).train(training)
         x = torch.zeros(2, 0, 3, requires_grad=True)
-        output, (h, c) = layer(x)
-        assert (output.shape, h.shape, c.shape) == ((2, 0, 4), (1, 0, 4), (1, 0, 4))
+        output, last = layer(x)
+        assert output.shape == (2, 0, 4)
+        assert all(part.shape == (1, 0, 4) for part in layer.as_parts(last))
         output.sum().backward()
         assert x.grad.shape == x.shape
         assert not layer.weight_hh_l0.grad.any()
@@ -221,10 +239,11 @@ def test_what_the_extension_would_read_beyond_or_as_another_type_is_refused(name
         layer(torch.zeros(2, 3, 3))
 
 
+@each_cell
 @pytest.mark.parametrize("backend", [pytest.param("cpu", marks=needs_compiler), "cudnn"])
-def test_second_derivatives_are_refused(backend):
+def test_second_derivatives_are_refused(cell, backend):
     """As of a penalty on gradients, which would silently lack most of them."""
-    layer = QuantLSTM(3, 4, backend=backend)
+    layer = cell(3, 4, backend=backend)
     x = torch.randn(2, 3, 3, requires_grad=True)
     with pytest.raises(RuntimeError, match="no second derivative; take backend='naive'"):
         torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
@@ -282,15 +301,17 @@ def test_trained_run_agrees():
     assert_close(train(fast, x, state), train(naive, x, state), "float64_trained")
 
 
-PLAIN = [(q, n) for q in QUANTIZERS if q not in ("sbn", "stn") for n in ("none", "weight")]
+PLAIN = [(cell, q, n) for cell in CELLS for q in QUANTIZERS if q not in ("sbn", "stn")
+         if cell is QuantLSTM or q in ("full_precision", "twn", "alternating")
+         for n in ("none", "weight")]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, "float64"), (torch.float32, "")],
                          ids=["float64", "float32"])
-@pytest.mark.parametrize(("quantizer", "normalizer"), PLAIN, ids="-".join)
-def test_cudnn_equals_naive(quantizer, normalizer, dtype, tolerance):
+@pytest.mark.parametrize(("cell", "quantizer", "normalizer"), PLAIN)
+def test_cudnn_equals_naive(cell, quantizer, normalizer, dtype, tolerance):
     """The same call as on a GPU, where it is cuDNN's: two layers, from a given state on."""
-    naive, fast, x, state = pair(quantizer, normalizer, (7, 5, 3, 19), dtype, 2, "cudnn")
+    naive, fast, x, state = pair(quantizer, normalizer, (7, 5, 3, 19), dtype, 2, "cudnn", cell)
     found, expected = (evaluate(layer, x, state) for layer in (fast, naive))
     assert fast.backend_used == "cudnn"
     if tolerance:
@@ -303,28 +324,34 @@ def test_cudnn_equals_naive(quantizer, normalizer, dtype, tolerance):
         assert error < max(3 * theirs, 3e-6), name
 
 
-def test_cudnn_with_dropout_between_layers_and_a_state_carried_on():
+@each_cell
+def test_cudnn_with_dropout_between_layers_and_a_state_carried_on(cell):
     naive, fast, x, state = pair("ter_connect", "weight", (6, 5, 3, 19), layers=2, backend="cudnn",
-                                 dropout=0.5)
+                                 cell=cell, dropout=0.5)
     assert_equal(*(evaluate(layer, x, state) for layer in (naive, fast)), "float64")
-    whole, (h, c) = fast.eval()(x, state)
+    state = fast.as_hx(state)
+    whole, last = fast.eval()(x, state)
     first, carried = fast(x[:2], state)
-    second, (h_n, c_n) = fast(x[2:], carried)
+    second, found = fast(x[2:], carried)
     assert_close(torch.cat([first, second]), whole, "float64")
-    assert_close(torch.stack([h_n, c_n]), torch.stack([h, c]), "float64")
+    assert_close(fast.as_parts(found), fast.as_parts(last), "float64")
 
 
-def test_cudnn_takes_integers_for_one_hot_vectors_and_gradients_of_one_result():
-    naive, fast, _, state = pair("binary_connect", "none", (6, 5, 4, 9), backend="cudnn")
+@each_cell
+def test_cudnn_takes_integers_for_one_hot_vectors_and_gradients_of_one_result(cell):
+    naive, fast, _, state = pair("binary_connect", "none", (6, 5, 4, 9), backend="cudnn", cell=cell)
     symbols = torch.randint(4, (6, 5))
-    gradients = [torch.autograd.grad(layer(symbols, state)[1][1].sum(), list(layer.parameters()),
-                                     retain_graph=True) for layer in (naive, fast)]
+    gradients = [torch.autograd.grad(
+        layer.as_parts(layer(symbols, layer.as_hx(state))[1])[-1].sum(), list(layer.parameters()),
+        retain_graph=True) for layer in (naive, fast)]
     for expected, found in zip(*gradients, strict=True):
         assert_close(found, expected, "float64")
 
 
-def test_cudnn_without_gradients_and_twice():
-    naive, fast, x, state = pair("bwn", "weight", SHAPES["short"], backend="cudnn")
+@each_cell
+def test_cudnn_without_gradients_and_twice(cell):
+    naive, fast, x, state = pair("bwn", "weight", SHAPES["short"], backend="cudnn", cell=cell)
+    state = fast.as_hx(state)
     with torch.no_grad():
         assert_close(fast(x, state)[0], naive(x, state)[0], "float64")
         assert not fast(x, state)[0].requires_grad
@@ -333,24 +360,26 @@ def test_cudnn_without_gradients_and_twice():
     assert torch.equal(first, torch.autograd.grad(output.sum(), fast.weight_hh_l0)[0])
 
 
-def test_cudnn_has_the_precision_of_products_in_both_passes(monkeypatch):
+@each_cell
+def test_cudnn_has_the_precision_of_products_in_both_passes(monkeypatch, cell):
     """TF32 is cuDNN's default, and not that of torch's products."""
     seen, backends = [], torch.backends
-    own = torch._VF.lstm
+    name = cell.mode.lower()
+    own = getattr(torch._VF, name)
 
-    def lstm(x, *rest):
+    def observed(x, *rest):
         seen.append(backends.cudnn.allow_tf32)
         output, *state = own(x, *rest)
         output.register_hook(lambda _: seen.append(backends.cudnn.allow_tf32))
         return output, *state
 
-    monkeypatch.setattr(torch._VF, "lstm", lstm)
+    monkeypatch.setattr(torch._VF, name, observed)
     for allowed in (False, True):
         products = SimpleNamespace(allow_tf32=allowed, fp32_precision="none")
         monkeypatch.setattr(backends.cuda, "matmul", products)
-        _, fast, x, state = pair("bwn", "none", SHAPES["short"], backend="cudnn")
+        _, fast, x, state = pair("bwn", "none", SHAPES["short"], backend="cudnn", cell=cell)
         before = backends.cudnn.allow_tf32
-        fast(x, state)[0].sum().backward()
+        fast(x, fast.as_hx(state))[0].sum().backward()
         assert seen == [allowed, allowed]
         assert backends.cudnn.allow_tf32 == before
         seen.clear()
@@ -376,20 +405,50 @@ def test_cudnn_heeds_the_newer_settings_of_precision(monkeypatch, products, expe
 
 
 @pytest.mark.parametrize(
-    ("settings", "why"),
-    [(dict(normalizer="layer"), "a plain LSTM normalizes no products"),
-     (dict(normalizer="batch_shared"), "a plain LSTM normalizes no products"),
-     (dict(normalizer=nn.LayerNorm(4)), "it knows the study's normalizers only"),
-     (dict(quantizer="sbn", normalizer="batch_separate", max_steps=2), "normalizes no products")])
-def test_what_cudnn_cannot_run_says_why(settings, why):
+    ("cell", "settings", "why"),
+    [*((cell, dict(normalizer=normalizer), why) for cell in CELLS for normalizer, why in (
+        ("layer", "a plain LSTM or GRU normalizes no products"),
+        ("batch_shared", "a plain LSTM or GRU normalizes no products"),
+        (nn.LayerNorm(4), "it knows the study's normalizers only"))),
+     (QuantLSTM, dict(quantizer="sbn", normalizer="batch_separate", max_steps=2),
+      "normalizes no products")])
+def test_what_cudnn_cannot_run_says_why(cell, settings, why):
     with pytest.raises(ConfigError, match=f"backend 'cudnn' cannot run this: .*{why}"):
-        QuantLSTM(3, 4, backend="cudnn", **settings)(torch.zeros(2, 2, 3))
+        cell(3, 4, backend="cudnn", **settings)(torch.zeros(2, 2, 3))
     with pytest.raises(ConfigError, match="not float32 or float64"):
-        QuantLSTM(3, 4, backend="cudnn").half()(torch.zeros(2, 2, 3).half())
-    norms = [QuantLSTM(3, 4).norm_hh_l0] * 3
+        cell(3, 4, backend="cudnn").half()(torch.zeros(2, 2, 3).half())
+
+
+@each_cell
+@pytest.mark.parametrize("backend", [cpu, cudnn])
+def test_only_naive_keeps_a_trace(cell, backend):
+    norms, rows = [cell(3, 4).norm_hh_l0] * 3, 4 * cell.gates
     with pytest.raises(ConfigError, match="keeps no trace"):
-        cudnn.recurrence(torch.zeros(2, 3, 1), torch.zeros(16, 1), torch.zeros(16, 4),
-                         torch.zeros(16), (torch.zeros(3, 4),) * 2, norms, trace=[])
+        getattr(backend, cell.loop)(
+            torch.zeros(2, 3, 1), torch.zeros(rows, 1), torch.zeros(rows, 4), torch.zeros(16),
+            (torch.zeros(3, 4),) * cell.states, norms, trace=[])
+
+
+@pytest.mark.parametrize("backend", ["naive", pytest.param("cpu", marks=needs_compiler), "cudnn"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_in_full_precision_it_is_torchs_gru(backend, layers):
+    torch.manual_seed(0)
+    theirs = nn.GRU(3, 19, layers).double()
+    ours = QuantGRU.from_torch(theirs, backend=backend)
+    x, h = torch.randn(7, 5, 3).double(), torch.randn(layers, 5, 19).double()
+    weights, results = (torch.randn(7, 5, 19), torch.randn(layers, 5, 19)), []
+    for layer in (theirs, ours):
+        leaves = [part.clone().requires_grad_() for part in (x, h)]
+        found = layer(*leaves)
+        loss = sum((part * weight).sum() for part, weight in zip(found, weights, strict=True))
+        names = [f"{name}_l{k}" for k in range(layers) for name in (
+            "weight_ih", "weight_hh", "bias_ih" if layer is theirs else "bias", "bias_hh")]
+        leaves += [getattr(layer, name) for name in names]
+        results.append([*found, *torch.autograd.grad(loss, leaves)])
+    assert ours.backend_used == backend
+    for expected, found in zip(*results, strict=True):
+        assert expected.abs().max() > 0
+        assert_close(found, expected, "float64")
 
 
 # What auto takes where there is a GPU, with the CPU in its place
@@ -408,11 +467,12 @@ def as_on_a_gpu(monkeypatch):
 @needs_compiler
 @pytest.mark.parametrize(("normalizer", "backend"), [
     ("none", "cudnn"), ("weight", "cudnn"), ("layer", "cpu"), ("batch_shared", "cpu")])
-def test_auto_takes_cudnn_for_plain_lstms_and_kernels_for_the_others(
-        as_on_a_gpu, monkeypatch, normalizer, backend):
+@each_cell
+def test_auto_takes_cudnn_for_plain_networks_and_kernels_for_the_others(
+        as_on_a_gpu, monkeypatch, normalizer, backend, cell):
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("GPUs too"))
     before = torch.get_rng_state()
-    layer = QuantLSTM(3, 4, quantizer="bwn", normalizer=normalizer)
+    layer = cell(3, 4, quantizer="bwn", normalizer=normalizer)
     torch.set_rng_state(before)
     with torch.inference_mode():
         layer(torch.zeros(2, 2, 3))
@@ -441,6 +501,14 @@ WRONG = {
     "its gradient of W_h": lambda results, leaves: (leaves[2].register_hook(lambda g: 1.01 * g),
                                                     results)[1],
     "its h_T": lambda results, leaves: (results[0], (results[1][0] * torch.nan, results[1][1]))}
+
+
+@needs_compiler
+def test_a_cell_state_that_a_gru_lacks_is_not_normalized():
+    layer = QuantGRU(3, 5, normalizer="batch_shared", backend="cpu")
+    layer.norm_c_l0 = BatchNorm((5,), 5, None)
+    with pytest.raises(ConfigError, match="a GRU has no cell state to normalize"):
+        layer(torch.zeros(2, 3, 3))
 
 
 @needs_compiler

@@ -101,7 +101,8 @@ def everything(lstm, data, seed=7):
     statistics, by name."""
     dtype = lstm.weight_hh_l0.dtype
     inputs = [tensor.to(dtype).requires_grad_() for tensor in data[: 1 + lstm.states]]
-    output, state = lstm(inputs[0], tuple(inputs[1:]))
+    output, state = lstm(inputs[0], lstm.as_hx(tuple(inputs[1:])))
+    state = lstm.as_parts(state)
     results = dict(zip(["output", "h_n", "c_n"], [output, *state], strict=False))
     generator = torch.Generator().manual_seed(seed)
     total = sum((y * torch.randn(y.shape, generator=generator).to(DEVICE, dtype)).sum()
@@ -263,9 +264,9 @@ def test_without_gradients(cell):
     for normalizer in ["none"] if one else ["none", "layer", "batch_shared"]:
         ours, _, _ = layers(n, d, cell=cell, quantizer="bwn", normalizer=normalizer)
         x, *state = random_data(T, N, n, d)[: 1 + ours.states]
-        with_graph, _ = ours(x, tuple(state))
+        with_graph, _ = ours(x, ours.as_hx(tuple(state)))
         with torch.no_grad():
-            without, _ = ours(x, tuple(state))
+            without, _ = ours(x, ours.as_hx(tuple(state)))
         assert torch.equal(with_graph, without)
         assert with_graph.requires_grad
         assert not without.requires_grad
@@ -295,8 +296,9 @@ def test_gradient_of_the_last_state_alone(cell):
     gradients, (T, N, n, d) = [], least(cell, 4, 5, 3, 10)
     for lstm in layers(n, d, cell=cell, quantizer="bwn", normalizer="layer"):
         x, *state = (tensor.to(lstm.weight_hh_l0.dtype) for tensor in random_data(T, N, n, d))
-        _, last = lstm(x, tuple(state[: lstm.states]))
-        gradients.append(torch.autograd.grad(last[-1].sum(), lstm.weight_hh_l0)[0])
+        _, last = lstm(x, lstm.as_hx(tuple(state[: lstm.states])))
+        last = lstm.as_parts(last)[-1]
+        gradients.append(torch.autograd.grad(last.sum(), lstm.weight_hh_l0)[0])
     assert relative(gradients[0], gradients[2]) < 1e-6
 
 
@@ -448,7 +450,7 @@ def test_a_step_in_a_graph(cell, normalizer, backend, d):
     x, *state = random_data(20, 32, 16, d)[: 1 + lstm.states]
 
     def step():
-        output, _ = lstm(x, tuple(state))
+        output, _ = lstm(x, lstm.as_hx(tuple(state)))
         return output.detach(), torch.autograd.grad(output.square().sum(), list(lstm.parameters()))
 
     stream = torch.cuda.Stream()

@@ -9,7 +9,7 @@ of how many gates) with these normalizers, or None.
 naive    the equations, step by step, with autograd: the ground truth, everywhere
 cpu      an explicit backward pass in a C++ extension, compiled on first use; products with 1- and
          2-bit codes by lookup, which stay packed (:mod:`qlstm.recurrence.codes`)
-cudnn    ``torch.nn.LSTM`` on the effective weights, without normalization of products
+cudnn    ``torch.nn.LSTM`` and ``GRU`` on the effective weights, without normalization of products
 triton   fused kernels for NVIDIA GPUs, on which those of a GRU are still to be tried and timed
 ======== ========================================================================================
 """

@@ -185,9 +185,10 @@ static void add_products(const Codes &W, long r0, long r1, const float *x, float
         }
 }
 
-// out = start + W x for N samples: x (N, n), out and start (N, rows); start may be null, for 0. Called by all threads of a
-// team, which share the work and wait for each other. No sum depends on the number of threads or of samples.
-static void multiply(const Codes &W, const float *x, long N, const float *start, float *out, long threads) {
+// out = start + W x for N samples, with `more` than what is in out: x (N, n), out and start (N, rows); start may be null, for
+// 0. Called by all threads of a team, which share the work and wait for each other. No sum depends on the number of threads or
+// of samples.
+static void multiply(const Codes &W, const float *x, long N, const float *start, float *out, long threads, bool more = false) {
     const long all = blocks(W.rows);
 #pragma omp for schedule(static)
     for (long t = 0; t < threads; t++)
@@ -198,7 +199,8 @@ static void multiply(const Codes &W, const float *x, long N, const float *start,
             if (b0 >= b1) continue;
             const long r0 = b0 * ROWS, r1 = b1 * ROWS;
             for (long k = s; k < s + S; k++)
-                for (long r = r0; r < std::min(r1, W.rows); r++) out[k * W.rows + r] = start ? start[k * W.rows + r] : 0;
+                for (long r = k * W.rows + r0; r < k * W.rows + std::min(r1, W.rows); r++)
+                    out[r] = (start ? start[r] : 0) + (more ? out[r] : 0);
             if (S == S_MANY)
                 add_products<S_MANY>(W, r0, r1, x + s * W.n, out + s * W.rows);
             else

@@ -1,7 +1,8 @@
-// The normalized LSTM on the CPU. A time step, forward and backward, is one pass over its memory: all that cpu.py does not
-// leave to matrix products. Where the recurrent matrix has codes (codes.h) the whole loop over time runs here. Units and
+// The normalized LSTM and GRU on the CPU. A time step, forward and backward, is one pass over its memory: all that cpu.py does
+// not leave to matrix products. Where the recurrent matrix has codes (codes.h) the whole loop over time runs here. Units and
 // samples are split among threads so that no sum depends on their number.
-// Letters as in qlstm/__init__.py; y: the recurrent products W_h h_{t-1}; z: the pre-activations; p: a product, x or y.
+// Letters as in qlstm/__init__.py; y: the recurrent products W_h h_{t-1}; z: the pre-activations; p: a product, x or y. Both
+// cells have four rows of d pre-activations: i, f, a, o of the LSTM; r, z, n of the GRU and what r is multiplied with.
 
 #include <algorithm>
 #include <cmath>
@@ -18,25 +19,27 @@ static const long BLOCK = 32;  // units a thread takes at a time
 typedef std::integral_constant<long, BLOCK> Full;  // as the type of a width w: known to the compiler, which keeps sums in registers
 static const long PARTS = 8;  // of the samples, each with sums of its own, whatever the number of threads
 
-// The same fields, in the same order, as _Pass of cpu.py. Matrices are row-major; G = 4 d.
+// The same fields, in the same order, as _Pass of cpu.py. Matrices are row-major; G = gates d, H = 4 d.
 template <typename F>
 struct Pass {
-    long N, d, norm, cell, threads;
+    long N, d, gates, norm, cell, threads;                            // gates: 4, an LSTM, or 3, a GRU
     long kept;                                                        // 1: act of each step, and y for norms; 0: of one
     long training_x, training_h, training_c;                          // of batch normalization
     double eps_x, eps_h, eps_c;
     const F *x;                                                       // (T, N, G)
     F *y;                                                             // (N, G), of this step; with codes and norms (T, N, G)
-    const F *bias, *gain_x, *shift_x, *gain_h, *shift_h;              // (G)
+    const F *bias;                                                    // (H)
+    const F *gain_x, *shift_x, *gain_h, *shift_h;                     // (G)
     const F *gain_c, *shift_c;                                        // (d), if the cell state is normalized
-    F *mean_x, *var_x, *mean_h, *var_h;                               // layer (T, N, 4), batch (T, G)
+    F *mean_x, *var_x, *mean_h, *var_h;                               // layer (T, N, gates), batch (T, G)
     F *mean_c, *var_c;                                                // (T, d)
-    F *act;                                                           // (T, N, G): sig(i~), sig(f~), tanh(a~), sig(o~)
-    F *c, *h;                                                         // (T + 1, N, d)
+    F *act;                                                           // (T, N, H), what a cell's forward makes of z
+    F *c, *h;                                                         // (T + 1, N, d); c of an LSTM alone
     F *dh, *dc;                                                       // (N, d): of h_t; of c_t in, of c_{t-1} out
     F *dx, *dy;                                                       // (T, N, G)
-    F *dz;                                                            // (N, G)
-    F *dbias, *dgain_x, *dgain_h;                                     // (PARTS, G), sums over steps; batch (1, G)
+    F *dz;                                                            // (N, H)
+    F *dbias;                                                         // (PARTS, H), sums over steps; batch (1, H)
+    F *dgain_x, *dgain_h;                                             // (PARTS, G); batch (1, G)
     F *dgain_c, *dshift_c;                                            // (d)
 };
 
@@ -110,99 +113,160 @@ static void column_statistics(const F *p, long N, long stride, W w, F *mean, F *
     for (long j = 0; j < w; j++) var[j] = squares[j] / N;
 }
 
-// c_t = sig(i~) tanh(a~) + sig(f~) c_{t-1}, h_t = sig(o~) tanh(c_t), for w units of one sample; z becomes act
-template <typename F, typename W>
-static void activate(F *z, long d, const F *c_before, F *c, F *h, W w) {
-    F *i = z, *f = z + d, *a = z + 2 * d, *o = z + 3 * d;
-#pragma omp simd
-    for (long j = 0; j < w; j++) {
-        i[j] = sigmoid(i[j]), f[j] = sigmoid(f[j]), a[j] = hyperbolic(a[j]), o[j] = sigmoid(o[j]);
-        c[j] = i[j] * a[j] + f[j] * c_before[j];
-        h[j] = o[j] * hyperbolic(c[j]);
-    }
-}
+// A cell: its gates; the JOINED of these whose normalized products are added up, x to y; and its step for w units of one
+// sample, of which `at` is the first in a state (N, d). `forward` makes act of z, and the new state; `backward` makes dz of the
+// gradients of the state, and leaves in these what comes to the last state other than through W_h.
+struct Lstm {
+    static const long GATES = 4, JOINED = 4;
 
-template <typename F>
-static void forward_sample(const Pass<F> &P, long t, long n) {
-    const long d = P.d, G = 4 * d;
-    const F *x = P.x + (t * P.N + n) * G, *y = P.y + n * G;
-    F *z = P.act + (P.kept * t * P.N + n) * G;
-    if (P.norm == NONE) {
+    // c_t = sig(i~) tanh(a~) + sig(f~) c_{t-1}, h_t = sig(o~) tanh(c_t)
+    template <typename F, typename W>
+    static void forward(const Pass<F> &P, long t, long at, F *z, W w) {
+        const long d = P.d, step = P.N * d;
+        const F *c_before = P.c + t * step + at;
+        F *c = P.c + (t + 1) * step + at, *h = P.h + (t + 1) * step + at;
+        F *i = z, *f = z + d, *a = z + 2 * d, *o = z + 3 * d;
 #pragma omp simd
-        for (long j = 0; j < G; j++) z[j] = x[j] + y[j] + P.bias[j];
-    } else {
-        for (long g = 0; g < 4; g++) {
-            const long at = (t * P.N + n) * 4 + g, o = g * d;
-            row_statistics(x + o, d, P.mean_x[at], P.var_x[at]);
-            row_statistics(y + o, d, P.mean_h[at], P.var_h[at]);
-            const F m_x = P.mean_x[at], m_h = P.mean_h[at];
-            const F r_x = F(1) / std::sqrt(P.var_x[at] + F(P.eps_x)), r_h = F(1) / std::sqrt(P.var_h[at] + F(P.eps_h));
-#pragma omp simd
-            for (long j = o; j < o + d; j++)
-                z[j] = P.gain_x[j] * ((x[j] - m_x) * r_x) + P.shift_x[j] + P.gain_h[j] * ((y[j] - m_h) * r_h) + P.shift_h[j]
-                       + P.bias[j];
+        for (long j = 0; j < w; j++) {
+            i[j] = sigmoid(i[j]), f[j] = sigmoid(f[j]), a[j] = hyperbolic(a[j]), o[j] = sigmoid(o[j]);
+            c[j] = i[j] * a[j] + f[j] * c_before[j];
+            h[j] = o[j] * hyperbolic(c[j]);
         }
     }
-    const long s = n * d, step = P.N * d;
-    activate(z, d, P.c + t * step + s, P.c + (t + 1) * step + s, P.h + (t + 1) * step + s, d);
+
+    // `tanh_c` and `to_c` (the gradient that reaches c_t through h_t) are given with CELL, if the cell state is normalized
+    template <bool CELL = false, typename F, typename W>
+    static void backward(const Pass<F> &P, long t, long at, const F *act, F *dz, W w, const F *tanh_c = nullptr,
+                         const F *to_c = nullptr) {
+        const long d = P.d, step = P.N * d;
+        const F *c_before = P.c + t * step + at, *c = P.c + (t + 1) * step + at, *dh = P.dh + at;
+        const F *i = act, *f = act + d, *a = act + 2 * d, *o = act + 3 * d;
+        F *dc = P.dc + at, *di = dz, *df = dz + d, *da = dz + 2 * d, *d_o = dz + 3 * d;
+#pragma omp simd
+        for (long j = 0; j < w; j++) {
+            const F u = CELL ? tanh_c[j] : hyperbolic(c[j]);
+            const F total = dc[j] + (CELL ? to_c[j] : dh[j] * o[j] * (1 - u * u));
+            di[j] = total * a[j] * i[j] * (1 - i[j]);
+            df[j] = total * c_before[j] * f[j] * (1 - f[j]);
+            da[j] = total * i[j] * (1 - a[j] * a[j]);
+            d_o[j] = dh[j] * u * o[j] * (1 - o[j]);
+            dc[j] = total * f[j];
+        }
+    }
+};
+
+struct Gru {
+    static const long GATES = 3, JOINED = 2;
+
+    // n_t = tanh(n~ + r s), h_t = (1 - z) n_t + z h_{t-1}, of r = sig(r~), z = sig(z~) and s = N(W_hn h_{t-1}) + b_hn
+    template <typename F, typename W>
+    static void forward(const Pass<F> &P, long t, long at, F *act, W w) {
+        const long d = P.d, step = P.N * d;
+        const F *before = P.h + t * step + at;
+        F *h = P.h + (t + 1) * step + at, *r = act, *z = act + d, *n = act + 2 * d, *s = act + 3 * d;
+#pragma omp simd
+        for (long j = 0; j < w; j++) {
+            r[j] = sigmoid(r[j]), z[j] = sigmoid(z[j]);
+            n[j] = hyperbolic(n[j] + r[j] * s[j]);
+            h[j] = (1 - z[j]) * n[j] + z[j] * before[j];
+        }
+    }
+
+    template <typename F, typename W>
+    static void backward(const Pass<F> &P, long t, long at, const F *act, F *dz, W w) {
+        const long d = P.d, step = P.N * d;
+        const F *before = P.h + t * step + at, *r = act, *z = act + d, *n = act + 2 * d, *s = act + 3 * d;
+        F *dh = P.dh + at, *dr = dz, *d_z = dz + d, *dn = dz + 2 * d, *ds = dz + 3 * d;
+#pragma omp simd
+        for (long j = 0; j < w; j++) {
+            const F total = dh[j] * (1 - z[j]) * (1 - n[j] * n[j]);
+            dr[j] = total * s[j] * r[j] * (1 - r[j]);
+            d_z[j] = dh[j] * (before[j] - n[j]) * z[j] * (1 - z[j]);
+            dn[j] = total;
+            ds[j] = total * r[j];
+            dh[j] = dh[j] * z[j];
+        }
+    }
+};
+
+// The row of z that the recurrent product of a gate g is part of
+template <typename Cell>
+static constexpr long row_of(long g) { return g < Cell::JOINED ? g : g + 1; }
+
+// Rows of z for w units of gate g: of_x(j) + bias and of_h(j, bias), where of_h(j, sum) adds a recurrent product to a sum; or,
+// in one row, of_h(j, of_x(j)) + bias
+template <typename Cell, typename F, typename W, typename X, typename H>
+static void sum_up(long g, long d, const F *bias, const F *bias_h, F *z, W w, X of_x, H of_h) {
+    if (g < Cell::JOINED) {
+#pragma omp simd
+        for (long j = 0; j < w; j++) z[j] = of_h(j, of_x(j)) + bias[j];
+    } else {
+#pragma omp simd
+        for (long j = 0; j < w; j++) z[j] = of_x(j) + bias[j], z[d + j] = of_h(j, bias_h[j]);
+    }
 }
 
-template <typename F, typename W>
+template <typename Cell, typename F>
+static void forward_sample(const Pass<F> &P, long t, long n) {
+    const long d = P.d, G = Cell::GATES * d;
+    F *z = P.act + (P.kept * t * P.N + n) * 4 * d;
+    for (long g = 0; g < Cell::GATES; g++) {
+        const long at = (t * P.N + n) * Cell::GATES + g, o = g * d;
+        const F *x = P.x + (t * P.N + n) * G + o, *y = P.y + n * G + o, *bias = P.bias + o;
+        if (P.norm == NONE) {
+            sum_up<Cell>(g, d, bias, bias + d, z + o, d, [=](long j) { return x[j]; },
+                         [=](long j, F sum) { return sum + y[j]; });
+            continue;
+        }
+        row_statistics(x, d, P.mean_x[at], P.var_x[at]);
+        row_statistics(y, d, P.mean_h[at], P.var_h[at]);
+        const F m_x = P.mean_x[at], m_h = P.mean_h[at];
+        const F r_x = F(1) / std::sqrt(P.var_x[at] + F(P.eps_x)), r_h = F(1) / std::sqrt(P.var_h[at] + F(P.eps_h));
+        const F *gain_x = P.gain_x + o, *shift_x = P.shift_x + o, *gain_h = P.gain_h + o, *shift_h = P.shift_h + o;
+        sum_up<Cell>(g, d, bias, bias + d, z + o, d,
+                     [=](long j) { return gain_x[j] * ((x[j] - m_x) * r_x) + shift_x[j]; },
+                     [=](long j, F sum) { return sum + gain_h[j] * ((y[j] - m_h) * r_h) + shift_h[j]; });
+    }
+    Cell::forward(P, t, n * d, z, d);
+}
+
+template <typename Cell, typename F, typename W>
 static void forward_block(const Pass<F> &P, long t, long j0, W w) {
-    const long d = P.d, G = 4 * d, N = P.N, step = N * d;
+    const long d = P.d, G = Cell::GATES * d, H = 4 * d, N = P.N, step = N * d;
     const F *x = P.x + t * N * G, *y = P.y;
-    F *act = P.act + P.kept * t * N * G, *c = P.c + (t + 1) * step, *h = P.h + (t + 1) * step;
-    for (long g = 0; g < 4; g++) {
+    F *act = P.act + P.kept * t * N * H;
+    for (long g = 0; g < Cell::GATES; g++) {
         const long o = g * d + j0, at = t * G + o;
         if (P.training_x) column_statistics(x + o, N, G, w, P.mean_x + at, P.var_x + at);
         if (P.training_h) column_statistics(y + o, N, G, w, P.mean_h + at, P.var_h + at);
-        F s_x[BLOCK], s_h[BLOCK], rest[BLOCK];
+        F s_x[BLOCK], s_h[BLOCK], rest[BLOCK], rest_h[BLOCK];
         for (long j = 0; j < w; j++) {
             s_x[j] = P.gain_x[o + j] / std::sqrt(P.var_x[at + j] + F(P.eps_x));
             s_h[j] = P.gain_h[o + j] / std::sqrt(P.var_h[at + j] + F(P.eps_h));
-            rest[j] = P.shift_x[o + j] + P.shift_h[o + j] + P.bias[o + j];
+            if (g < Cell::JOINED)
+                rest[j] = P.shift_x[o + j] + P.shift_h[o + j] + P.bias[o + j];
+            else
+                rest[j] = P.shift_x[o + j] + P.bias[o + j], rest_h[j] = P.shift_h[o + j] + P.bias[o + d + j];
         }
         const F *m_x = P.mean_x + at, *m_h = P.mean_h + at;
-        for (long n = 0; n < N; n++)
-#pragma omp simd
-            for (long j = 0; j < w; j++) {
-                const long k = n * G + o + j;
-                act[k] = s_x[j] * (x[k] - m_x[j]) + s_h[j] * (y[k] - m_h[j]) + rest[j];
-            }
+        for (long n = 0; n < N; n++) {
+            const F *p_x = x + n * G + o, *p_h = y + n * G + o;
+            sum_up<Cell>(g, d, rest, rest_h, act + n * H + o, w, [&](long j) { return s_x[j] * (p_x[j] - m_x[j]); },
+                         [&](long j, F sum) { return sum + s_h[j] * (p_h[j] - m_h[j]); });
+        }
     }
-    for (long n = 0; n < N; n++) {
-        const long s = n * d + j0;
-        activate(act + n * G + j0, d, P.c + t * step + s, c + s, h + s, w);
-    }
-    if (!P.cell) return;
+    for (long n = 0; n < N; n++) Cell::forward(P, t, n * d + j0, act + n * H + j0, w);
+    if (Cell::GATES == 3 || !P.cell) return;
+    F *c = P.c + (t + 1) * step, *h = P.h + (t + 1) * step;
     const long at = t * d + j0;
     if (P.training_c) column_statistics(c + j0, N, d, w, P.mean_c + at, P.var_c + at);
     for (long n = 0; n < N; n++)
 #pragma omp simd
         for (long j = 0; j < w; j++) {
             const F scale = P.gain_c[j0 + j] / std::sqrt(P.var_c[at + j] + F(P.eps_c));
-            h[n * d + j0 + j] = act[n * G + 3 * d + j0 + j]
+            h[n * d + j0 + j] = act[n * H + 3 * d + j0 + j]
                                 * hyperbolic(scale * (c[n * d + j0 + j] - P.mean_c[at + j]) + P.shift_c[j0 + j]);
         }
-}
-
-// From the gradients of h_t and c_t those of z and c_{t-1}; `tanh_c` and `to_c` (the gradient that reaches c_t through
-// h_t) are given with CELL, if the cell state is normalized.
-template <bool CELL, typename F, typename W>
-static void deactivate(const F *act, long d, const F *c_before, const F *c, const F *dh, F *dc, F *dz, W w,
-                       const F *tanh_c, const F *to_c) {
-    const F *i = act, *f = act + d, *a = act + 2 * d, *o = act + 3 * d;
-    F *di = dz, *df = dz + d, *da = dz + 2 * d, *d_o = dz + 3 * d;
-#pragma omp simd
-    for (long j = 0; j < w; j++) {
-        const F u = CELL ? tanh_c[j] : hyperbolic(c[j]);
-        const F total = dc[j] + (CELL ? to_c[j] : dh[j] * o[j] * (1 - u * u));
-        di[j] = total * a[j] * i[j] * (1 - i[j]);
-        df[j] = total * c_before[j] * f[j] * (1 - f[j]);
-        da[j] = total * i[j] * (1 - a[j] * a[j]);
-        d_o[j] = dh[j] * u * o[j] * (1 - o[j]);
-        dc[j] = total * f[j];
-    }
 }
 
 // Layer normalization of one row backwards: dp = r (g dz - mean(g dz) - z^ mean(g dz z^)), z^ = (p - m) r; adds dz z^ to
@@ -222,21 +286,25 @@ static void layer_backward(const F *p, const F *gain, const F *dz, F m, F var, F
     }
 }
 
-template <typename F>
+template <typename Cell, typename F>
 static void backward_sample(const Pass<F> &P, long t, long n, long part) {
-    const long d = P.d, G = 4 * d, row = (t * P.N + n) * G, s = n * d, step = P.N * d;
-    F *dz = (P.norm == NONE ? P.dx + t * P.N * G : P.dz) + n * G, *dbias = P.dbias + part * G;
-    deactivate<false>(P.act + row, d, P.c + t * step + s, P.c + (t + 1) * step + s, P.dh + s, P.dc + s, dz, d,
-                      static_cast<const F *>(nullptr), static_cast<const F *>(nullptr));
+    const long d = P.d, G = Cell::GATES * d, H = 4 * d, row = (t * P.N + n) * G;
+    const bool at_once = P.norm == NONE && Cell::JOINED == Cell::GATES;  // dx = dy = dz
+    F *dz = at_once ? P.dx + row : P.dz + n * H, *dbias = P.dbias + part * H;
+    Cell::backward(P, t, n * d, P.act + (t * P.N + n) * H, dz, d);
 #pragma omp simd
-    for (long j = 0; j < G; j++) dbias[j] += dz[j];
-    if (P.norm == NONE) return;
-    for (long g = 0; g < 4; g++) {
-        const long at = (t * P.N + n) * 4 + g, o = g * d, sums = part * G + o;
-        const F eps_x = P.eps_x, eps_h = P.eps_h;
+    for (long j = 0; j < H; j++) dbias[j] += dz[j];
+    if (at_once) return;
+    for (long g = 0; g < Cell::GATES; g++) {
+        const long at = (t * P.N + n) * Cell::GATES + g, o = g * d, sums = part * G + o;
+        const F eps_x = P.eps_x, eps_h = P.eps_h, *dz_h = dz + row_of<Cell>(g) * d;
+        if (P.norm == NONE) {
+            std::copy(dz + o, dz + o + d, P.dx + row + o), std::copy(dz_h, dz_h + d, P.dy + row + o);
+            continue;
+        }
         layer_backward(P.x + row + o, P.gain_x + o, dz + o, P.mean_x[at], P.var_x[at], eps_x, d, P.dx + row + o,
                        P.dgain_x + sums);
-        layer_backward(P.y + n * G + o, P.gain_h + o, dz + o, P.mean_h[at], P.var_h[at], eps_h, d, P.dy + row + o,
+        layer_backward(P.y + n * G + o, P.gain_h + o, dz_h, P.mean_h[at], P.var_h[at], eps_h, d, P.dy + row + o,
                        P.dgain_h + sums);
     }
 }
@@ -245,15 +313,15 @@ static void backward_sample(const Pass<F> &P, long t, long n, long part) {
 // adds sum(dz z^) to dgain, returns sum(dz). With running statistics, which are constants, dp = g r dz: no sum is part of
 // it, not even times 0, as it may be NaN.
 template <typename F, typename W>
-static void batch_backward(const F *p, const F *dz, const F *gain, const F *mean, const F *var, F eps, bool training, long N,
-                           long stride, W w, F *dp, F *dgain, F *sum) {
+static void batch_backward(const F *p, long stride, const F *dz, long stride_z, const F *gain, const F *mean, const F *var,
+                           F eps, bool training, long N, W w, F *dp, F *dgain, F *sum) {
     F r[BLOCK], along[BLOCK] = {0};
     for (long j = 0; j < w; j++) r[j] = F(1) / std::sqrt(var[j] + eps), sum[j] = 0;
     for (long n = 0; n < N; n++)
 #pragma omp simd
         for (long j = 0; j < w; j++) {
-            const long k = n * stride + j;
-            sum[j] += dz[k], along[j] += dz[k] * ((p[k] - mean[j]) * r[j]);
+            const F value = dz[n * stride_z + j];
+            sum[j] += value, along[j] += value * ((p[n * stride + j] - mean[j]) * r[j]);
         }
     const F share = F(1) / N;
     for (long j = 0; j < w; j++) dgain[j] += along[j];
@@ -262,35 +330,37 @@ static void batch_backward(const F *p, const F *dz, const F *gain, const F *mean
 #pragma omp simd
             for (long j = 0; j < w; j++) {
                 const long k = n * stride + j;
-                dp[k] = gain[j] * r[j] * (dz[k] - sum[j] * share - (p[k] - mean[j]) * r[j] * along[j] * share);
+                dp[k] = gain[j] * r[j]
+                        * (dz[n * stride_z + j] - sum[j] * share - (p[k] - mean[j]) * r[j] * along[j] * share);
             }
         } else {
 #pragma omp simd
-            for (long j = 0; j < w; j++) dp[n * stride + j] = gain[j] * r[j] * dz[n * stride + j];
+            for (long j = 0; j < w; j++) dp[n * stride + j] = gain[j] * r[j] * dz[n * stride_z + j];
         }
 }
 
-template <typename F, typename W>
+template <typename Cell, typename F, typename W>
 static void backward_block(const Pass<F> &P, long t, long j0, W w) {
-    const long d = P.d, G = 4 * d, N = P.N, step = N * d;
-    const F *c_before = P.c + t * step, *c = P.c + (t + 1) * step, *act = P.act + t * N * G;
+    const long d = P.d, G = Cell::GATES * d, H = 4 * d, N = P.N;
+    const F *act = P.act + t * N * H;
     F *dz = P.dz, sum[BLOCK];
-    if (P.cell) {  // into the room of the candidate and the input gate of dz, which are not needed yet
+    if (Cell::GATES == 4 && P.cell) {  // into the room of the candidate and the input gate of dz, which are not needed yet
+        const F *c = P.c + (t + 1) * N * d;
         const long at = t * d + j0;
         for (long n = 0; n < N; n++) {
-            F *u = dz + n * G + j0, *dcn = dz + n * G + d + j0;
+            F *u = dz + n * H + j0, *dcn = dz + n * H + d + j0;
 #pragma omp simd
             for (long j = 0; j < w; j++) {
                 const F scale = P.gain_c[j0 + j] / std::sqrt(P.var_c[at + j] + F(P.eps_c));
                 u[j] = hyperbolic(scale * (c[n * d + j0 + j] - P.mean_c[at + j]) + P.shift_c[j0 + j]);
-                dcn[j] = P.dh[n * d + j0 + j] * act[n * G + 3 * d + j0 + j] * (1 - u[j] * u[j]);
+                dcn[j] = P.dh[n * d + j0 + j] * act[n * H + 3 * d + j0 + j] * (1 - u[j] * u[j]);
             }
         }
         F normalized[BLOCK], along[BLOCK] = {0}, r[BLOCK];
         for (long j = 0; j < w; j++) r[j] = F(1) / std::sqrt(P.var_c[at + j] + F(P.eps_c)), sum[j] = 0;
         for (long n = 0; n < N; n++)
             for (long j = 0; j < w; j++) {
-                const F dcn = dz[n * G + d + j0 + j];
+                const F dcn = dz[n * H + d + j0 + j];
                 normalized[j] = (c[n * d + j0 + j] - P.mean_c[at + j]) * r[j];
                 sum[j] += dcn, along[j] += dcn * normalized[j];
             }
@@ -298,56 +368,65 @@ static void backward_block(const Pass<F> &P, long t, long j0, W w) {
         const F share = F(1) / N;
         for (long n = 0; n < N; n++)
             for (long j = 0; j < w; j++) {
-                F &value = dz[n * G + d + j0 + j];
+                F &value = dz[n * H + d + j0 + j];
                 const F z = (c[n * d + j0 + j] - P.mean_c[at + j]) * r[j];
                 if (P.training_c) value = value - sum[j] * share - z * along[j] * share;
                 value *= P.gain_c[j0 + j] * r[j];
             }
     }
     for (long n = 0; n < N; n++) {
-        const long s = n * d + j0, k = n * G + j0;
-        F u[BLOCK], v[BLOCK];
-        if (P.cell) {
-            std::copy(dz + k, dz + k + w, u), std::copy(dz + k + d, dz + k + d + w, v);
-            deactivate<true>(act + k, d, c_before + s, c + s, P.dh + s, P.dc + s, dz + k, w, u, v);
-        } else {
-            deactivate<false>(act + k, d, c_before + s, c + s, P.dh + s, P.dc + s, dz + k, w, u, v);
-        }
+        const long s = n * d + j0, k = n * H + j0;
+        if constexpr (Cell::GATES == 4)
+            if (P.cell) {
+                F u[BLOCK], v[BLOCK];
+                std::copy(dz + k, dz + k + w, u), std::copy(dz + k + d, dz + k + d + w, v);
+                Cell::template backward<true>(P, t, s, act + k, dz + k, w, u, v);
+                continue;
+            }
+        Cell::backward(P, t, s, act + k, dz + k, w);
     }
-    for (long g = 0; g < 4; g++) {
-        const long o = g * d + j0, at = t * G + o, first = t * N * G + o;
+    for (long g = 0; g < Cell::GATES; g++) {
+        const long o = g * d + j0, h = row_of<Cell>(g) * d + j0, at = t * G + o, first = t * N * G + o;
         const F eps_x = P.eps_x, eps_h = P.eps_h;
-        batch_backward(P.x + first, dz + o, P.gain_x + o, P.mean_x + at, P.var_x + at, eps_x, P.training_x, N, G, w,
+        batch_backward(P.x + first, G, dz + o, H, P.gain_x + o, P.mean_x + at, P.var_x + at, eps_x, P.training_x, N, w,
                        P.dx + first, P.dgain_x + o, sum);
-        batch_backward(P.y + o, dz + o, P.gain_h + o, P.mean_h + at, P.var_h + at, eps_h, P.training_h, N, G, w,
-                       P.dy + first, P.dgain_h + o, sum);
         for (long j = 0; j < w; j++) P.dbias[o + j] += sum[j];
+        batch_backward(P.y + o, G, dz + h, H, P.gain_h + o, P.mean_h + at, P.var_h + at, eps_h, P.training_h, N, w,
+                       P.dy + first, P.dgain_h + o, sum);
+        for (long j = 0; j < w && h != o; j++) P.dbias[h + j] += sum[j];
     }
 }
 
 // The two passes of a step, each called by all threads of a team, which share the work and wait for each other
-template <typename F>
-static void forward(const Pass<F> &P, long t) {
+template <typename Cell, typename F>
+static void forward_cell(const Pass<F> &P, long t) {
     if (P.norm == BATCH) {
 #pragma omp for schedule(static)
-        for (long j = 0; j < P.d; j += BLOCK) P.d - j < BLOCK ? forward_block(P, t, j, P.d - j) : forward_block(P, t, j, Full());
+        for (long j = 0; j < P.d; j += BLOCK)
+            P.d - j < BLOCK ? forward_block<Cell>(P, t, j, P.d - j) : forward_block<Cell>(P, t, j, Full());
     } else {
 #pragma omp for schedule(static)
-        for (long n = 0; n < P.N; n++) forward_sample(P, t, n);
+        for (long n = 0; n < P.N; n++) forward_sample<Cell>(P, t, n);
+    }
+}
+
+template <typename Cell, typename F>
+static void backward_cell(const Pass<F> &P, long t) {
+    if (P.norm == BATCH) {
+#pragma omp for schedule(static)
+        for (long j = 0; j < P.d; j += BLOCK)
+            P.d - j < BLOCK ? backward_block<Cell>(P, t, j, P.d - j) : backward_block<Cell>(P, t, j, Full());
+    } else {
+#pragma omp for schedule(static)
+        for (long part = 0; part < PARTS; part++)
+            for (long n = part * P.N / PARTS; n < (part + 1) * P.N / PARTS; n++) backward_sample<Cell>(P, t, n, part);
     }
 }
 
 template <typename F>
-static void backward(const Pass<F> &P, long t) {
-    if (P.norm == BATCH) {
-#pragma omp for schedule(static)
-        for (long j = 0; j < P.d; j += BLOCK) P.d - j < BLOCK ? backward_block(P, t, j, P.d - j) : backward_block(P, t, j, Full());
-    } else {
-#pragma omp for schedule(static)
-        for (long part = 0; part < PARTS; part++)
-            for (long n = part * P.N / PARTS; n < (part + 1) * P.N / PARTS; n++) backward_sample(P, t, n, part);
-    }
-}
+static void forward(const Pass<F> &P, long t) { P.gates == 3 ? forward_cell<Gru>(P, t) : forward_cell<Lstm>(P, t); }
+template <typename F>
+static void backward(const Pass<F> &P, long t) { P.gates == 3 ? backward_cell<Gru>(P, t) : backward_cell<Lstm>(P, t); }
 
 template <typename F>
 static void one_step(void (*pass)(const Pass<F> &, long), const Pass<F> &P, long t) {
@@ -373,23 +452,24 @@ void forward_codes(const Pass<float> *all, long T, const Codes *W_h) {
         for (long t = 0; t < T; t++) {
             multiply(*W_h, P.h + t * P.N * P.d, P.N, nullptr, P.y, P.threads);
             forward(P, t);
-            if (P.kept && P.norm != NONE) P.y += P.N * 4 * P.d;
+            if (P.kept && P.norm != NONE) P.y += P.N * P.gates * P.d;
         }
     }
 }
 
 // All steps, from the last: the pass of the step, then d loss / d h_{t-1} = W_h' d loss / d y_t + its own part of the loss.
-// `transposed` is W_h', d_output (T, N, d); P.dh is that of h_T in, of h_0 out.
+// `transposed` is W_h', d_output (T, N, d); P.dh is that of h_T in, of h_0 out. In a GRU h_{t-1} is a part of h_t, too.
 void backward_codes(const Pass<float> *all, long T, const Codes *transposed, const float *d_output) {
 #pragma omp parallel num_threads(all->threads)
     {
         FlushDenormals flush;
         Pass<float> P = *all;
-        const long step = P.N * P.d;
+        const long step = P.N * P.d, products = P.gates * step;
         for (long t = T - 1; t >= 0; t--) {
-            if (P.norm != NONE) P.y = all->y + t * 4 * step;
+            if (P.norm != NONE) P.y = all->y + t * products;
             backward(P, t);
-            multiply(*transposed, P.dy + t * 4 * step, P.N, t ? d_output + (t - 1) * step : nullptr, P.dh, P.threads);
+            multiply(*transposed, P.dy + t * products, P.N, t ? d_output + (t - 1) * step : nullptr, P.dh, P.threads,
+                     P.gates == 3);
         }
     }
 }

@@ -44,8 +44,8 @@ class _Pass(ctypes.Structure):
     """The struct of cpu.cpp, which explains the fields."""
 
     _fields_ = [
-        *[(name, ctypes.c_long) for name in ("N", "d", "norm", "cell", "threads", "kept",
-                                             "training_x", "training_h", "training_c")],
+        *[(name, ctypes.c_long) for name in ("N", "d", "gates", "norm", "cell", "threads",
+                                             "kept", "training_x", "training_h", "training_c")],
         *[(name, ctypes.c_double) for name in ("eps_x", "eps_h", "eps_c")],
         *[(name, ctypes.c_void_p) for name in _POINTERS]]
 
@@ -63,6 +63,8 @@ def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
     kind_x, kind_h, kind_c = map(kind, norms)
     if kind_x != kind_h:
         return "it normalizes input and recurrent products in one way only"
+    if kind_c != "none" and len(w_h) == 3 * w_h.shape[1]:
+        return "a GRU has no cell state to normalize"
     if kind_c != "none" and (kind_c, kind_x) != ("batch", "batch"):
         return "it normalizes cell states by batch normalization only"
     return library() if isinstance(library(), Fault) else None
@@ -76,29 +78,43 @@ def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
     ``coded`` makes no difference; gradients cannot be differentiated again. Raises ``ConfigError``
     for a ``trace``, which this backend does not keep.
     """
+    return _run(naive.recurrence, x, w_x, w_h, bias, state, norms, trace)
+
+
+def gru_recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms,
+                   *, coded: bool = False, trace: list | None = None):
+    """As :func:`qlstm.recurrence.naive.gru_recurrence`: ``x``, ``w_x``, ``w_h``, ``bias``,
+    ``state`` and ``norms`` are explained there; ``coded`` and ``trace`` as in :func:`recurrence`.
+    """
+    return _run(naive.gru_recurrence, x, w_x, w_h, bias, state, norms, trace)
+
+
+def _run(loop, x, w_x, w_h, bias, state, norms, trace):
+    """What ``loop``, one of the naive backend, computes."""
     if trace is not None:
         raise ConfigError("backend 'cpu' keeps no trace; take backend='naive'")
     parameters = _parameters(norms)
-    obstacles.check_types(w_h.dtype, bias=bias, h_0=state[0], c_0=state[1])
-    tensors = [input_products(x, w_x), w_h, bias, *state, *parameters]
+    obstacles.check_types(w_h.dtype, bias=bias, **dict(zip(("h_0", "c_0"), state, strict=False)))
+    tensors = [input_products(x, w_x), w_h, bias, *parameters, *state]
     keep = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in tensors)
-    output, c = _Recurrence.apply(norms, keep, *tensors)
+    output, *c = _Recurrence.apply(norms, keep, *tensors)
     if output is None:
-        return naive.recurrence(x, w_x, w_h, bias, state, norms)
-    return output, (output[-1], c)
+        return loop(x, w_x, w_h, bias, state, norms)
+    return output, (output[-1], *c)
 
 
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     @custom_fwd(device_type="cpu")
-    def forward(ctx, norms, keep, x, w_h, bias, h_0, c_0, *parameters):
-        (steps, n, _), d = x.shape, w_h.shape[1]
+    def forward(ctx, norms, keep, x, w_h, bias, *rest):
+        parameters, state = rest[: len(PARAMETERS)], rest[len(PARAMETERS) :]
+        (steps, n, rows), d = x.shape, w_h.shape[1]
         packed = codes.find(w_h)
         if packed and len(packed.bits) > 1 and d > _TWO_PLANES and instructions() != "AVX-512":
             packed = None
-        sizes, values, own = _arguments(x, bias, (h_0, c_0), norms, parameters, kept=keep)
-        c, h = values["c"], values["h"]
+        sizes, values, own = _arguments(x, bias, state, norms, parameters, kept=keep)
+        h, *c = (values[name] for name in "hc" if name in values)
         products = []  # a normalizer's backward pass needs them again
         if packed is None:
             step, product = _stepper("forward", x.dtype, sizes, values), _multiply_by(w_h, n)
@@ -109,11 +125,11 @@ class _Recurrence(torch.autograd.Function):
                 if sizes["norm"] and keep:
                     products.append(y)
         else:
-            values["y"] = x.new_empty(steps if sizes["norm"] else 1, n, 4 * d)
+            values["y"] = x.new_empty(steps if sizes["norm"] else 1, n, rows)
             library().forward_codes(ctypes.byref(_argument(sizes, values)), steps,
                                     ctypes.byref(packed.struct()))
         if any(values[f"var_{side}"].isinf().any() for side in own):
-            return None, None
+            return (None,)
         for side, norm in zip("xhc", norms, strict=True):
             if sizes[f"training_{side}"]:
                 norm.update(values[f"mean_{side}"].flatten(1), values[f"var_{side}"].flatten(1), n)
@@ -121,38 +137,43 @@ class _Recurrence(torch.autograd.Function):
             ctx.sizes, ctx.names, ctx.packed = sizes, list(values), packed
             ctx.save_for_backward(w_h, *values.values(), *products)
             ctx.set_materialize_grads(False)
-        return h[1:], c[-1].clone()
+        return h[1:], *(part[-1].clone() for part in c)
 
     @staticmethod
     @obstacles.first_order("cpu")
     @custom_bwd(device_type="cpu")  # no autocast: cpu.cpp reads products as of the weights' type
-    def backward(ctx, d_output, d_c):
+    def backward(ctx, d_output, *d_c):
         w_h, *saved = ctx.saved_tensors
         values = dict(zip(ctx.names, saved, strict=False))
         products = saved[len(values) :]
         x, h, sizes = values["x"], values["h"], ctx.sizes
-        (steps, n, gates), d = x.shape, h.shape[-1]
+        (steps, n, _), d = x.shape, h.shape[-1]
+        gru = not d_c
         if d_output is None:
             d_output = x.new_zeros(steps, n, d)
         dx = torch.empty_like(x)
-        dy = torch.empty_like(x) if sizes["norm"] else dx
-        dc = x.new_zeros(n, d) if d_c is None else d_c.clone(memory_format=torch.contiguous_format)
-        values |= {"dx": dx, "dy": dy, "dc": dc, "dz": x.new_empty(n, gates),
-                   "dbias": x.new_zeros(PARTS, gates)}
+        dy = torch.empty_like(x) if sizes["norm"] or gru else dx
+        dh, *dc = (x.new_zeros(n, d) if given is None else
+                   given.clone(memory_format=torch.contiguous_format)
+                   for given in (d_output[-1], *d_c))
+        values |= {"dx": dx, "dy": dy, "dz": x.new_empty(n, 4 * d),
+                   "dbias": x.new_zeros(PARTS, 4 * d), **dict(zip(["dc"], dc, strict=False))}
         values |= {f"d{name}": x.new_zeros(PARTS, *values[name].shape) for name in PARAMETERS
                    if values[name] is not None}
         if ctx.packed is None:
             step, product = _stepper("backward", x.dtype, sizes, values), _multiply_by(w_h.t(), n)
-            dh = d_output[-1].contiguous()
             for t in range(steps - 1, -1, -1):
                 step(t, dh=dh, **({"y": products[t]} if products else {}))
-                # d loss / d h_{t-1} = W_h' d loss / d y_t + its own part of the loss
-                dh = product(dy[t])
+                # d loss / d h_{t-1} = W_h' d loss / d y_t + its own part of the loss, and what a
+                # GRU keeps of it in h_t
+                rest, dh = dh, product(dy[t])
+                if gru:
+                    dh += rest
                 if t:
                     dh += d_output[t - 1]
         else:
             d_output = d_output.contiguous()
-            values["dh"] = dh = d_output[-1].clone()
+            values["dh"] = dh
             transposed = ctx.packed.transposed()
             library().backward_codes(ctypes.byref(_argument(sizes, values)), steps,
                                      ctypes.byref(transposed.struct()), d_output.data_ptr())
@@ -160,23 +181,26 @@ class _Recurrence(torch.autograd.Function):
         sums = {name: values[f"d{name}"].sum(0) for name in ("bias", *PARAMETERS)
                 if values[name] is not None}
         for name in sums.keys() & {"shift_x", "shift_h"}:  # added where the bias is
-            sums[name] = sums["bias"].view_as(values[name]).clone()
-        return None, None, dx, d_w, sums["bias"], dh, dc, *map(sums.get, PARAMETERS)
+            rows = [0, 1, 2 if name == "shift_x" else 3] if gru else [0, 1, 2, 3]
+            sums[name] = sums["bias"].view(4, d)[rows]
+        return None, None, dx, d_w, sums["bias"], *map(sums.get, PARAMETERS), dh, *dc
 
 
-def _arguments(x: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, parameters, *,
+def _arguments(x: Tensor, bias: Tensor, state: tuple[Tensor, ...], norms, parameters, *,
                kept: bool) -> tuple[dict[str, float], dict[str, Tensor | None], list[str]]:
     """The fields of :class:`_Pass` before a loop over time: numbers; tensors, of which ``act``, all
     ``c`` and ``h`` and statistics are to be filled; and the sides x, h, c that have statistics of
     their own minibatch."""
-    (steps, n, gates), d = x.shape, state[0].shape[-1]
+    (steps, n, rows), d = x.shape, state[0].shape[-1]
     values = {
         name: None if value is None else value.contiguous()
         for name, value in zip(["x", "bias", *PARAMETERS], [x, bias, *parameters], strict=True)}
-    values |= {"act": x.new_empty(steps if kept else 1, n, gates)} | {
-        name: x.new_empty(steps + 1, n, d) for name in "ch"}
-    values["h"][0], values["c"][0] = state
-    sizes = dict(N=n, d=d, norm=KINDS[kind(norms[0])], cell=kind(norms[2]) == "batch", kept=kept,
+    values["act"] = x.new_empty(steps if kept else 1, n, 4 * d)
+    for name, part in zip("hc", state, strict=False):
+        values[name] = x.new_empty(steps + 1, n, d)
+        values[name][0] = part
+    sizes = dict(N=n, d=d, gates=rows // d, norm=KINDS[kind(norms[0])],
+                 cell=kind(norms[2]) == "batch", kept=kept,
                  threads=torch.get_num_threads() if n * d > 2000 else 1)
     own = []
     for side, norm in zip("xhc", norms, strict=True):
@@ -189,7 +213,7 @@ def _arguments(x: Tensor, bias: Tensor, state: tuple[Tensor, Tensor], norms, par
             values[f"mean_{side}"], values[f"var_{side}"] = (
                 part.contiguous() for part in norm.running_statistics(steps))
         elif batch or isinstance(norm, LayerNorm):
-            shape = (steps, *norm.gain.shape) if batch else (steps, n, 4)
+            shape = (steps, *norm.gain.shape) if batch else (steps, n, *norm.gain.shape[:-1])
             values |= {f"mean_{side}": x.new_empty(shape), f"var_{side}": x.new_empty(shape)}
             own.append(side)
     return sizes, values, own
@@ -206,18 +230,18 @@ class Evaluation:
     buffers serve call after call.
 
     Args:
-        w_x: (4d, D), packed or not.
-        w_h: (4d, d).
+        w_x: (gates d, D), packed or not.
+        w_h: (gates d, d).
         bias: (4d).
-        state: $h_0$ and $c_0$, each (N, d).
+        state: $h_0$ and $c_0$, each (N, d), or of a GRU $h_0$ alone.
         norms: As in :func:`qlstm.recurrence.naive.recurrence`, in evaluation mode.
         steps: T.
     """
 
-    def __init__(self, w_x: Codes | Tensor, w_h: Codes, bias: Tensor, state: tuple[Tensor, Tensor],
+    def __init__(self, w_x: Codes | Tensor, w_h: Codes, bias: Tensor, state: tuple[Tensor, ...],
                  norms, steps: int):
         self.w_x, self.w_h = w_x, w_h
-        self.products = bias.new_empty(steps, len(state[0]), len(bias))
+        self.products = bias.new_empty(steps, len(state[0]), w_h.shape[0])
         # copies: pointers into parameters would not see that these move, and see half of a change
         parameters = [part if part is None else part.detach().clone() for part in
                       (bias, *_parameters(norms))]
@@ -239,8 +263,8 @@ class Evaluation:
         self.run()
         return not any(variance.isinf().any() for variance in self.variances)
 
-    def start(self, state: tuple[Tensor, Tensor]):
-        """Go on from a ``state``, $h_0$ and $c_0$."""
+    def start(self, state: tuple[Tensor, ...]):
+        """Go on from a ``state`` such as the first."""
         for own, given in zip(self.states, state, strict=True):
             own[0] = given
 
@@ -251,21 +275,21 @@ class Evaluation:
             ctypes.memmove(own.data_ptr(), own.data_ptr() + (len(own) - 1) * size, size)
 
     @property
-    def states(self) -> tuple[Tensor, Tensor]:
-        """All h and c, each (T + 1, N, d), the initial ones first."""
-        return self.values["h"], self.values["c"]
+    def states(self) -> tuple[Tensor, ...]:
+        """All h, and of an LSTM all c, each (T + 1, N, d), the initial ones first."""
+        return tuple(self.values[name] for name in "hc" if name in self.values)
 
 
 def evaluate(x: Tensor, w_x: Codes | Tensor, w_h: Codes, bias: Tensor,
-             state: tuple[Tensor, Tensor], norms) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
+             state: tuple[Tensor, ...], norms) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """What an :class:`Evaluation`, which explains ``w_x``, ``w_h``, ``bias``, ``state`` and
     ``norms``, makes of ``x``: all hidden states, (T, N, d), and the last state; None where the
     variance of a row overflows."""
     run = Evaluation(w_x, w_h, bias, state, norms, len(x))
     if not run(x):
         return None
-    h, c = run.states
-    return h[1:], (h[-1], c[-1].clone())
+    h, *c = run.states
+    return h[1:], (h[-1], *(part[-1].clone() for part in c))
 
 
 def _argument(sizes: dict[str, float], values: dict[str, Tensor | None]) -> _Pass:

@@ -1,8 +1,8 @@
-"""The recurrence of ``torch.nn.LSTM`` on the effective weights: cuDNN's on a GPU, torch's own on a
-CPU.
+"""The recurrence of ``torch.nn.LSTM`` and ``torch.nn.GRU`` on the effective weights: cuDNN's on a
+GPU, torch's own on a CPU.
 
 Without normalization of products, that is with none and with weight normalization, the equations
-are those of a plain LSTM whose matrices are the quantized ones. A GPU's tensor cores would round
+are those of plain networks whose matrices are the quantized ones. A GPU's tensor cores would round
 float32 to TF32 in it; as in torch's products, they do where
 ``torch.backends.cuda.matmul.allow_tf32`` says so. With up to 128 hidden units cuDNN's own kernels
 are less exact than float32: on an H200 h was off by 4e-6 after a single step, relatively, and by
@@ -27,7 +27,7 @@ def obstacle(x: Tensor, w_h: Tensor, norms) -> str | None:
     if reason is not None:
         return reason
     if {kind(norm) for norm in norms} != {"none"}:
-        return "a plain LSTM normalizes no products"
+        return "a plain LSTM or GRU normalizes no products"
     if w_h.dtype not in (torch.float32, torch.float64):
         return f"the weights are {w_h.dtype}, not float32 or float64"
     return None
@@ -41,14 +41,26 @@ def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
     ``coded`` makes no difference; gradients cannot be differentiated again. Raises ``ConfigError``
     for a ``trace``, which this backend does not keep.
     """
+    return _run(x, w_x, w_h, bias, state, trace)
+
+
+def gru_recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms,
+                   *, coded: bool = False, trace: list | None = None):
+    """As :func:`qlstm.recurrence.naive.gru_recurrence`: ``x``, ``w_x``, ``w_h``, ``bias``,
+    ``state`` and ``norms`` are explained there; ``coded`` and ``trace`` as in :func:`recurrence`.
+    """
+    return _run(x, w_x, w_h, bias, state, trace)
+
+
+def _run(x, w_x, w_h, bias, state, trace):
     if trace is not None:
         raise ConfigError("backend 'cudnn' keeps no trace; take backend='naive'")
     if not x.is_floating_point():
         x = F.one_hot(x.long(), w_x.shape[1]).to(w_x.dtype)
     tensors = x, w_x, w_h, bias, *state
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    output, h, c = _Recurrence.apply(*tensors) if keep else _lstm(*tensors)
-    return output, (h, c)
+    output, *last = _Recurrence.apply(*tensors) if keep else _plain(*tensors)
+    return output, tuple(last)
 
 
 @contextlib.contextmanager
@@ -68,17 +80,24 @@ def _precision_of_products():
         setattr(setting, name, before)
 
 
-def _lstm(x, w_x, w_h, bias, h_0, c_0):
+def _plain(x, w_x, w_h, bias, *state):
+    """All hidden states and the last state, of an LSTM with two tensors of ``state``, of a GRU with
+    one."""
+    lstm = len(state) == 2
+    # torch adds b_hn of a GRU where naive does, and any other of its second biases to the first
+    bias, b_hn = (bias, bias[:0]) if lstm else bias.split(len(w_x))
+    second = F.pad(b_hn, (len(bias) - len(b_hn), 0))
     # cuDNN reads all weights from one piece of memory, at the end its two vectors of biases
-    parts = w_x, w_h, bias, torch.zeros_like(bias)
+    parts = w_x, w_h, bias, second
     memory = torch.cat([part.flatten() for part in parts])
     weights = [flat.view_as(part) for flat, part in zip(
         memory.split([part.numel() for part in parts]), parts, strict=True)]
-    state = [part[None].contiguous() for part in (h_0, c_0)]
+    state = [part[None].contiguous() for part in state]
     with _precision_of_products():
-        output, h, c = torch._VF.lstm(x.contiguous(), state, weights, True, 1, 0.0,
-                                      torch.is_grad_enabled(), False, False)
-    return output, h[0], c[0]
+        run, first = (torch._VF.lstm, state) if lstm else (torch._VF.gru, *state)
+        output, *last = run(x.contiguous(), first, weights, True, 1, 0.0,
+                            torch.is_grad_enabled(), False, False)
+    return output, *(part[0] for part in last)
 
 
 class _Recurrence(torch.autograd.Function):
@@ -90,7 +109,7 @@ class _Recurrence(torch.autograd.Function):
         ctx.inputs = [tensor.detach().requires_grad_(needed)
                       for tensor, needed in zip(tensors, ctx.needs_input_grad, strict=True)]
         with torch.enable_grad():
-            ctx.results = _lstm(*ctx.inputs)
+            ctx.results = _plain(*ctx.inputs)
         return tuple(result.detach() for result in ctx.results)
 
     @staticmethod

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qlstm.layer import QuantLSTM
+from qlstm.lstm import QuantLSTM
 from qlstm.packing import load_packed, save_packed
 from qlstm.workflow.measure import PEER, Rival, Row, Timing, in_turn
 

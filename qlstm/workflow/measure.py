@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from qlstm.errors import ConfigError
-from qlstm.layer import QuantLSTM
+from qlstm.lstm import QuantLSTM
 from qlstm.recurrence import choose_backend
 from qlstm.recurrence.linear import multiply
 from qlstm.study import cuda_graphs
@@ -110,6 +110,7 @@ class PlainLSTM(nn.LSTM):
 
     stochastic = False
     """Nothing is drawn."""
+    as_hx = as_parts = staticmethod(lambda state: state)
 
     def forward(self, x, state=None, *, trace=None):
         """The output and the new state.

@@ -1,6 +1,6 @@
 r"""One forward pass of a network in float64, and the gradients of its hidden and cell states.
 
-``model``: a network with its :class:`~qlstm.layer.QuantLSTM` as ``model.rnn``, called
+``model``: a network with its :class:`~qlstm.lstm.QuantLSTM` as ``model.rnn``, called
 ``model(inputs, trace=trace)``, or such a layer itself.
 """
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qlstm.errors import ConfigError
 from qlstm.layer import QuantRNN, State
 from qlstm.normalizers import BatchNorm, LayerNorm, Normalizer, WeightNorm
 from qlstm.quantizers import Quantized
@@ -99,6 +100,8 @@ def in_float64(model: nn.Module) -> tuple[nn.Module, QuantRNN]:
     and for all, in the model's own precision: a quantizer of one's own may know no other."""
     probe = copy.deepcopy(model).train()
     rnn = probe if isinstance(probe, QuantRNN) else probe.rnn
+    if rnn.bidirectional or rnn.batch_first:
+        raise ConfigError("the propositions are of networks that read (T, N) forwards in time")
     names = [f"weight_{side}_l{k}" for k in range(rnn.num_layers) for side in ("ih", "hh")]
     fixed = {name: Quantized(*(part.double() for part in rnn.quantized(name)))
              for name in names if rnn.quantizes(name)}
@@ -123,12 +126,12 @@ def forward(model: nn.Module, inputs: Tensor, state: State | None = None, layer:
 
     def start_from_leaves(rnn, arguments, keywords):
         # gradients can be taken of h_0 and c_0 too, also where the model makes them itself
-        x, own = (*arguments, keywords.pop("state", None))[:2]
+        x, own = (*arguments, keywords.pop("hx", None))[:2]
         zero = x.new_zeros(rnn.num_layers, x.shape[1], rnn.hidden_size, dtype=torch.float64)
-        given = state or own or (zero,) * rnn.states
+        given = state or rnn.as_parts(own) or (zero,) * rnn.states
         leaves = [[part.detach().double().requires_grad_() for part in kind] for kind in given]
         first.extend(kind[k] for kind in leaves)
-        return (x, tuple(torch.stack(kind) for kind in leaves)), keywords
+        return (x, rnn.as_hx(tuple(torch.stack(kind) for kind in leaves))), keywords
 
     with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
         probe, rnn = in_float64(model)

@@ -19,7 +19,7 @@ are in appendix F of the paper; their slips, and examples that no proposition co
 :mod:`qlstm.study.theory.slips`. The bound of a GRU, :func:`gru`, is not in the paper.
 
 ``run``: a :class:`~qlstm.study.theory.forward.Run`, the network after one forward pass. ``model``:
-a network with its :class:`~qlstm.layer.QuantLSTM` as ``model.rnn``, called ``model(inputs,
+a network with its :class:`~qlstm.lstm.QuantLSTM` as ``model.rnn``, called ``model(inputs,
 trace=trace)``; it is not changed. ``inputs``: what it takes, (T, N, ...). ``targets``: the right
 answers, (T, N), or (N,) for a classifier. ``proposition``: the name of one, needed only for "3.3"
 instead of 2.1. ``state``: the initial state, (layers, N, d) each, if not the model's own.

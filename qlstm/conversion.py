@@ -1,0 +1,94 @@
+"""From a layer of torch to one of the study, and back."""
+
+import torch
+from torch import nn
+
+from qlstm.errors import ConfigError
+from qlstm.normalizers import Identity, WeightNorm
+
+SHARED = ("bias", "batch_first", "dropout", "bidirectional")
+"""Arguments that pass from one to the other."""
+
+
+@torch.no_grad()
+def from_torch(cls: type[nn.Module], theirs: nn.Module, settings: dict) -> nn.Module:
+    """A layer with the weights of one of torch.
+
+    Args:
+        cls: ``QuantLSTM`` or ``QuantGRU``.
+        theirs: The layer of torch.
+        settings: What the new one has beside the arguments of ``theirs``.
+
+    Returns:
+        It, in the same mode and precision, on the same device.
+
+    Raises:
+        ConfigError: They do not fit.
+    """
+    if not isinstance(theirs, cls.plain) or theirs.proj_size:
+        raise ConfigError(f"from_torch takes a torch.nn.{cls.mode} without projection, not "
+                          f"{type(theirs).__name__}{' with proj_size' * hasattr(theirs, 'mode')}")
+    fixed = {name: getattr(theirs, name) for name in ("bias", "bidirectional")}
+    for name, value in fixed.items():
+        if settings.get(name, value) != value:
+            raise ConfigError(f"{name}={settings[name]!r}, but the network has {name}={value!r}")
+    like = theirs.weight_ih_l0
+    settings = {name: getattr(theirs, name) for name in SHARED} | {
+        "device": like.device, "dtype": like.dtype} | settings
+    ours = cls(theirs.input_size, theirs.hidden_size, theirs.num_layers, **settings)
+    d = ours.hidden_size
+    for k, reverse in ours.places:
+        suffix = f"l{k}" + "_reverse" * reverse
+        for side in ("ih", "hh"):
+            weight = ours.weight(side, k, reverse)
+            given = getattr(theirs, weight.name)
+            weight.latent.copy_(given.view_as(weight.latent))
+            if isinstance(weight.norm, WeightNorm):
+                gain = weight.norm.gain
+                gain.copy_(torch.linalg.vector_norm(given, dim=-1).view_as(gain))
+        if theirs.bias:
+            given = [getattr(theirs, f"bias_{side}_{suffix}") for side in ("ih", "hh")]
+            own = ours.biases(k, reverse)
+            if len(own) == 1:
+                b_hn = given[1][2 * d :]
+                if ours.mode == "GRU" and b_hn.any():
+                    raise ConfigError("the bias b_hn of a GRU is multiplied by the reset gate, so "
+                                      "that it takes a vector of its own: biases=2")
+                given = [given[0] + given[1]]
+            for bias, value in zip(own, given, strict=True):
+                bias.copy_(value)
+    return ours.train(theirs.training)
+
+
+@torch.no_grad()
+def to_torch(ours: nn.Module) -> nn.Module:
+    """A layer of torch that computes the same, with the effective weights.
+
+    Args:
+        ours: A ``QuantLSTM`` or ``QuantGRU`` without normalization, or with weight normalization.
+
+    Returns:
+        A ``torch.nn.LSTM`` or ``torch.nn.GRU``, in the same mode and precision, on the same device.
+
+    Raises:
+        ConfigError: Products are normalized in a way that it has not.
+    """
+    norms = [norm for place in ours.places for norm in ours.norms(*place)]
+    other = {type(norm).__name__ for norm in norms if not isinstance(norm, Identity | WeightNorm)}
+    if other:
+        raise ConfigError(f"a torch.nn.{ours.mode} cannot normalize products, as {min(other)} does;"
+                          " take qlstm.export_c or torch.export to deploy it")
+    like = ours.like
+    theirs = ours.plain(
+        ours.input_size, ours.hidden_size, ours.num_layers, device=like.device, dtype=like.dtype,
+        **{name: getattr(ours, name) for name in SHARED})
+    for k, reverse in ours.places:
+        suffix = f"l{k}" + "_reverse" * reverse
+        for side in ("ih", "hh"):
+            weight = ours.weight(side, k, reverse)
+            getattr(theirs, weight.name).copy_(weight.effective())
+        own = ours.biases(k, reverse)
+        for side, bias in zip(("ih", "hh"), [*own, None][:2] if own else [], strict=False):
+            given = getattr(theirs, f"bias_{side}_{suffix}")
+            given.zero_() if bias is None else given.copy_(bias)
+    return theirs.train(ours.training)
