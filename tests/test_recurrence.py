@@ -482,13 +482,13 @@ def test_auto_takes_cudnn_for_plain_networks_and_kernels_for_the_others(
     assert layer.backend_used == backend
 
 
-@pytest.mark.parametrize(("samples", "units", "coded", "first"), [
-    (20, 300, True, "triton"), (64, 512, True, "triton"), (20, 300, False, "cudnn"),
-    (100, 100, True, "cudnn"), (128, 2000, True, "cudnn")])
+@pytest.mark.parametrize(("samples", "units", "coded", "gates", "first"), [
+    (20, 300, True, 4, "triton"), (64, 512, True, 4, "triton"), (20, 300, False, 4, "cudnn"),
+    (100, 100, True, 4, "cudnn"), (128, 2000, True, 4, "cudnn"), (20, 300, True, 3, "cudnn")])
 def test_kernels_come_first_for_codes_where_they_were_measured_to_be_faster(
-        samples, units, coded, first):
+        samples, units, coded, gates, first):
     x, w_h = SimpleNamespace(shape=(35, samples, 3)), SimpleNamespace(
-        shape=(4 * units, units), device=torch.device("cuda"))
+        shape=(gates * units, units), device=torch.device("cuda"))
     found = recurrence._fastest_first(x, w_h, coded)
     assert found[0] == first
     assert sorted(found) == ["cudnn", "triton"]

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from qlstm import ConfigError, QuantLSTM
+from qlstm import ConfigError, QuantGRU, QuantLSTM
 from qlstm.normalizers import make_normalizer
 from qlstm.recurrence import triton as backend
 from qlstm.recurrence import triton_tiling as tiling
@@ -23,6 +23,8 @@ SHARED_MEMORY = {90: 227 << 10, 80: 163 << 10}
 FUSION = {"TRITON_DEFAULT_FP_FUSION": "1"}  # as ever; 3.9 warns that this will change
 KERNELS = ["forward_columns", "forward_rows", "backward_product", "backward_columns",
            "backward_rows", "layer_gradients"]
+WITHOUT_CELL = ["backward_product", "layer_gradients"]
+"""Those that are the same for an LSTM and a GRU."""
 
 
 @needs_triton
@@ -51,9 +53,9 @@ class Recorder:
         return lambda *args, **kwargs: self.launches.append((self.kernel, args, kwargs))
 
 
-def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False, multiprocessors=0):
+def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False, multiprocessors=0, gates=4):
     """All launches of a forward and a backward pass, on a GPU of so many multiprocessors; nothing
-    is computed."""
+    is computed. ``gates``: 4 of an LSTM, 3 of a GRU."""
     modules = [pytest.importorskip(f"qlstm.recurrence.triton_{name}")
                for name in ("forward", "backward")]
     recorded = []
@@ -62,13 +64,13 @@ def launches(monkeypatch, N, d, normalizer, coded, T=3, cell=False, multiprocess
         for module in modules:
             for name in set(KERNELS) & set(dir(module)):
                 patch.setattr(module, name, Recorder(getattr(module, name), recorded))
-        norms = [make_normalizer(normalizer, (4, d), d, T) for _ in range(2)]
+        norms = [make_normalizer(normalizer, (gates, d), d, T) for _ in range(2)]
         norms.append(make_normalizer(normalizer if cell else "none", (d,), d, T))
-        state = torch.zeros(N, d), torch.zeros(N, d)
-        x, w_x = torch.zeros(T, N, 1), torch.ones(4 * d, 1)
-        w_h, bias = torch.ones(4 * d, d), torch.zeros(4 * d)
-        output, _ = backend.recurrence(
-            x, w_x, w_h.requires_grad_(), bias, state, norms, coded=coded)
+        state = (torch.zeros(N, d),) * (2 if gates == 4 else 1)
+        x, w_x = torch.zeros(T, N, 1), torch.ones(gates * d, 1)
+        w_h, bias = torch.ones(gates * d, d), torch.zeros(4 * d)
+        loop = backend.recurrence if gates == 4 else backend.gru_recurrence
+        output, _ = loop(x, w_x, w_h.requires_grad_(), bias, state, norms, coded=coded)
         output.sum().backward()
     return recorded
 
@@ -103,25 +105,31 @@ def compiled(kernel, args, kwargs, capability, monkeypatch, tmp_path):
 @needs_triton
 @pytest.mark.skipif(sys.platform != "linux", reason="ptxas comes with triton for Linux")
 @pytest.mark.parametrize(
-    ("N", "d", "normalizer", "capability", "multiprocessors", "spills", "kernels"),
+    ("N", "d", "normalizer", "gates", "capability", "multiprocessors", "spills", "kernels"),
     [
-        (64, 512, "batch_shared", 90, 132, 8, "forward_columns backward_columns backward_product"),
-        (64, 512, "layer", 90, 132, 0,
+        (64, 512, "batch_shared", 4, 90, 132, 8,
+         "forward_columns backward_columns backward_product"),
+        (64, 512, "layer", 4, 90, 132, 0,
          "forward_columns forward_rows backward_rows backward_product layer_gradients"),
-        (100, 100, "layer", 80, 108, 400, "forward_rows backward_rows layer_gradients"),
-        (20, 300, "none", 80, 108, 0, "forward_columns backward_columns"),
-        (20, 300, "none", 80, 0, 0, "forward_columns backward_columns"),
+        (100, 100, "layer", 4, 80, 108, 400, "forward_rows backward_rows layer_gradients"),
+        (20, 300, "none", 4, 80, 108, 0, "forward_columns backward_columns"),
+        (20, 300, "none", 4, 80, 0, 0, "forward_columns backward_columns"),
+        (64, 512, "batch_shared", 3, 90, 132, 8,
+         "forward_columns backward_columns backward_product"),
+        (100, 100, "layer", 3, 80, 108, 400, "forward_rows backward_rows layer_gradients"),
     ],
 )
-def test_kernels_compile_for_gpus(
-        N, d, normalizer, capability, multiprocessors, spills, kernels, monkeypatch, tmp_path):
+def test_kernels_compile_for_gpus(N, d, normalizer, gates, capability, multiprocessors, spills,
+                                  kernels, monkeypatch, tmp_path):
     for name, value in (FUSION | {"TRITON_CACHE_DIR": str(tmp_path)}).items():
         monkeypatch.setenv(name, value)
     found = of_each_kernel(launches(
-        monkeypatch, N, d, normalizer, coded=True, multiprocessors=multiprocessors))
+        monkeypatch, N, d, normalizer, coded=True, multiprocessors=multiprocessors, gates=gates))
     assert {kernel.fn.__name__ for kernel, _, _ in found} == set(kernels.split())
     for kernel, args, kwargs in found:
         name = kernel.fn.__name__
+        if gates == 3 and name in WITHOUT_CELL:
+            continue  # compiled above
         result, registers, spilled = compiled(
             kernel, args, kwargs, capability, monkeypatch, tmp_path)
         assert result.metadata.shared <= SHARED_MEMORY[capability], name
@@ -179,10 +187,12 @@ def test_blocks_cover_all(N, d, tiles, normalizer):
     )
 
 
-def test_on_the_cpu_it_says_why_not():
+@pytest.mark.parametrize("layer", [QuantLSTM, QuantGRU])
+def test_on_the_cpu_it_says_why_not(layer):
+    why = "(it needs an NVIDIA GPU|triton is not installed)"
     with pytest.raises(
-            ConfigError, match=r"backend 'triton' cannot run this: .* take backend='auto'"):
-        QuantLSTM(3, 4, backend="triton")(torch.zeros(2, 3, 3))
+            ConfigError, match=f"backend 'triton' cannot run this: {why}; take backend='auto'"):
+        layer(3, 4, backend="triton")(torch.zeros(2, 3, 3))
 
 
 def test_without_triton_it_says_so(monkeypatch):
@@ -197,8 +207,13 @@ def test_importing_the_backend_does_not_import_triton():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_no_trace():
+@pytest.mark.parametrize(
+    ("loop", "gates", "states"), [("recurrence", 4, 2), ("gru_recurrence", 3, 1)])
+def test_no_trace(loop, gates, states):
     norms = [QuantLSTM(3, 4).norm_hh_l0] * 3
+    arguments = (torch.zeros(2, 3, 1), torch.zeros(4 * gates, 1), torch.zeros(4 * gates, 4),
+                 torch.zeros(16), (torch.zeros(3, 4),) * states, norms)
     with pytest.raises(ConfigError, match="keeps no trace; take backend='naive'"):
-        backend.recurrence(torch.zeros(2, 3, 1), torch.zeros(16, 1), torch.zeros(16, 4),
-                           torch.zeros(16), (torch.zeros(3, 4),) * 2, norms, trace=[])
+        getattr(backend, loop)(*arguments, trace=[])
+    with pytest.raises(TypeError, match=r"h_0 is torch.float64, but the weights are torch.float32"):
+        getattr(backend, loop)(*arguments[:4], (torch.zeros(3, 4).double(),) * states, norms)

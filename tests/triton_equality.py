@@ -14,7 +14,7 @@ from mixed import PLACES, mix, stretched
 from tolerances import TOLERANCES, assert_close
 from torch.utils import deterministic
 
-from qlstm import ConfigError, QuantLSTM
+from qlstm import ConfigError, QuantGRU, QuantLSTM, recurrence
 from qlstm.normalizers import NORMALIZERS, BatchNorm, Identity
 from qlstm.quantizers import QUANTIZERS
 from qlstm.recurrence import triton as backend
@@ -30,6 +30,7 @@ QUANTIZED = ["full_precision", "ter_connect", *(["binary_connect", "alternating"
 """One with codes and one without; the interpreter computes the others as these."""
 FEWER = not GPU
 """Whether sizes are the smallest that reach every line: the interpreter takes long for each."""
+CELLS = [QuantLSTM, QuantGRU]
 PAPER = {"characters": (100, 64, 512), "words": (35, 20, 300), "words 650": (35, 20, 650),
          "text8": (180, 128, 2000), "images": (784, 100, 100)}
 
@@ -57,13 +58,13 @@ def kernels(request, monkeypatch):
         tiling, "FUSED_GRADIENTS", 1 << 30 if request.param == "a kernel a step" else 0)
 
 
-def layers(n, d, num_layers=1, training=True, backend="triton", **settings):
+def layers(n, d, num_layers=1, training=True, backend="triton", cell=QuantLSTM, **settings):
     """The same random layer thrice: ``backend``, naive, naive in float64; ``training``: of batch
-    normalization."""
+    normalization; ``cell``: QuantLSTM or QuantGRU."""
     made = []
     for name, dtype in ((backend, torch.float32), ("naive", torch.float32),
                         ("naive", torch.float64)):
-        lstm = QuantLSTM(n, d, num_layers, backend=name, **settings)
+        lstm = cell(n, d, num_layers, backend=name, **settings)
         if made:
             lstm.load_state_dict(made[0].state_dict())
         else:
@@ -99,13 +100,14 @@ def everything(lstm, data, seed=7):
     """Outputs, last states, every gradient of a random functional of them, and the running
     statistics, by name."""
     dtype = lstm.weight_hh_l0.dtype
-    inputs = [tensor.to(dtype).requires_grad_() for tensor in data]
-    output, state = lstm(inputs[0], tuple(inputs[1:]))
-    results = dict(zip(["output", "h_n", "c_n"], [output, *state], strict=True))
+    inputs = [tensor.to(dtype).requires_grad_() for tensor in data[: 1 + lstm.states]]
+    output, state = lstm(inputs[0], lstm.as_hx(tuple(inputs[1:])))
+    state = lstm.as_parts(state)
+    results = dict(zip(["output", "h_n", "c_n"], [output, *state], strict=False))
     generator = torch.Generator().manual_seed(seed)
     total = sum((y * torch.randn(y.shape, generator=generator).to(DEVICE, dtype)).sum()
                 for y in list(results.values()))
-    variables = dict(zip(["x", "h_0", "c_0"], inputs, strict=True)) | {
+    variables = dict(zip(["x", "h_0", "c_0"], inputs, strict=False)) | {
         name: parameter for name, parameter in lstm.named_parameters() if parameter.requires_grad}
     for name, gradient in zip(
             variables, torch.autograd.grad(total, list(variables.values())), strict=True):
@@ -118,6 +120,12 @@ def random_data(T, N, n, d, num_layers=1):
     shapes = (T, N, n), (num_layers, N, d), (num_layers, N, d)
     x, h, c = (torch.randn(shape, generator=generator).to(DEVICE) for shape in shapes)
     return x, h.tanh(), c
+
+
+def least(cell, T, N, n, d):
+    """The sizes; of a GRU, whose kernels are the LSTM's but for the cell, in the interpreter two
+    steps and two tiles of units."""
+    return (2, 3, 2, 5) if FEWER and cell is QuantGRU else (T, N, n, d)
 
 
 def relative(actual, exact):
@@ -152,15 +160,22 @@ def check(T, N, n, d, num_layers=1, **settings):
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("quantizer", QUANTIZED)
-def test_every_combination_equals_naive(quantizer, normalizer):
-    check(3, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=2)
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_combination_equals_naive(cell, quantizer, normalizer):
+    """A GRU with codes has both biases."""
+    check(*least(cell, 3, 5, 3, 12), cell=cell, quantizer=quantizer, normalizer=normalizer,
+          max_steps=2, biases=2 if (cell, quantizer) == (QuantGRU, "ter_connect") else 1)
 
 
 @pytest.mark.parametrize("normalizer", ["none", "layer", "batch_separate"])
-@pytest.mark.parametrize("quantizer", ["full_precision", "ter_connect"])
+@pytest.mark.parametrize(("cell", "quantizer"), [
+    (QuantLSTM, "full_precision"), (QuantLSTM, "ter_connect"), (QuantGRU, "ter_connect")])
 @pytest.mark.usefixtures("kernels")
-def test_so_do_all_kernels(quantizer, normalizer):
-    check(2 if FEWER else 3, 5, 3, 12, quantizer=quantizer, normalizer=normalizer, max_steps=2)
+def test_so_do_all_kernels(cell, quantizer, normalizer):
+    if FEWER and cell is QuantGRU and tiling.FUSED_GRADIENTS > 0:
+        pytest.skip("the interpreter runs these above")
+    check(*least(cell, 2 if FEWER else 3, 5, 3, 12), cell=cell, quantizer=quantizer,
+          normalizer=normalizer, max_steps=2)
 
 
 @pytest.mark.parametrize(("normalizer", "fused"), [
@@ -199,23 +214,28 @@ def test_normalized_cell_state(quantizer, training):
           max_steps=2 if FEWER else 3, training=training)
 
 
-@pytest.mark.parametrize("normalizer", ["batch_shared", "batch_separate"])
-@pytest.mark.parametrize("quantizer", ["full_precision", "ter_connect"])
-def test_running_statistics_in_evaluation(quantizer, normalizer):
-    check(2 if FEWER else 4, 5, 3, 12, quantizer=quantizer, normalizer=normalizer,
-          max_steps=2 if FEWER else 3, training=False)
+@pytest.mark.parametrize(("cell", "quantizer", "normalizer"), [
+    *((QuantLSTM, quantizer, normalizer) for quantizer in ("full_precision", "ter_connect")
+      for normalizer in ("batch_shared", "batch_separate")),
+    (QuantGRU, "ter_connect", "batch_separate")])
+def test_running_statistics_in_evaluation(cell, quantizer, normalizer):
+    check(*least(cell, 2 if FEWER else 4, 5, 3, 12), cell=cell, quantizer=quantizer,
+          normalizer=normalizer, max_steps=2 if FEWER else 3, training=False)
 
 
 SIZES = [(1, 2, 3), (2, 3, 7), (63, 5, 100), (2, 70, 33), (2, 3, 135)]
 FEW_SIZES = [(1, 2, 3, "layer"), (2, 3, 7, "none"), (2, 3, 7, "batch_shared"),
              (2, 5, 100, "batch_shared"), (2, 70, 33, "none"), (2, 3, 135, "layer")]
+FEW_OF_A_GRU = [(1, 2, 3, "layer"), (2, 33, 5, "none")]
 
 
 @pytest.mark.parametrize(
-    ("T", "N", "d", "normalizer"), FEW_SIZES if FEWER else [
-        (*size, kind) for size in SIZES for kind in ("none", "layer", "batch_shared")])
-def test_odd_sizes(T, N, d, normalizer):
-    check(T, N, 3, d, quantizer="twn", normalizer=normalizer)  # others explode without one
+    ("cell", "T", "N", "d", "normalizer"),
+    [*((QuantLSTM, *size) for size in FEW_SIZES), *((QuantGRU, *size) for size in FEW_OF_A_GRU)]
+    if FEWER else [(cell, *size, kind) for cell in CELLS for size in SIZES
+                   for kind in ("none", "layer", "batch_shared")])
+def test_odd_sizes(cell, T, N, d, normalizer):
+    check(T, N, 3, d, cell=cell, quantizer="twn", normalizer=normalizer)  # others explode without
 
 
 @pytest.mark.parametrize("normalizer", ["none", "layer"])
@@ -237,13 +257,16 @@ def test_two_layers_with_a_state_carried_on():
         check(2, 4, 3, 10, 2, quantizer="binary_connect", normalizer=normalizer)
 
 
-def test_without_gradients():
-    for normalizer in ("none", "layer", "batch_shared"):
-        ours, _, _ = layers(3, 10, quantizer="bwn", normalizer=normalizer)
-        x, h, c = random_data(2 if FEWER else 4, 5, 3, 10)
-        with_graph, _ = ours(x, (h, c))
+@pytest.mark.parametrize("cell", CELLS)
+def test_without_gradients(cell):
+    T, N, n, d = least(cell, 2 if FEWER else 4, 5, 3, 10)
+    one = FEWER and cell is QuantGRU
+    for normalizer in ["none"] if one else ["none", "layer", "batch_shared"]:
+        ours, _, _ = layers(n, d, cell=cell, quantizer="bwn", normalizer=normalizer)
+        x, *state = random_data(T, N, n, d)[: 1 + ours.states]
+        with_graph, _ = ours(x, ours.as_hx(tuple(state)))
         with torch.no_grad():
-            without, _ = ours(x, (h, c))
+            without, _ = ours(x, ours.as_hx(tuple(state)))
         assert torch.equal(with_graph, without)
         assert with_graph.requires_grad
         assert not without.requires_grad
@@ -267,13 +290,15 @@ def test_rows_of_zeros_and_magnitudes_far_apart():
     assert relative(*outputs) < 1e-6
 
 
-def test_gradient_of_the_last_cell_state_alone():
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradient_of_the_last_state_alone(cell):
     """Nothing else asks for a gradient, and the first state does not."""
-    gradients = []
-    for lstm in layers(3, 10, quantizer="bwn", normalizer="layer"):
-        x, h, c = (tensor.to(lstm.weight_hh_l0.dtype) for tensor in random_data(4, 5, 3, 10))
-        _, (_, c_n) = lstm(x, (h, c))
-        gradients.append(torch.autograd.grad(c_n.sum(), lstm.weight_hh_l0)[0])
+    gradients, (T, N, n, d) = [], least(cell, 4, 5, 3, 10)
+    for lstm in layers(n, d, cell=cell, quantizer="bwn", normalizer="layer"):
+        x, *state = (tensor.to(lstm.weight_hh_l0.dtype) for tensor in random_data(T, N, n, d))
+        _, last = lstm(x, lstm.as_hx(tuple(state[: lstm.states])))
+        last = lstm.as_parts(last)[-1]
+        gradients.append(torch.autograd.grad(last.sum(), lstm.weight_hh_l0)[0])
     assert relative(gradients[0], gradients[2]) < 1e-6
 
 
@@ -345,8 +370,9 @@ def test_normalizers_in_any_state_are_as_with_naive_or_refused():
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, in the interpreter
 @pytest.mark.parametrize("settings", [
     dict(normalizer="none"), dict(normalizer="layer"),
-    dict(quantizer="sbn", normalizer="batch_separate", max_steps=2)],
-    ids=["none", "layer", "evaluation of batch"])
+    dict(quantizer="sbn", normalizer="batch_separate", max_steps=2),
+    dict(cell=QuantGRU, normalizer="layer")],
+    ids=["none", "layer", "evaluation of batch", "GRU"])
 def test_nan_stays_and_with_its_sample(settings):
     """And a variance that overflows is NaN: the layer is not to look alive."""
     ours, naive, _ = layers(3, 4, training=False, **settings)
@@ -380,17 +406,26 @@ def test_what_it_cannot_run_says_why(monkeypatch):
             torch.zeros(2, 1, 3, device=DEVICE))
 
 
+def test_auto_tries_it_and_takes_it_for_a_gru(monkeypatch):
+    monkeypatch.setitem(recurrence._FASTEST_FIRST, DEVICE, ["cudnn", "triton"])  # as on a GPU
+    gru = QuantGRU(3, 4, quantizer="bwn", normalizer="layer").to(DEVICE)
+    with torch.no_grad():
+        gru(torch.zeros(1, 2, 3, device=DEVICE))
+    assert gru.backend_used == "triton"
+
+
 # On a GPU only.
 
 
 @on_gpu
 @pytest.mark.parametrize("quantizer", ["bwn", "full_precision"])
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
-@pytest.mark.parametrize("shape", PAPER)
-def test_shapes_of_the_paper(shape, normalizer, quantizer):
+@pytest.mark.parametrize(("cell", "shape"), [
+    *((QuantLSTM, shape) for shape in PAPER), (QuantGRU, "characters"), (QuantGRU, "words")])
+def test_shapes_of_the_paper(cell, shape, normalizer, quantizer):
     """Not with BinaryConnect, which explodes without normalization."""
     T, N, d = PAPER[shape]
-    check(T, N, 16, d, quantizer=quantizer, normalizer=normalizer, max_steps=T)
+    check(T, N, 16, d, cell=cell, quantizer=quantizer, normalizer=normalizer, max_steps=T)
 
 
 @on_gpu
@@ -404,18 +439,18 @@ def test_cudnn_at_shapes_of_the_paper(shape, normalizer, quantizer):
 
 
 @on_gpu
-@pytest.mark.parametrize(("normalizer", "backend"), [
-    *((normalizer, "triton") for normalizer in NORMALIZERS), ("none", "cudnn"),
-    ("weight", "cudnn")])
+@pytest.mark.parametrize(("cell", "normalizer", "backend"), [
+    *((cell, normalizer, "triton") for cell in CELLS for normalizer in NORMALIZERS),
+    (QuantLSTM, "none", "cudnn"), (QuantLSTM, "weight", "cudnn")])
 @pytest.mark.parametrize("d", [100, 512])
-def test_a_step_in_a_graph(normalizer, backend, d):
+def test_a_step_in_a_graph(cell, normalizer, backend, d):
     """Forward and backward captured and replayed give what they give one by one."""
-    lstm = layers(16, d, quantizer="binary_connect", normalizer=normalizer, max_steps=20,
-                  backend=backend)[0]
-    x, h, c = random_data(20, 32, 16, d)
+    lstm = layers(16, d, cell=cell, quantizer="binary_connect", normalizer=normalizer,
+                  max_steps=20, backend=backend)[0]
+    x, *state = random_data(20, 32, 16, d)[: 1 + lstm.states]
 
     def step():
-        output, _ = lstm(x, (h, c))
+        output, _ = lstm(x, lstm.as_hx(tuple(state)))
         return output.detach(), torch.autograd.grad(output.square().sum(), list(lstm.parameters()))
 
     stream = torch.cuda.Stream()

@@ -10,7 +10,7 @@ naive    the equations, step by step, with autograd: the ground truth, everywher
 cpu      an explicit backward pass in a C++ extension, compiled on first use; products with 1- and
          2-bit codes by lookup, which stay packed (:mod:`qlstm.recurrence.codes`)
 cudnn    ``torch.nn.LSTM`` and ``GRU`` on the effective weights, without normalization of products
-triton   fused kernels for NVIDIA GPUs
+triton   fused kernels for NVIDIA GPUs, on which those of a GRU are still to be tried and timed
 ======== ========================================================================================
 """
 
@@ -30,7 +30,8 @@ _FASTEST_FIRST = {"cpu": ["cpu"], "cuda": ["cudnn", "triton"]}
 _FEW_UNITS, _MEASURED = 128, 1 << 15
 """On a GPU ``triton`` comes first for codes with more hidden units than ``_FEW_UNITS``, up to which
 cuDNN keeps W_h on its cores, and samples times units up to ``_MEASURED``, the most of what was
-timed: on an H200 it took 0.6 to 0.7 of cuDNN's time there, with 100 units 2.4 times as long."""
+timed: on an H200 it took 0.6 to 0.7 of cuDNN's time there, with 100 units 2.4 times as long. Not
+for a GRU, of which nothing was timed."""
 _ON_TRIAL = _FASTEST_FIRST["cuda"]  # another on each kind of GPU, so tried before it is trusted
 
 
@@ -80,6 +81,7 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False,
 
 
 def _fastest_first(x, w_h, coded) -> list[str]:
-    names, units = _FASTEST_FIRST.get(w_h.device.type, []), w_h.shape[1]
-    codes_are_faster = coded and units > _FEW_UNITS and x.shape[1] * units <= _MEASURED
+    names, (rows, units) = _FASTEST_FIRST.get(w_h.device.type, []), w_h.shape
+    codes_are_faster = (coded and rows == 4 * units > 4 * _FEW_UNITS
+                        and x.shape[1] * units <= _MEASURED)
     return sorted(names, key="triton".__ne__) if codes_are_faster else names

@@ -6,7 +6,8 @@ the kernel is compiled: so those that change from launch to launch are in no gro
 their own with ``do_not_specialize``, which groups do not heed.
 
 Tensors are contiguous and float32 where nothing else is said. T, N and d are steps, samples and
-hidden units; the gates are i, f, a, o.
+hidden units; the gates are i, f, a, o, of a GRU r, z, and n taken apart: its input product, and its
+recurrent product. c_t of a GRU is h_t.
 """
 
 from typing import NamedTuple
@@ -21,7 +22,7 @@ class Setting(NamedTuple):
     :data:`qlstm.recurrence.triton_tiling.KINDS`."""
 
     kind: str  # of normalization of the products
-    kind_c: str  # and of the cell state
+    kind_c: str  # and of the cell state, in qlstm.recurrence.triton_tiling.CELLS
     coded: bool  # as in qlstm.recurrence.naive.recurrence
     keep: bool  # for a backward pass
     tiles: Tiles | None = None  # None: those chosen for the shape
@@ -38,14 +39,14 @@ class Given(NamedTuple):
     gain_c: Tensor | None  # (d), of c_t
     shift_c: Tensor | None  # (d)
     h_0: Tensor  # (N, d)
-    c_0: Tensor  # (N, d)
+    c_0: Tensor  # (N, d); of a GRU h_0
 
 
 class Kept(NamedTuple):
     """What the forward pass leaves for the backward pass."""
 
     output: Tensor  # (T, N, d), h_t
-    cells: Tensor  # (T, N, d), c_t
+    cells: Tensor  # (T, N, d), c_t; of a GRU the same tensor as ``output``
     saved: Tensor  # (T, N, 4, d), pre-activations, normalized: W_h h_{t-1}; (1, N, 4, d) of
     # the last step if there will be no backward pass
     # mean and variance of the input products, then of the recurrent ones
@@ -70,7 +71,7 @@ class Gradients(NamedTuple):
     product: Tensor  # (slots, N, 4, d), of W_h h_{t-1}, at t modulo slots
     h: Tensor  # (splits, N, d), of h_t through step t + 1: parts of a sum
     h_before: Tensor  # (N, d), of the h before the steps of a launch
-    c: Tensor  # (N, d), of c_t through step t + 1
+    c: Tensor  # (N, d), of c_t through step t + 1; of a GRU what no product has a part in
     c_before: Tensor  # (N, d), of the c before the steps of a launch
     # sums over steps and samples, a row for each program that takes some of them: of the gradient
     # of the pre-activations, of it times the standardized W_x x_t, and times that of W_h h_{t-1}

@@ -10,11 +10,13 @@ import triton.language as tl
 from qlstm.recurrence.triton_tiles import (
     BATCH,
     EPS,
+    GRU,
     NONE,
     TERMS,
     _accumulate,
     _cell_backward,
     _gate_mean,
+    _gru_cell_backward,
     _matrix_dot,
     _of_columns,
     _of_units,
@@ -124,27 +126,31 @@ def backward_columns(
             slope_x, slope_h = g_x / sigma_x, g_h / sigma_h
         before = given.c_0 if t == 0 else kept.cells + (t - 1) * N * d
         c_before = tl.load(before + tile.at_c, mask=valid_c, other=0.0)
-        _, _, _, o = _unstack(gates, BN, BJ)
-        o = _sigmoid(o)
-        if CELL != NONE:
-            moments_c = kept.statistics_c + t * 2 * d + tile.unit
-            mean_c = tl.load(moments_c, mask=tile.inside_c, other=0.0)[None, :]
-            sigma_c = tl.sqrt(tl.load(moments_c + d, mask=tile.inside_c, other=1.0) + EPS)[None, :]
-            standard = tl.where(valid_c, (c - mean_c) / sigma_c, 0.0)
-            gain = _of_units(given.gain_c, tile)
-            tanh_c = _tanh(standard * gain + _of_units(given.shift_c, tile))
-            gradient = grad_h * o * (1.0 - tanh_c * tanh_c)
-            sum_c, sum_gain = tl.sum(gradient, 0), tl.sum(gradient * standard, 0)
-            if CELL == BATCH:
-                gradient = gradient - (sum_c[None, :] + standard * sum_gain[None, :]) / N
-            gradient = gradient * gain / sigma_c
-            total_c += sum_c
-            total_gain += sum_gain
+        if CELL == GRU:
+            gradient, grad_c = _gru_cell_backward(gates, c_before, grad_h + grad_c, BN, BJ)
         else:
-            tanh_c = _tanh(c)
-            gradient = grad_h * o * (1.0 - tanh_c * tanh_c)
-        gradient, grad_c = _cell_backward(
-            gates, c_before, tanh_c, grad_h, gradient + grad_c, BN, BJ)
+            _, _, _, o = _unstack(gates, BN, BJ)
+            o = _sigmoid(o)
+            if CELL != NONE:
+                moments_c = kept.statistics_c + t * 2 * d + tile.unit
+                mean_c = tl.load(moments_c, mask=tile.inside_c, other=0.0)[None, :]
+                var_c = tl.load(moments_c + d, mask=tile.inside_c, other=1.0)
+                sigma_c = tl.sqrt(var_c + EPS)[None, :]
+                standard = tl.where(valid_c, (c - mean_c) / sigma_c, 0.0)
+                gain = _of_units(given.gain_c, tile)
+                tanh_c = _tanh(standard * gain + _of_units(given.shift_c, tile))
+                gradient = grad_h * o * (1.0 - tanh_c * tanh_c)
+                sum_c, sum_gain = tl.sum(gradient, 0), tl.sum(gradient * standard, 0)
+                if CELL == BATCH:
+                    gradient = gradient - (sum_c[None, :] + standard * sum_gain[None, :]) / N
+                gradient = gradient * gain / sigma_c
+                total_c += sum_c
+                total_gain += sum_gain
+            else:
+                tanh_c = _tanh(c)
+                gradient = grad_h * o * (1.0 - tanh_c * tanh_c)
+            gradient, grad_c = _cell_backward(
+                gates, c_before, tanh_c, grad_h, gradient + grad_c, BN, BJ)
         if NORM == NONE:
             tl.store(grad.x + t * N * 4 * d + tile.at, gradient, mask=valid)
         else:
@@ -176,7 +182,7 @@ def backward_columns(
         _accumulate(sums, total, inside, newest)
         _accumulate(sums + 4 * d, total_x, inside, newest)
         _accumulate(sums + 8 * d, total_h, inside, newest)
-    if CELL != NONE:
+    if CELL != NONE and CELL != GRU:
         sums_c = grad.sums_c + tl.program_id(1) * 2 * d + tile.unit
         _accumulate(sums_c, total_c, tile.inside_c, newest)
         _accumulate(sums_c + d, total_gain, tile.inside_c, newest)
@@ -191,6 +197,7 @@ def backward_rows(
     sizes,  # Sizes
     t,  # the first step of this launch
     steps,  # how many; 1 unless KEPT
+    CELL: tl.constexpr,  # NONE or GRU
     KEPT: tl.constexpr,  # the codes of W_h stay in the program
     BN: tl.constexpr,
     BJ: tl.constexpr,
@@ -225,10 +232,13 @@ def backward_rows(
         gates = y * _of_columns(given.gain_x, tile)
         gates += r * _of_columns(given.gain_h, tile)
         gates += _of_columns(given.offset, tile)
-        _, _, _, o = _unstack(gates, BN, BJ)
-        tanh_c = _tanh(c)
-        gradient = grad_c + grad_h * _sigmoid(o) * (1.0 - tanh_c * tanh_c)
-        gradient, grad_c = _cell_backward(gates, c_before, tanh_c, grad_h, gradient, BN, BJ)
+        if CELL == GRU:
+            gradient, grad_c = _gru_cell_backward(gates, c_before, grad_h + grad_c, BN, BJ)
+        else:
+            _, _, _, o = _unstack(gates, BN, BJ)
+            tanh_c = _tanh(c)
+            gradient = grad_c + grad_h * _sigmoid(o) * (1.0 - tanh_c * tanh_c)
+            gradient, grad_c = _cell_backward(gates, c_before, tanh_c, grad_h, gradient, BN, BJ)
         tl.store(grad.x + t * N * 4 * d + tile.at, gradient, mask=valid)
         gradient = tl.where(valid, gradient, 0.0) * _of_columns(given.gain_h, tile)
         mean, slope = _gate_mean(gradient, d, BN, BJ), _gate_mean(gradient * r, d, BN, BJ)

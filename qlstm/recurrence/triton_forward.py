@@ -3,24 +3,27 @@ together.
 
 A tile of gates has samples as rows and, as columns, units times gates with the gate running
 fastest: column 4 j + g is gate g of unit j. So normalizers act on the four gates at once, and only
-the cell's equations take them apart. All tensors in memory are as the naive backend has them, (...,
+the cell's equations take them apart. What an LSTM's c_t is here, h_t is for a GRU, too: what a
+program keeps of its own units. All tensors in memory are as the naive backend has them, (...,
 4, d) and (..., d), contiguous, float32; padding of a tile reads as zero and is not written.
 
 Groups of arguments are explained in :mod:`~qlstm.recurrence.triton_arguments`. ``NORM`` and
-``CELL``: what normalizes the products, and the cell state; ``PLANES``: how many matrices sum up to
-W_h, 1 with codes, else 3; ``BN``: samples of a tile, ``BJ``: its units, ``BK`` and ``BQ``: the
-length of a piece of a sum.
+``CELL``: what normalizes the products, and the cell state (GRU: there is none); ``PLANES``: how
+many matrices sum up to W_h, 1 with codes, else 3; ``BN``: samples of a tile, ``BJ``: its units,
+``BK`` and ``BQ``: the length of a piece of a sum.
 """
 
 import triton
 import triton.language as tl
 
 from qlstm.recurrence.triton_tiles import (
+    GRU,
     LAYER,
     NONE,
     TERMS,
     _cell,
     _column_standardize,
+    _gru_cell,
     _of_columns,
     _of_units,
     _planes_dot,
@@ -93,18 +96,22 @@ def forward_columns(
                     product, tile.valid, moments + 8 * d, tile.column, tile.inside, 4 * d, N, NORM)
                 y *= _of_columns(given.gain_x, tile)
                 gates = y + r * _of_columns(given.gain_h, tile) + offset
-            c, o = _cell(gates, c, BN, BJ)
-            tl.store(kept.cells + t * N * d + tile.at_c, c, mask=tile.valid_c)
-            opened = c
-            if CELL != NONE:
-                opened = tl.where(tile.valid_c, c, 0.0)
-                opened = _column_standardize(
-                    opened, tile.valid_c, kept.statistics_c + t * 2 * d, tile.unit, tile.inside_c,
-                    d, N, CELL)
-                opened *= _of_units(given.gain_c, tile)
-                opened += _of_units(given.shift_c, tile)
-            # h_t = sig(o~) * tanh(N(c_t))
-            h_t = o * _tanh(opened)
+            if CELL == GRU:
+                c = _gru_cell(gates, c, BN, BJ)
+                h_t = c
+            else:
+                c, o = _cell(gates, c, BN, BJ)
+                tl.store(kept.cells + t * N * d + tile.at_c, c, mask=tile.valid_c)
+                opened = c
+                if CELL != NONE:
+                    opened = tl.where(tile.valid_c, c, 0.0)
+                    opened = _column_standardize(
+                        opened, tile.valid_c, kept.statistics_c + t * 2 * d, tile.unit,
+                        tile.inside_c, d, N, CELL)
+                    opened *= _of_units(given.gain_c, tile)
+                    opened += _of_units(given.shift_c, tile)
+                # h_t = sig(o~) * tanh(N(c_t))
+                h_t = o * _tanh(opened)
             tl.store(kept.output + t * N * d + tile.at_c, h_t, mask=tile.valid_c)
             after = h.first + (t + 1) % 2 * 3 * h.plane + tile.n[:, None] * h.length
             _store_planes(after + tile.unit[None, :], h.plane, h_t, tile.valid_c)
@@ -122,6 +129,7 @@ def forward_rows(
     sizes,  # Sizes
     t,  # the first step of this launch
     steps,  # how many; 1 unless KEPT
+    CELL: tl.constexpr,  # NONE or GRU
     KEPT: tl.constexpr,  # the codes of W_h stay in the program
     BN: tl.constexpr,
     BJ: tl.constexpr,
@@ -156,10 +164,14 @@ def forward_rows(
         r = _row_standardize(product, tile.valid, moments + 8, at_s, samples, d, BN, BJ)
         y *= _of_columns(given.gain_x, tile)
         gates = y + r * _of_columns(given.gain_h, tile) + offset
-        c, o = _cell(gates, c, BN, BJ)
-        tl.store(kept.cells + t * N * d + tile.at_c, c, mask=tile.valid_c)
-        # h_t = sig(o~) * tanh(c_t)
-        h_t = tl.where(tile.valid_c, o * _tanh(c), 0.0)
+        if CELL == GRU:
+            c = tl.where(tile.valid_c, _gru_cell(gates, c, BN, BJ), 0.0)
+            h_t = c
+        else:
+            c, o = _cell(gates, c, BN, BJ)
+            tl.store(kept.cells + t * N * d + tile.at_c, c, mask=tile.valid_c)
+            # h_t = sig(o~) * tanh(c_t)
+            h_t = tl.where(tile.valid_c, o * _tanh(c), 0.0)
         tl.store(kept.output + t * N * d + tile.at_c, h_t, mask=tile.valid_c)
         if not KEPT:
             after = h.first + (t + 1) % 2 * 3 * h.plane + tile.n[:, None] * h.length

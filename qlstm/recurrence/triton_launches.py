@@ -30,8 +30,10 @@ class Forward:
         _split(given.h_0, h[0, :, :samples, :d])
         self.h = _planes(h)
         saved = torch.empty_like(x) if setting.keep else x.new_empty(1, samples, 4 * d)
-        self.kept = Kept(x.new_empty(self.steps, samples, d), x.new_empty(self.steps, samples, d),
-                         saved, statistics, statistics_c, x[0].numel() if setting.keep else 0)
+        output = x.new_empty(self.steps, samples, d)
+        cells = output if setting.kind_c == "gru" else torch.empty_like(output)
+        self.kept = Kept(output, cells, saved, statistics, statistics_c,
+                         x[0].numel() if setting.keep else 0)
         self.sizes = Sizes(self.steps, samples, d)
         self.arrived = x.new_zeros(1, dtype=torch.int32)
 
@@ -52,7 +54,7 @@ class Forward:
         blocks, setting = self.blocks, self.setting
         triton_forward.forward_columns[blocks.forward_grid](
             self.given, self.w, self.h, self.kept, self.arrived, self.sizes, t, count,
-            tiling.KINDS[setting.kind], tiling.KINDS[setting.kind_c], len(self.w.first),
+            tiling.KINDS[setting.kind], tiling.CELLS[setting.kind_c], len(self.w.first),
             blocks.samples, blocks.forward_units, blocks.piece,
             num_warps=blocks.warps, launch_cooperative_grid=count > 1)
 
@@ -61,8 +63,8 @@ class Forward:
         blocks = self.blocks
         triton_forward.forward_rows[blocks.row_grid](
             self.given, self.w, self.h, self.kept, self.sizes, t, count,
-            blocks.persistent, blocks.row_samples, blocks.row_units,
-            num_warps=blocks.row_warps, num_stages=1)
+            tiling.CELLS[self.setting.kind_c], blocks.persistent, blocks.row_samples,
+            blocks.row_units, num_warps=blocks.row_warps, num_stages=1)
 
 
 class Backward:
@@ -72,7 +74,7 @@ class Backward:
     def __init__(self, given: Given, w: Tensor, kept: Kept, setting: Setting, grad_output: Tensor,
                  grad_c_n: Tensor):
         """``w``: the matrices of :attr:`Forward.w`; ``grad_output``, ``grad_c_n``: gradients of
-        h_t (T, N, d), and of the last c_t (N, d)."""
+        h_t (T, N, d), and of the last c_t (N, d), zeros of a GRU."""
         self.given, self.w, self.kept, self.setting = given, _planes(w), kept, setting
         self.steps, samples, d = kept.output.shape
         self.sizes = Sizes(self.steps, samples, d)
@@ -140,7 +142,7 @@ class Backward:
             self.arrived.zero_()
         triton_backward.backward_columns[blocks.backward_grid](
             self.given, self.w, self.g, self.kept, self.grad, self.arrived, self.sizes, t, count,
-            tiling.KINDS[setting.kind], tiling.KINDS[setting.kind_c],
+            tiling.KINDS[setting.kind], tiling.CELLS[setting.kind_c],
             len(self.w.first) if blocks.fused else 0, blocks.samples, blocks.backward_units,
             blocks.piece,
             num_warps=blocks.warps, launch_cooperative_grid=count > 1)
@@ -151,8 +153,8 @@ class Backward:
         blocks, grad = self.blocks, self.grad
         triton_backward.backward_rows[blocks.row_grid](
             self.given, self.w, self.kept, grad, self.sizes, t, count,
-            blocks.persistent, blocks.row_samples, blocks.row_units,
-            num_warps=blocks.row_warps, num_stages=1)
+            tiling.CELLS[self.setting.kind_c], blocks.persistent, blocks.row_samples,
+            blocks.row_units, num_warps=blocks.row_warps, num_stages=1)
         self.grad = grad._replace(c=grad.c_before, c_before=grad.c)
         if blocks.persistent:
             self.grad = self.grad._replace(h=grad.h_before, h_before=grad.h)
@@ -177,10 +179,12 @@ class Backward:
     def first_state(self) -> Tensor:
         """The gradient of h_0."""
         if self.blocks.persistent:
-            return self.grad.h.view_as(self.given.h_0)
-        with torch.cuda.device_of(self.kept.saved):
-            self.product(0)
-        return self.grad.h.sum(0)
+            gradient = self.grad.h.view_as(self.given.h_0)
+        else:
+            with torch.cuda.device_of(self.kept.saved):
+                self.product(0)
+            gradient = self.grad.h.sum(0)
+        return gradient + self.grad.c if self.setting.kind_c == "gru" else gradient
 
     def vectors(self) -> tuple[Tensor | None, ...]:
         """The gradients of the offset, of the gains of both products, and of gain and shift of
@@ -188,7 +192,7 @@ class Backward:
         if self.setting.kind == "none":
             return self.grad.x.sum((0, 1)), None, None, None, None
         offset, gain_x, gain_h = self.grad.sums.sum(0)
-        shift_c, gain_c = ((None, None) if self.setting.kind_c == "none"
+        shift_c, gain_c = ((None, None) if self.setting.kind_c in ("none", "gru")
                            else self.grad.sums_c.sum(0))
         return offset, gain_x, gain_h, gain_c, shift_c
 

@@ -15,6 +15,7 @@ INTERPRETED = tl.constexpr(knobs.runtime.interpret)
 NONE, LAYER, BATCH, FIXED = (
     tl.constexpr(kind) for kind in range(4)
 )  # FIXED: batch norm with given statistics
+GRU = tl.constexpr(tiling.CELLS["gru"])
 EPS = tl.constexpr(tiling.EPS)
 TERMS = tl.constexpr(3)
 
@@ -162,7 +163,7 @@ def _tanh(x):
 
 @triton.jit
 def _unstack(y, BN: tl.constexpr, BJ: tl.constexpr):
-    """The tiles (BN, BJ) of i, f, a, o."""
+    """The tiles (BN, BJ) of i, f, a, o, or of the four of a GRU."""
     ia, fo = tl.split(tl.reshape(y, (BN, BJ, 2, 2)))
     i, a = tl.split(ia)
     f, o = tl.split(fo)
@@ -240,6 +241,30 @@ def _cell_backward(gates, c, tanh_c, grad_h, grad_c, BN: tl.constexpr, BJ: tl.co
     grad_a = grad_c * i * (1.0 - a * a)
     grad_o = grad_h * tanh_c * o * (1.0 - o)
     return _stack(grad_i, grad_f, grad_a, grad_o, BN, BJ), grad_c * f
+
+
+@triton.jit
+def _gru_cell(gates, h, BN: tl.constexpr, BJ: tl.constexpr):
+    """The new hidden state."""
+    r, z, n_x, n_h = _unstack(gates, BN, BJ)
+    z = _sigmoid(z)
+    # n_t = tanh(N(W_xn x_t) + b_n + r_t * (N(W_hn h_{t-1}) + b_hn))
+    n = _tanh(n_x + _sigmoid(r) * n_h)
+    # h_t = (1 - z_t) * n_t + z_t * h_{t-1}
+    return (1.0 - z) * n + z * h
+
+
+@triton.jit
+def _gru_cell_backward(gates, h, grad_h, BN: tl.constexpr, BJ: tl.constexpr):
+    """Gradients of the stacked pre-activations and, without those of the products, of ``h``, the
+    last hidden state, from that of h_t."""
+    r, z, n_x, n_h = _unstack(gates, BN, BJ)
+    r, z = _sigmoid(r), _sigmoid(z)
+    n = _tanh(n_x + r * n_h)
+    grad_z = grad_h * (h - n) * z * (1.0 - z)
+    grad_n_x = grad_h * (1.0 - z) * (1.0 - n * n)
+    grad_r = grad_n_x * n_h * r * (1.0 - r)
+    return _stack(grad_r, grad_z, grad_n_x, grad_n_x * r, BN, BJ), grad_h * z
 
 
 @triton.jit

@@ -11,6 +11,8 @@ import torch
 
 KINDS = {"none": 0, "layer": 1, "batch": 2, "fixed": 3}
 """Of normalization, as the kernels know it; fixed: batch normalization with given statistics."""
+CELLS = KINDS | {"gru": 4}
+"""What normalizes the cell state; gru: there is none."""
 EPS = 1e-5
 """Beside a variance."""
 MAX_SAMPLES = 256
