@@ -106,7 +106,7 @@ def as_minibatch(layer, x: Tensor, state: tuple[Tensor, ...] | None):
     check_precision(weight)
     one_hot, dtype = not x.is_floating_point(), weight.dtype
     axes = 1 if one_hot else 2
-    if x.dim() not in (axes, axes + 1) or len(x) == 0:
+    if x.dim() not in (axes, axes + 1) or x.shape[0] == 0:
         raise ValueError("expected at least one time step and (T, N, D) or integers (T, N), "
                          f"got {tuple(x.shape)}")
     if not one_hot and x.shape[-1] != layer.input_size:

@@ -135,8 +135,11 @@ class QuantRNN(nn.Module):
         """The matrix (gates d, n) that stands for the weight of a ``name`` in all products."""
         return self._weight(name).effective()
 
-    def freeze(self, weights: dict[str, Quantized]):
-        """Fix the codes and scales of the ``weights`` that are named, as in a packed model."""
+    def freeze(self, weights: dict[str, Quantized] | None = None):
+        """Fix the codes and scales of the ``weights`` that are named, as in a packed model; None:
+        those that all have now, before an export."""
+        if weights is None:
+            weights = {name: self.quantized(name) for name in self._weights if self.quantizes(name)}
         for name, fixed in weights.items():
             self._weight(name).freeze(fixed)
 
