@@ -20,6 +20,7 @@ from qlstm.quantizers import QUANTIZERS, Quantized, find_quantizer
 from qlstm.recurrence import check_backend, choose_backend, cpu, naive
 from qlstm.recurrence.codes import Codes
 from qlstm.stream import Stream
+from qlstm.tracing import without_autocast
 from qlstm.weight import LatentWeight
 
 State = tuple[Tensor, ...]  # h and c of an LSTM, h of a GRU; each (num_layers, N, d)
@@ -169,7 +170,7 @@ class QuantRNN(nn.Module):
             The hidden states of the last layer, (T, N, d), and the state after the last step.
         """
         x, state, unbatched = as_minibatch(self, x, state)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device.type):
             output, state = self._layers(x, state, trace)
         if unbatched:
             output, state = output.squeeze(1), tuple(part.squeeze(1) for part in state)

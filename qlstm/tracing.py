@@ -1,5 +1,6 @@
 """What ``torch.compile`` and ``torch.export`` cannot record as one would write it."""
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -20,10 +21,10 @@ def repeat(step: Callable, state: tuple[Tensor, ...], times: int) -> tuple[Tenso
     >>> repeat(lambda n, more: (2 * n, 2 * n < 9), (torch.tensor(3), torch.tensor(True)), 100)
     (tensor(12), tensor(False))
     """
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling():  # under vmap a tensor has no truth of its own
         for _ in range(times):
             state = step(*state)
-            if not state[-1].any():
+            if not torch._C._are_functorch_transforms_active() and not state[-1].any():
                 break
         return state
     from torch._higher_order_ops import while_loop  # seconds of imports, that it makes anyway
@@ -36,6 +37,18 @@ def repeat(step: Callable, state: tuple[Tensor, ...], times: int) -> tuple[Tenso
 
     count = torch.zeros((), dtype=torch.int64, device=state[0].device)
     return while_loop(goes_on, once_more, (count, *state))[1:]
+
+
+def without_autocast(device: str):
+    """A context in which products are in the precision of their factors; an exported program, which
+    could not be stored with it, has none.
+
+    Args:
+        device: The type of device.
+    """
+    if torch.compiler.is_exporting():
+        return contextlib.nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def pseudo_inverse(gram: Tensor) -> Tensor:
