@@ -23,6 +23,7 @@ from qlstm.recurrence import check_backend, choose_backend, cpu, naive
 from qlstm.recurrence.codes import Codes
 from qlstm.sequences import Sequences, State
 from qlstm.stream import Stream
+from qlstm.tracing import without_autocast
 from qlstm.weight import LatentWeight
 
 
@@ -184,8 +185,11 @@ class QuantRNN(nn.Module):
         """The matrix (gates d, n) that stands for the weight of a ``name`` in all products."""
         return self._weight(name).effective()
 
-    def freeze(self, weights: dict[str, Quantized]):
-        """Fix the codes and scales of the ``weights`` that are named, as in a packed model."""
+    def freeze(self, weights: dict[str, Quantized] | None = None):
+        """Fix the codes and scales of the ``weights`` that are named, as in a packed model; None:
+        those that all have now, before an export."""
+        if weights is None:
+            weights = {name: self.quantized(name) for name in self._weights if self.quantizes(name)}
         for name, fixed in weights.items():
             self._weight(name).freeze(fixed)
 
@@ -218,7 +222,7 @@ class QuantRNN(nn.Module):
         """
         sequences = Sequences(self, input)
         state = sequences.state(self.as_parts(hx))
-        with torch.autocast(sequences.x.device.type, enabled=False):
+        with without_autocast(sequences.x.device.type):
             output, state = self.run(sequences, state, trace)
         return sequences.output(output), self.as_hx(sequences.last(state))
 
@@ -247,9 +251,8 @@ class QuantRNN(nn.Module):
             for reverse in self.directions:
                 if trace is not None:
                     trace.append([])
-                matrices = functools.cache(functools.partial(self._effective, k, reverse))
                 loop = functools.partial(
-                    self._loop, k, reverse, matrices, trace if trace is None else trace[-1])
+                    self._loop, k, reverse, [], trace if trace is None else trace[-1])
                 output, final = sequences.run(loop, x, tuple(h[len(last)] for h in state), reverse)
                 outputs.append(output)
                 last.append(final)
@@ -258,22 +261,21 @@ class QuantRNN(nn.Module):
                 x = F.dropout(x, self.dropout, self.training)
         return x, tuple(torch.stack(parts) for parts in zip(*last, strict=True))
 
-    def _loop(self, k: int, reverse: bool, matrices: Callable, trace: list | None, x: Tensor,
+    def _loop(self, k: int, reverse: bool, matrices: list[Tensor], trace: list | None, x: Tensor,
               state: State) -> tuple[Tensor, State]:
-        """One place over time. ``matrices`` returns W_x and W_h, quantized once in a forward pass:
+        """One place over time. ``matrices`` keeps W_x and W_h, quantized once in a forward pass, as
         SBN and STN draw them."""
         norms, bias = self.norms(k, reverse), self.bias_vector(k, reverse)
-        if trace is not None:
-            return getattr(naive, self.loop)(x, *matrices(), bias, state, norms, trace=trace)
-        packed = self.packed(k, x, reverse)
+        packed = self.packed(k, x, reverse) if trace is None else None
         found = packed and cpu.evaluate(x, *packed, bias, state, norms)
         if found:
             return found
-        w_x, w_h = matrices()
+        if not matrices:
+            matrices += (self.weight(side, k, reverse).effective() for side in ("ih", "hh"))
+        w_x, w_h = matrices
+        if trace is not None:
+            return getattr(naive, self.loop)(x, w_x, w_h, bias, state, norms, trace=trace)
         return self._fastest(x, w_h, norms)(x, w_x, w_h, bias, state, norms, coded=self.coded)
-
-    def _effective(self, k: int, reverse: bool) -> tuple[Tensor, Tensor]:
-        return tuple(self.weight(side, k, reverse).effective() for side in ("ih", "hh"))
 
     def packed(self, k: int, x: Tensor,
                reverse: bool = False) -> tuple[Codes | Tensor, Codes] | None:

@@ -284,5 +284,8 @@ class SequenceClassifier(nn.Module):
         like = self.initial_state
         if self.training:
             return torch.empty(shape, dtype=like.dtype, device=like.device).normal_()
+        if torch.compiler.is_exporting():
+            raise ConfigError("what is exported would have other noise on its initial state than "
+                              "the network, which draws it for N samples: set state_noise = 0")
         generator = torch.Generator().manual_seed(self.noise_seed)
         return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(like)

@@ -145,8 +145,7 @@ class BatchNorm(Normalizer):
     def forward(self, product, t):
         """The products ``(N, *features)``, normalized over the samples; updates the running
         statistics in training."""
-        step = min(t, len(self.running_mean) - 1)
-        mean, var = self.running_mean[step].view(-1), self.running_var[step].view(-1)
+        mean, var = self._statistics(t)
         flat, gain, shift = product.flatten(1), self.gain.view(-1), self.shift.view(-1)
         if self.training and self.biased:
             with torch.no_grad():
@@ -157,6 +156,15 @@ class BatchNorm(Normalizer):
         normalized = F.batch_norm(
             flat, mean, var, gain, shift, self.training, self.momentum, self.eps)
         return normalized.view_as(product)
+
+    def _statistics(self, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        last = len(self.running_mean) - 1
+        if isinstance(t, Tensor):  # in an exported loop
+            step = t.clamp(max=last).view(1)
+            return tuple(running.index_select(0, step).view(-1)
+                         for running in (self.running_mean, self.running_var))
+        step = min(t, last)
+        return self.running_mean[step].view(-1), self.running_var[step].view(-1)
 
     def fix_shift(self):
         """Let beta stay 0: a constant, no parameter, where something else has its place."""

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from qlstm.arguments import check_precision
 from qlstm.errors import lookup
+from qlstm.tracing import pseudo_inverse, repeat
 
 
 class Quantized(NamedTuple):
@@ -257,16 +258,16 @@ def lat(weight: Tensor, second_moment: Tensor | None = None) -> Quantized:
         return _sum(weighted * weight.abs()) / _sum(weighted).clamp(
             min=torch.finfo(weight.dtype).tiny)
 
+    def turn(codes, alpha, moving):
+        codes = torch.where(moving, _ternary(weight, alpha / 2), codes)
+        previous, alpha = alpha, torch.where(moving, scale(codes), alpha)
+        return codes, alpha, (alpha - previous).abs() >= 1e-6
+
     codes = sign(weight)
     alpha = scale(codes)
     # the matrices of a batch stop each on their own
     moving = torch.ones_like(alpha, dtype=torch.bool)
-    for _ in range(100):
-        codes = torch.where(moving, _ternary(weight, alpha / 2), codes)
-        previous, alpha = alpha, torch.where(moving, scale(codes), alpha)
-        moving = (alpha - previous).abs() >= 1e-6
-        if not moving.any():
-            break
+    codes, alpha, _ = repeat(turn, (codes, alpha, moving), 100)
     return _plane(codes, alpha)
 
 
@@ -342,8 +343,7 @@ def alternating(weight: Tensor, bits: int = 2) -> Quantized:
     for _ in range(2):
         # alpha = (B' B)^+ B' w, a row at a time; the pseudo-inverse since two planes may coincide
         gram = codes.mT @ codes
-        inverse = torch.linalg.pinv(gram, hermitian=True)
-        alpha = inverse @ (codes.mT @ weight[..., None])  # (..., d, k, 1)
+        alpha = pseudo_inverse(gram) @ (codes.mT @ weight[..., None])  # (..., d, k, 1)
         # b = the nearest of the 2^k levels of its row
         levels = (signs @ alpha).mT  # (..., d, 1, 2^k)
         codes = signs[(weight[..., None] - levels).abs().argmin(-1)]

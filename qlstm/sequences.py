@@ -50,7 +50,7 @@ class Sequences:
         elif layer.batch_first and x.dim() > 1:
             x = x.transpose(0, 1)
         form = "S" if self.packed is not None else "N, T" if layer.batch_first else "T, N"
-        if x.dim() != form.count(",") + 1 + axes or not len(x):
+        if x.dim() != form.count(",") + 1 + axes or x.shape[0] == 0:
             raise ValueError(f"expected at least one time step and ({form}, D) or integers "
                              f"({form}), got {tuple(getattr(given, 'shape', x.shape))}")
         if axes and x.shape[-1] != layer.input_size:

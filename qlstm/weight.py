@@ -268,6 +268,7 @@ class LatentWeight:
 
 
 @functools.lru_cache(maxsize=8)
+@torch.compiler.disable
 def fixed_sample(seed: int, shape: torch.Size, device: torch.device) -> Tensor:
     """Numbers of U(0, 1) in float64, drawn on the CPU: the same for every precision and device.
 

@@ -15,11 +15,14 @@ triton   fused kernels for NVIDIA GPUs, on which those of a GRU are still to be 
 """
 
 import warnings
+from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+
+import torch
 
 from qlstm.errors import ConfigError, unknown
-from qlstm.recurrence import naive
+from qlstm.recurrence import naive, scanned
 from qlstm.recurrence.agreement import Layer, disagreement
 from qlstm.recurrence.linear import is_transformed
 from qlstm.recurrence.obstacles import Fault
@@ -61,6 +64,10 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False,
     check_backend(name)
     if x.shape[1] == 0:
         return naive
+    if name == "auto" and torch.compiler.is_compiling():
+        if scanned.obstacle(x, w_h, norms) is None:
+            return scanned
+        return naive if torch.compiler.is_exporting() else _OUTSIDE
     chosen = [*_fastest_first(x, w_h, coded), "naive"] if name == "auto" else [name]
     for candidate in chosen:
         module = import_module(f"qlstm.recurrence.{candidate}")
@@ -78,6 +85,19 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False,
         if reason is None:
             return module
     raise ConfigError(f"backend {name!r} cannot run this: {reason}; take backend='auto'")
+
+
+def _outside(loop: str) -> Callable:
+    @torch.compiler.disable
+    def run(x, w_x, w_h, bias, state, norms, *, coded=False):
+        module = choose_backend("auto", x, w_h, norms, coded=coded, loop=loop)
+        return getattr(module, loop)(x, w_x, w_h, bias, state, norms, coded=coded)
+    return run
+
+
+_OUTSIDE = SimpleNamespace(
+    __name__="outside", **{loop: _outside(loop) for loop in ("recurrence", "gru_recurrence")})
+"""Between two graphs of ``torch.compile`` the backend that runs without it."""
 
 
 def _fastest_first(x, w_h, coded) -> list[str]:

@@ -119,8 +119,8 @@ def pack(signs: Tensor, scales: Tensor) -> Codes:
 def unpack(bits: Tensor, shape: tuple[int, int]) -> Tensor:
     """The signs (planes, m, n), True for +1, of the ``bits`` of a matrix of a ``shape`` (m, n)."""
     words, n = words_by_row(bits, shape[0]), shape[1]
-    signs = words[..., None] >> torch.arange(WORD, device=bits.device, dtype=bits.dtype) & 1
-    return signs.flatten(2)[..., :n].bool()
+    each = 1 << torch.arange(WORD, device=bits.device, dtype=bits.dtype)  # ONNX shifts no int32
+    return (words[..., None] & each).flatten(2)[..., :n].bool()
 
 
 def words_by_row(bits: Tensor, rows: int) -> Tensor:

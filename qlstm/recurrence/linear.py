@@ -59,9 +59,9 @@ def out_of_range(x: Tensor, count: int) -> IndexError:
 def has_onednn(tensor: Tensor) -> bool:
     """Whether oneDNN multiplies a ``tensor`` of its type, on its device; it can neither be compiled
     nor transformed."""
-    return (tensor.device.type == "cpu" and tensor.dtype == torch.float32
-            and torch.backends.mkldnn.is_available()
-            and not torch.compiler.is_compiling() and not is_transformed())
+    return (not torch.compiler.is_compiling()  # first: the others cannot be
+            and tensor.device.type == "cpu" and tensor.dtype == torch.float32
+            and torch.backends.mkldnn.is_available() and not is_transformed())
 
 
 def is_transformed() -> bool:
