@@ -84,10 +84,10 @@ class QuantRNN(nn.Module):
 
     @property
     def like(self) -> Tensor:
-        """A tensor of the layer's precision, on its device; without biases a packed one has no
-        parameters."""
-        tensors = itertools.chain(self.parameters(recurse=False), self.buffers(recurse=False))
-        return next(tensor for tensor in tensors if tensor.is_floating_point())
+        """A tensor of the layer's precision, on its device: a bias, a weight, or of a packed one
+        its scales."""
+        names = ("bias_l0", "weight_hh_l0", "frozen_scales_hh_l0")
+        return next(tensor for name in names if (tensor := getattr(self, name, None)) is not None)
 
     def _add(self, k: int, reverse: bool):
         """Give one place its tensors, not yet filled."""

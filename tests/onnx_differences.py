@@ -63,7 +63,7 @@ def run_onnx(program, *arguments):
 def flat(result):
     """The tensors of a ``result``: output and last state."""
     output, state = result
-    return [output, *(state or ())]
+    return [output, *([] if state is None else state if isinstance(state, tuple) else [state])]
 
 
 @torch.no_grad()
@@ -74,7 +74,7 @@ def difference(cell, quantizer, normalizer, frozen, d=32):
     if frozen:
         rnn.freeze()
     steps, samples = (torch.export.Dim(name, min=1, max=1000) for name in "TN")
-    program = to_onnx(rnn, (torch.randn(7, 3, 8),), {"x": {0: steps, 1: samples}})
+    program = to_onnx(rnn, (torch.randn(7, 3, 8),), {"input": {0: steps, 1: samples}})
     x = torch.randn(20, 5, 8)
     found, size = run_onnx(program, x)
     return max((a - b).abs().max().item() for a, b in zip(found, flat(rnn(x)), strict=True)), size
