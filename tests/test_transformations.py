@@ -63,8 +63,7 @@ def test_an_exported_program_runs_any_number_of_steps_and_samples():
 
 @loud
 @pytest.mark.parametrize(("quantizer", "normalizer"), [
-    *((q, "batch_separate") for q in ("full_precision", "lab", "lat", "sbn", "stn")),
-    ("alternating", "weight")])
+    (q, "batch_separate") for q in ("full_precision", "lab", "lat", "sbn")])
 def test_one_step_is_exported_with_its_state(quantizer, normalizer):
     """Without a loop, so fast enough for these; tests/onnx_differences.py has all of them."""
     lstm = trained(QuantLSTM(5, 6, quantizer=quantizer, normalizer=normalizer, max_steps=1))
@@ -105,7 +104,7 @@ def runtime():
 @loud
 @torch.no_grad()
 def test_onnx_runtime_computes_what_a_packed_language_model_does(runtime, tmp_path):
-    model = LanguageModel(9, 8, 2, quantizer="twn", normalizer="layer", learned_state=True)
+    model = LanguageModel(9, 8, quantizer="twn", normalizer="layer", learned_state=True)
     save_packed(model.eval(), tmp_path / "model.qlstm")
     model, _ = load_packed(tmp_path / "model.qlstm")
     model.eval()
@@ -116,11 +115,12 @@ def test_onnx_runtime_computes_what_a_packed_language_model_does(runtime, tmp_pa
 
 @loud
 @torch.no_grad()
-def test_onnx_runtime_takes_a_step_of_a_stochastic_network(runtime):
-    lstm = trained(QuantLSTM(5, 6, 2, quantizer="sbn", normalizer="batch_separate", max_steps=1))
-    start = tuple(torch.randn(2, 3, 6) for _ in "hc")
+def test_onnx_runtime_takes_steps_with_their_state(runtime):
+    """ONNX has no pseudo-inverse, by which this quantizer is defined."""
+    lstm = trained(QuantLSTM(5, 6, quantizer="alternating", normalizer="weight"))
+    start = tuple(torch.randn(1, 3, 6) for _ in "hc")
     program = to_onnx(lstm, (x(1), start), {"input": {1: N}, "hx": ({1: N}, {1: N})})
-    outputs, state = [], [torch.zeros(2, 2, 6)] * 2
+    outputs, state = [], [torch.zeros(1, 2, 6)] * 2
     for now in x(3, 2):
         (output, *state), _ = run_onnx(program, now[None], *state)
         outputs.append(output)
@@ -147,12 +147,10 @@ def fresh():
 
 
 @loud
-@pytest.mark.parametrize(("backend", "cell", "quantizer"),
-                         [("eager", QuantLSTM, "bwn"), ("aot_eager", QuantGRU, "lat")])
 @torch.no_grad()
-def test_compiled_in_one_graph_it_evaluates_the_same(fresh, backend, cell, quantizer):
-    rnn = trained(cell(5, 6, quantizer=quantizer, normalizer="batch_separate", max_steps=6))
-    same(flat(torch.compile(rnn, backend=backend, fullgraph=True)(x())), flat(rnn(x())))
+def test_compiled_in_one_graph_it_evaluates_the_same(fresh):
+    rnn = trained(QuantGRU(5, 6, quantizer="twn", normalizer="batch_separate", max_steps=6))
+    same(flat(torch.compile(rnn, backend="aot_eager", fullgraph=True)(x())), flat(rnn(x())))
 
 
 @loud
@@ -160,7 +158,7 @@ def test_compiled_in_pieces_it_trains_the_same(fresh):
     lstm = next(networks("twn", normalizer="batch_separate"))
     other = copy.deepcopy(lstm)
     lstm(x())[0].square().sum().backward()
-    torch.compile(other, backend="aot_eager")(x())[0].square().sum().backward()
+    torch.compile(other, backend="eager")(x())[0].square().sum().backward()
     for (name, a), b in zip(lstm.named_parameters(), other.parameters(), strict=True):
         assert a.grad.any() or "shift" not in name
         assert_close(b.grad, a.grad, "float32_gradients")
