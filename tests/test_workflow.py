@@ -30,6 +30,7 @@ from qlstm.__main__ import COMMANDS, main, settle
 from qlstm.data import storage
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
+from qlstm.report import kernel
 from qlstm.report.kernel import PatientChannel
 from qlstm.study import locks, records
 from qlstm.study.grid import ARTEFACTS, FROM_ALL
@@ -660,7 +661,10 @@ def settings(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("settings")
-def test_a_notebook_runs_with_parameters_whatever_the_user_has_set(tmp_path):
+@pytest.mark.parametrize("in_a_folder", [True, False])  # its sockets; not so on Windows
+def test_a_notebook_runs_with_parameters_whatever_the_user_has_set(
+        tmp_path, monkeypatch, in_a_folder):
+    monkeypatch.setattr(kernel, "IN_A_FOLDER", in_a_folder)
     write_notebook(
         tmp_path / "n.ipynb", "x = 1  # a number", "print(6 * x)",
         "import matplotlib, qlstm\nimport matplotlib.pyplot as plt\n"
