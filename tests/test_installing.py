@@ -10,7 +10,9 @@ import tomllib
 from importlib import import_module, metadata, util
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import qlstm
 from qlstm.data.storage import ROOT
@@ -131,6 +133,25 @@ def test_a_type_checker_sees_users_mistakes(tmp_path):
     file.write_text("\n".join(["import torch, qlstm", *wrong]))
     said = check(file)
     assert re.findall(r"wrong\.py:(\d+):", said) == [str(2 + i) for i in range(len(wrong))], said
+
+
+def test_the_workflow_of_github_names_what_is_there():
+    """It cannot run here: what can be read from it is right."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    commands = [workflow["env"]["CORE"]]
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        for step in job["steps"]:
+            assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/x@v1"))
+            commands.append(step.get("run", ""))
+    named = re.findall(r"(?:tests|notebooks)/[\w/]+\.\w+", "\n".join(commands))
+    assert len(named) > 10
+    assert all((ROOT / name).is_file() for name in named)
+    matrix = workflow["jobs"]["core"]["strategy"]["matrix"]
+    assert all(SpecifierSet(PROJECT["requires-python"]).contains(f"{version}.0")
+               for version in matrix["python"])
+    json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
 
 
 def test_what_is_no_python_is_in_the_package():

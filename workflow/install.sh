@@ -92,7 +92,7 @@ if ! $python -c "$suits" 2>/dev/null; then
     PYTHON=${PYTHON:-python3}
     "$PYTHON" -c "$suits" 2>/dev/null ||
         fail "Python 3.11 or newer is needed ($PYTHON is another or missing): make setup PYTHON=python3.13"
-    echo "setting up .venv (once, a few minutes, 2.4 GB)"
+    echo "setting up .venv (once, a few minutes, 1.9 GB)"
     "$PYTHON" -m venv --clear .venv
     install
 elif [ "$has" = "$versions" ]; then

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 _OPERATORS = all(hasattr(torch.ops.mkldnn, name)
                  for name in ("_linear_pointwise", "_reorder_linear_weight"))
 """Whether torch has its products by oneDNN under these names, which are not public."""
