@@ -10,7 +10,7 @@ CLUSTER  ?=
 YES      ?=
 
 FOLDERS := QLSTM_MIRROR QLSTM_DATA QLSTM_REPORTS
-KNOWN   := PROFILE ONLY DATASETS SEEDS EPOCHS JOBS CLUSTER YES PYTHON $(FOLDERS)
+KNOWN   := PROFILE ONLY DATASETS SEEDS EPOCHS JOBS CLUSTER YES PYTHON TORCH $(FOLDERS)
 $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$(if $(filter $v,$(KNOWN)),,\
   $(error unknown variable in "$v=$(value $v)"; possible: $(KNOWN)))))
 PYTHON  ?= python3
@@ -51,8 +51,8 @@ help:
 	@echo "make site         lessons, results and API reference as pages to read offline -> reports/site/index.html"
 	@echo "make data         fetch and check the data that the same settings of reproduce need"
 	@echo "make course       the lessons as hand-outs, and with solutions -> reports/course"
-	@echo "make setup        install into .venv (done by the other commands too)"
-	@echo "make lint         check style        make bench  time layer, step and use beside nn.LSTM        make clean  remove what was made"
+	@echo "make setup        install into .venv (done by the other commands too)    TORCH=cpu|cu126|cu130   a build of PyTorch"
+	@echo "make lint         check style and types        make bench  time layer, step and use beside nn.LSTM        make clean  remove what was made"
 	@echo
 	@echo "Settings of reproduce, all optional, in any combination:"
 	@echo "  PROFILE=smoke|quick|paper   minutes | the finding on two cores (default) | the paper's settings"
@@ -62,7 +62,7 @@ help:
 
 # nothing happens where the environment is ready
 setup:
-	@PYTHON=$(call quoted,PYTHON) sh workflow/install.sh
+	@PYTHON=$(call quoted,PYTHON) TORCH=$(call quoted,TORCH) sh workflow/install.sh
 
 lab: setup
 	@$(PY) -m jupyterlab notebooks
@@ -98,7 +98,7 @@ soak: setup
 	@$(PY) tests/soak.py
 
 lint: setup
-	@$(PY) -m ruff check . && $(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
+	@$(PY) -m ruff check . && $(PY) -m ty check -q && $(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
 bench: setup
 	@$(PY) -m qlstm bench

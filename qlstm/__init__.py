@@ -23,9 +23,10 @@ from importlib import import_module
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOME = {"ConfigError": "errors", "DataError": "data.files", "ExperimentConfig": "study.config",
-         "LanguageModel": "models", "PackedError": "packing", "QuantGRU": "gru",
-         "QuantLSTM": "lstm", "Quantized": "quantizers", "RecordError": "study.records",
-         "SequenceClassifier": "models", "export_c": "export", "grid": "study.grid",
+         "LanguageModel": "models", "MissingError": "errors", "PackedError": "packing",
+         "QuantGRU": "gru", "QuantLSTM": "lstm", "Quantized": "quantizers",
+         "RecordError": "study.records", "SequenceClassifier": "models",
+         "export_c": "export", "grid": "study.grid",
          "load_dataset": "data.catalogue", "load_model": "study.networks",
          "load_packed": "packing", "packed_bytes": "packing",
          "round_half_up": "study.sizes", "run": "study.training", "save_packed": "packing",

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from qlstm.data.storage import CHECKOUT, ROOT, python_path
+from qlstm.errors import MissingError
 from qlstm.workflow.command_line import follow
 
 COMMANDS = {
@@ -109,7 +110,7 @@ if __name__ == "__main__":
     except BrokenPipeError:  # whoever read it has enough, as in make reproduce | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 1
-    except OSError as error:
+    except (OSError, MissingError) as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:

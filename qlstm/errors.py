@@ -2,8 +2,9 @@
 
 import difflib
 import importlib
+import importlib.util
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 _SHORT = reprlib.Repr()
@@ -24,6 +25,20 @@ class LineError(ValueError):
 
 class ConfigError(LineError):
     """A setting that does not exist or cannot be: the message lists what is possible."""
+
+
+class MissingError(LineError, ImportError):
+    """A package that only some of the commands need, and that is not installed."""
+
+
+def needs(extra: str, *modules: str, error: Callable[[str], Exception] = MissingError):
+    """Raise an error, unless all ``modules`` of an ``extra`` of ``pyproject.toml`` are installed.
+
+    ``error``: makes it of the message, which says what to install.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise error(f'the package {module} is not installed: pip install "qlstm[{extra}]"')
 
 
 def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> str:

@@ -16,6 +16,7 @@ from nbclient import NotebookClient
 from qlstm import quantizers
 from qlstm.course import demos, grading, handouts
 from qlstm.course.exercises import EXERCISES, NotYet, check
+from qlstm.data import storage
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
 
@@ -219,6 +220,13 @@ def test_hand_outs_have_no_solution_and_no_output_and_leave_other_files_alone(tm
             "source_hidden" in cell.metadata.get("jupyter", {}) for cell in of(teacher, "solution"))
     assert (tmp_path / "exercises" / "models" / "text.json").exists()
     assert own.read_text() == "mine"
+
+
+def test_without_lessons_no_empty_folders_are_hand_outs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(storage, "ROOT", tmp_path)  # as where the package alone is installed
+    assert handouts.main(["write", str(tmp_path / "course")]) == 2
+    assert "start it in the folder of the repository" in capsys.readouterr().err
+    assert not (tmp_path / "course").exists()
 
 
 def test_a_hand_out_that_was_worked_in_is_kept(tmp_path, capsys):

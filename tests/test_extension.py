@@ -1,6 +1,7 @@
 """The compiled extension: kept whole and for this processor only, else compiled anew or left out,
 which is said. The compilers are scripts that copy what was compiled before."""
 
+import ctypes
 import os
 import re
 import time
@@ -182,6 +183,38 @@ def test_a_compiler_without_openmp_compiles_without(compiler):
         echo "error: unsupported option '-fopenmp'" >&2; exit 1;; esac; {COPY}""")
     assert another_process() == Path(LIBRARY._name).read_bytes()
     assert calls() == 2
+
+
+APPLE = "clang: error: the clang compiler does not support '-march=native'"
+
+
+@pytest.mark.parametrize("openmp", [True, False])
+def test_a_compiler_that_does_not_know_the_processor_compiles_for_all(
+        compiler, tmp_path, openmp):
+    calls = compiler(f"""case "$*" in *-march=native*) echo "{APPLE}" >&2; exit 1;;
+        *-fopenmp*) {"" if openmp else "echo unsupported -fopenmp >&2; exit 1"};; esac; {COPY}""")
+    with pytest.warns(RuntimeWarning, match="compiled for any processor .*c[+][+] refuses") as said:
+        assert another_process() == Path(LIBRARY._name).read_bytes()
+    assert len(said) == 1
+    assert calls() == (2 if openmp else 3)
+    assert another_process() == Path(LIBRARY._name).read_bytes()  # and nothing more is said
+    compiled = (tmp_path / "compiled").read_text().splitlines()
+    assert len(compiled) == calls()
+    assert ("-fopenmp" in compiled[-1], "-march" in compiled[-1]) == (openmp, False)
+
+
+def test_what_it_refuses_for_good_is_said(compiler):
+    calls = compiler(f"echo \"{APPLE}\" >&2; exit 1")
+    with pytest.warns(RuntimeWarning, match="compiled for any processor"):
+        assert APPLE in another_process()
+    assert calls() == 2
+
+
+def test_there_is_none_where_a_long_is_too_short_for_an_int64(compiler, monkeypatch):
+    calls = compiler()
+    monkeypatch.setattr(extension, "_LONG", ctypes.c_int32)
+    assert "a C long has 32 bits" in another_process()
+    assert calls() == 0
 
 
 @pytest.mark.parametrize("place", ["a file", "no home"])

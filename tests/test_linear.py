@@ -1,9 +1,13 @@
 """qlstm.recurrence.linear against torch's own product."""
 
+from importlib import util
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from qlstm import QuantLSTM
 from qlstm.recurrence import linear
 
 
@@ -50,6 +54,25 @@ def test_where_onednn_is_missing(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     layer = linear.Linear(3, 2)
     assert layer(torch.ones(4, 3)).equal(F.linear(torch.ones(4, 3), layer.weight, layer.bias))
+
+
+def test_names_that_torch_may_take_away(monkeypatch):
+    """What is not public can be gone: then torch's own products are right, and slower."""
+    layer, x = QuantLSTM(3, 4, normalizer="layer"), torch.randn(5, 2, 3)
+    expected, _ = layer(x)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.ops, "mkldnn", SimpleNamespace(_linear_pointwise=print))
+        found = util.find_spec(linear.__name__)
+        found.loader.exec_module(without := util.module_from_spec(found))
+    assert linear.has_onednn(x) == torch.backends.mkldnn.is_available()
+    assert not without.has_onednn(x)
+    weight = torch.randn(6, 3)
+    torch.testing.assert_close(without.linear(x, weight), F.linear(x, weight))
+    monkeypatch.delattr(torch._C, "_are_functorch_transforms_active")
+    assert linear.is_transformed()
+    assert not linear.has_onednn(x)
+    torch.testing.assert_close(layer(x)[0], expected)
+    assert layer.backend_used == "naive"
 
 
 def test_compilers_and_transformations_get_torchs_own_product(monkeypatch):

@@ -165,6 +165,17 @@ def no_locks(request, monkeypatch):
     monkeypatch.setattr(locks.fcntl, "flock", flock)
 
 
+def test_on_windows_no_process_is_sent_a_signal(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks.os, "kill", lambda *_: pytest.fail("this would be Ctrl-C"))
+    with locks.exclusive(tmp_path):
+        assert not locks.held(tmp_path)  # by another
+        (tmp_path / ".owner").write_text(f"{platform.node()} {os.getpid() + 1}\n")
+        assert locks.held(tmp_path)
+        monkeypatch.setattr(locks, "STALE", -1)
+        assert not locks.held(tmp_path)
+
+
 @pytest.mark.usefixtures("no_locks")
 def test_without_locks_the_holder_is_known_by_what_it_writes(tmp_path):
     with locks.exclusive(tmp_path):

@@ -1,6 +1,7 @@
 """The Makefile and the set-up, with a Python that installs nothing and says what it is asked."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -51,7 +52,7 @@ def checkout(tmp_path):
 
 def test_set_up_is_done_once_for_a_folder_and_its_versions(checkout, tmp_path):
     folder, make = checkout
-    assert make("setup") == ["setting up .venv (once, a few minutes, 2.4 GB)"]
+    assert make("setup") == ["setting up .venv (once, a few minutes, 1.9 GB)"]
     assert make.calls()[0] == "-m venv --clear .venv"
     assert make.calls()[-1].endswith("-c constraints.txt -r .venv/requirements.txt")
     (folder / "pyproject.toml").touch()  # by git pull, say
@@ -68,9 +69,31 @@ def test_set_up_is_done_once_for_a_folder_and_its_versions(checkout, tmp_path):
     assert make.calls() == ["-m venv .venv"]  # no network is needed
     assert make("setup", folder=moved) == make("setup") == []
     (folder / ".venv/bin/python").unlink()
-    assert make("setup") == ["setting up .venv (once, a few minutes, 2.4 GB)"]
+    assert make("setup") == ["setting up .venv (once, a few minutes, 1.9 GB)"]
     (folder / ".venv/ready").unlink()  # made by hand, or half made
     assert make("setup") == ["bringing .venv up to date"]
+
+
+def test_a_build_of_pytorch_is_chosen_once(checkout, tmp_path):
+    folder, make = checkout
+    make("setup", "TORCH=cu126")
+    (pin,) = re.findall("^torch==.*$", (folder / "constraints.txt").read_text(), re.M)
+    assert make.calls()[1].endswith(
+        f"--index-url https://download.pytorch.org/whl/cu126 {pin}+cu126")
+    assert "-c .venv/constraints.txt " in make.calls()[-1]
+    pins = (folder / ".venv/constraints.txt").read_text()
+    assert pin in pins
+    assert "nvidia" not in pins  # each build has its own
+    assert make("setup") == make("setup", "TORCH=cu126") == make.calls() == []
+    assert make("setup", "TORCH=cpu") == ["bringing .venv up to date"]
+    assert make.calls()[1].endswith(f"/whl/cpu {pin}+cpu")
+    with (folder / "pyproject.toml").open("a") as file:
+        file.write("# another line\n")
+    make("setup")
+    assert make.calls()[1].endswith(f"/whl/cpu {pin}+cpu")
+    (tmp_path / "offline").touch()
+    assert "there is no build 'cu1' of PyTorch, or it cannot be reached" in make(
+        "setup", "TORCH=cu1", status=2)[0]
 
 
 def test_a_set_up_that_fails_says_why_in_a_line_and_is_repeated(checkout, tmp_path):

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 
 import nbformat
@@ -30,6 +31,7 @@ from qlstm.__main__ import COMMANDS, main, settle
 from qlstm.data import storage
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
+from qlstm.report import kernel
 from qlstm.report.kernel import PatientChannel
 from qlstm.study import locks, records
 from qlstm.study.grid import ARTEFACTS, FROM_ALL
@@ -660,7 +662,10 @@ def settings(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("settings")
-def test_a_notebook_runs_with_parameters_whatever_the_user_has_set(tmp_path):
+@pytest.mark.parametrize("in_a_folder", [True, False])  # its sockets; not so on Windows
+def test_a_notebook_runs_with_parameters_whatever_the_user_has_set(
+        tmp_path, monkeypatch, in_a_folder):
+    monkeypatch.setattr(kernel, "IN_A_FOLDER", in_a_folder)
     write_notebook(
         tmp_path / "n.ipynb", "x = 1  # a number", "print(6 * x)",
         "import matplotlib, qlstm\nimport matplotlib.pyplot as plt\n"
@@ -973,15 +978,16 @@ def test_constraints_pin_every_dependency_within_its_range():
         if requirement.marker is None or requirement.marker.evaluate():
             pins[requirement.name.lower()] = requirement
     extras = PROJECT["optional-dependencies"]
-    assert extras["test"][0] == "qlstm[site]"
-    for text in PROJECT["dependencies"] + extras["site"] + extras["test"][1:]:
+    for text in PROJECT["dependencies"] + list(chain.from_iterable(extras.values())):
         requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate():
+        marker = requirement.marker
+        if requirement.name == "qlstm" or (marker is not None and not marker.evaluate()):
             continue
         pin = str(pins[requirement.name.lower()].specifier).removeprefix("==")
         assert requirement.specifier.contains(pin), text
-        assert version(requirement.name).partition("+")[0] == pin, (
-            f"installed {requirement.name} is not the pinned one")
+        with contextlib.suppress(PackageNotFoundError):  # some are not installed by make setup
+            assert version(requirement.name).partition("+")[0] == pin, (
+                f"installed {requirement.name} is not the pinned one")
 
 
 def test_notebooks_are_committed_clean():

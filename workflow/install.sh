@@ -17,7 +17,9 @@ fi
 python=.venv/bin/python
 log=.venv/setup.log
 folder=$(pwd -P)
-versions=$(cat pyproject.toml constraints.txt | cksum)
+# which build of PyTorch: TORCH, else as before; empty: chosen by what the machine has
+torch=${TORCH:-$(cat .venv/torch 2>/dev/null || :)}
+versions=$(printf '%s\n' "$torch" | cat pyproject.toml constraints.txt - | cksum)
 has=$(sed 1q .venv/ready 2>/dev/null || :)
 of=$(sed 1d .venv/ready 2>/dev/null || :)
 if [ -x $python ] && [ "$has" = "$versions" ] && [ "$of" = "$folder" ]; then
@@ -31,10 +33,18 @@ install() {
     export PIP_USER=0
     unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_CONSTRAINT PIP_NO_DEPS PIP_DRY_RUN PIP_REQUIRE_HASHES
     pip="$python -m pip install -q --disable-pip-version-check"
+    builds=https://download.pytorch.org/whl
+    version=$(grep '^torch==' constraints.txt)
+    constraints=constraints.txt
+    if [ -n "$torch" ]; then
+        $pip --index-url "$builds/$torch" "$version+$torch" >$log 2>&1 ||
+            fail "there is no build '$torch' of PyTorch, or it cannot be reached: TORCH=cpu, cu126 or cu130; see $log"
+        printf '%s\n' "$torch" >.venv/torch
+        constraints=.venv/constraints.txt # without what each build has its own versions of
+        grep -vE '^(cuda|nvidia|triton)' constraints.txt >$constraints
     # without an NVIDIA driver on Linux, PyTorch's CPU build is enough: 0.2 GB instead of 3 GB with CUDA
-    if [ "$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1; then
-        $pip --no-deps --retries 0 --timeout 15 --index-url https://download.pytorch.org/whl/cpu \
-            "$(grep '^torch==' constraints.txt)" >$log 2>&1 ||
+    elif [ "$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1; then
+        $pip --no-deps --retries 0 --timeout 15 --index-url $builds/cpu "$version" >$log 2>&1 ||
             echo "PyTorch's CPU builds cannot be reached; taking the default one"
     fi
     $python - >.venv/requirements.txt <<'END'
@@ -43,10 +53,10 @@ import tomllib
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
 extras = project["optional-dependencies"]
-lines = project["dependencies"] + extras["site"] + extras["test"]
+lines = sum((extras[name] for name in ("learn", "reproduce", "site", "test")), project["dependencies"])
 print("\n".join(line for line in lines if not line.startswith("qlstm[")))
 END
-    $pip -c constraints.txt -r .venv/requirements.txt >$log 2>&1 ||
+    $pip -c $constraints -r .venv/requirements.txt >$log 2>&1 ||
         fail "the set-up failed: $(sed -n 's/^ *ERROR: //p' $log | sed 1q) (all of it: $log); the same command goes on"
     $python -I -c 'import importlib.metadata as m; m.version("papermill")' 2>/dev/null ||
         fail "the packages are not in .venv: 'pip config list' may say target or prefix, which is for elsewhere"
@@ -77,12 +87,12 @@ sys.exit({script.attr}())
 END
 }
 
-suits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
+suits='import sys; sys.exit(sys.version_info < (3, 11))'
 if ! $python -c "$suits" 2>/dev/null; then
     PYTHON=${PYTHON:-python3}
     "$PYTHON" -c "$suits" 2>/dev/null ||
-        fail "Python 3.11, 3.12 or 3.13 is needed ($PYTHON is another or missing): make setup PYTHON=python3.12"
-    echo "setting up .venv (once, a few minutes, 2.4 GB)"
+        fail "Python 3.11 or newer is needed ($PYTHON is another or missing): make setup PYTHON=python3.13"
+    echo "setting up .venv (once, a few minutes, 1.9 GB)"
     "$PYTHON" -m venv --clear .venv
     install
 elif [ "$has" = "$versions" ]; then

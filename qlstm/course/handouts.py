@@ -107,6 +107,10 @@ def main(arguments: list[str]) -> int:
         from qlstm.course.grading import grades
 
         return grades(options.notebooks)
+    if not lessons():
+        print(f"error: there are no lessons in {LEARN}; start it in the folder of the repository",
+              file=sys.stderr)
+        return 2
     try:
         kept = write(options.folder)
     except OSError as error:

@@ -1,6 +1,7 @@
 """Files of data sets: put in place by hand, from a mirror or from the network; checked before they
 are used."""
 
+import functools
 import hashlib
 import io
 import os
@@ -16,7 +17,7 @@ from urllib.request import url2pathname
 from uuid import uuid4
 
 from qlstm.data.storage import raw_data, writable, write_atomically
-from qlstm.errors import LineError, first_line
+from qlstm.errors import LineError, first_line, needs
 
 NETWORK_TIMEOUT = 20.0
 """Seconds that an address may stay silent; each address is tried once."""
@@ -202,14 +203,15 @@ def _download(file: File, urls: tuple[str, ...]) -> tuple[bytes, str]:
 
 def _fetch(file: File, urls: tuple[str, ...]) -> tuple[bytes, str]:
     """The content from the first address that has it; a host that is silent is asked once."""
+    needs("reproduce", "pooch", "tqdm", error=functools.partial(_missing, file))
+    import pooch
+
     failures, silent_hosts = [], set()
     for url in urls:
         if (host := urlsplit(url).netloc) in silent_hosts:
             failures += [f"{url} (same host)"] if url in file.urls else []
             continue
         try:
-            import pooch  # absent where only training runs
-
             bar = sys.stderr.isatty()
             downloader = pooch.HTTPDownloader(
                 progressbar=bar, chunk_size=2**16, timeout=NETWORK_TIMEOUT)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qlstm.data.files import DataError
+from qlstm.errors import needs
 
 Part = tuple[Tensor, Tensor]
 """Pixels (n, T), uint8, an image a row, from left to right and top to bottom; labels (n,),
@@ -123,11 +124,9 @@ def read_mnist(contents: list[bytes], valid: int = 10_000) -> list[Part]:
 
 def read_digits(_: list[bytes]) -> list[Part]:
     """scikit-learn's 1,797 digits of 8 x 8 pixels, 0 to 16, by position: all but 600, 300, 300."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        reason = "the data set digits is part of scikit-learn, which cannot be imported"
-        raise DataError(f"{reason}: pip install scikit-learn") from error
+    needs("reproduce", "sklearn", error=DataError)
+    from sklearn.datasets import load_digits
+
     pixels, labels = load_digits(return_X_y=True)
     cuts = [len(labels) - 600, len(labels) - 300]
     parts = zip(np.split(pixels.astype(np.uint8), cuts), np.split(labels.astype(np.int64), cuts),

@@ -2,7 +2,8 @@
 
 With the machine's C++ compiler (``$CXX``, c++, g++ or clang++) and, after its own flags, those of
 ``$QLSTM_CXXFLAGS`` (``-mno-avx512f`` tries an older processor); in ``$XDG_CACHE_HOME/qlstm``, for
-this source and processor. Where it cannot be kept each process compiles it.
+this source and processor. Where it cannot be kept each process compiles it. It takes a C ``long``
+for an int64, so there is none on Windows.
 """
 
 import contextlib
@@ -42,11 +43,15 @@ FUNCTIONS = {
 _FEATURES = {"model name", "flags", "Features", "CPU implementer", "CPU variant", "CPU part", "cpu",
              "features", "isa", "uarch"}
 """Its lines on what the processor is and can do, for x86, ARM, Power, s390 and RISC-V."""
+_OPTIONAL = {"-fopenmp": ("openmp", "gomp", "lomp", "iomp"), "-march=native": ("march", "native")}
+"""What the extension can do without, and the words of compilers that cannot do it."""
 
 
 @functools.cache
 def library() -> ctypes.CDLL | Fault:
     """The extension, or why there is none."""
+    if ctypes.sizeof(_LONG) < 8:
+        return Fault("the C++ extension is not made for this system, where a C long has 32 bits")
     try:
         described = "\n".join([*(path.read_text(encoding="utf-8") for path in (SOURCE, HEADER)),
                                *_flags(), os.environ.get("CXX", ""), platform.platform(),
@@ -119,14 +124,21 @@ def _built(stem: str) -> ctypes.CDLL | Fault:
 
 
 def _compile(compiler: str, target: Path):
-    """With threads where the compiler has OpenMP."""
-    command = [compiler, *_flags(), str(SOURCE), "-o", str(target)]
-    try:
-        _run([*command, "-fopenmp"])
-    except subprocess.CalledProcessError as error:
-        if not any(name in error.stderr for name in ("openmp", "gomp", "lomp", "iomp")):
-            raise
-        _run(command)
+    """With threads where the compiler has OpenMP, and for this processor where it knows it (older
+    ones of Apple do not)."""
+    flags = [*_flags(), "-fopenmp"]
+    while True:
+        try:
+            return _run([compiler, *flags, str(SOURCE), "-o", str(target)])
+        except subprocess.CalledProcessError as error:
+            refused = next((flag for flag, words in _OPTIONAL.items() if flag in flags
+                            and any(word in error.stderr for word in words)), None)
+            if refused is None:
+                raise
+        flags.remove(refused)
+        if refused == "-march=native":
+            warnings.warn("the C++ extension is compiled for any processor of this kind, as "
+                          f"{compiler} refuses -march=native", RuntimeWarning, stacklevel=2)
 
 
 def _run(command: list[str]):

@@ -5,6 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_OPERATORS = all(hasattr(torch.ops.mkldnn, name)
+                 for name in ("_linear_pointwise", "_reorder_linear_weight"))
+"""Whether torch has its products by oneDNN under these names, which are not public."""
+
 
 class Linear(nn.Linear):
     """``torch.nn.Linear`` by way of :func:`linear`."""
@@ -61,13 +65,14 @@ def has_onednn(tensor: Tensor) -> bool:
     nor transformed."""
     return (not torch.compiler.is_compiling()  # first: the others cannot be
             and tensor.device.type == "cpu" and tensor.dtype == torch.float32
-            and torch.backends.mkldnn.is_available() and not is_transformed())
+            and _OPERATORS and torch.backends.mkldnn.is_available() and not is_transformed())
 
 
 def is_transformed() -> bool:
     """Whether ``torch.func`` transforms what is computed (``vmap``, ``grad``), or it is recorded
-    for export."""
-    return torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting()
+    for export; also where torch does not say, as the name is not public."""
+    transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+    return transformed() or torch.compiler.is_exporting()
 
 
 def multiply(matrix: Tensor, weight: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def published() -> pd.DataFrame:
         ``dataset``, ``hidden``, ``layers``, ``quantizer``, ``normalizer``, ``value`` (the test
         metric; NaN: not reported) and ``size_kb``.
     """
-    with (files("qlstm.report") / "published_results.csv").open() as file:
+    with (files("qlstm.report") / "published_results.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
 

@@ -23,6 +23,8 @@ from qlstm.data.storage import python_path
 
 SETTINGS = ("JUPYTER", "JPY_", "IPYTHON", "MPLBACKEND", "MATPLOTLIBRC", "PYTHONSTARTUP")
 """What the names of variables begin with that a kernel is started without."""
+IN_A_FOLDER = os.name == "posix"
+"""Whether there are sockets in folders."""
 LONGEST = 60
 """Characters of the folder that the sockets' folder is made in; their paths have 104 at most."""
 
@@ -60,7 +62,8 @@ class Kernel(AsyncKernelManager):
     """Starts and ends a kernel for nbclient (its ``kernel_manager_class``).
 
     It is spoken to by sockets in a folder of its own, as kernels that start side by side would race
-    for ports. Kernels that are installed are not looked at.
+    for ports (on Windows, which has no such sockets, by ports). Kernels that are installed are not
+    looked at.
 
     Args:
         more: What nbclient gives, which is of no importance here.
@@ -73,11 +76,11 @@ class Kernel(AsyncKernelManager):
     ended: ClassVar[int | None] = None
 
     def __init__(self, **more: Any):
-        short = len(tempfile.gettempdir()) <= LONGEST
+        short = len(tempfile.gettempdir()) <= LONGEST or not IN_A_FOLDER
         self._folder = tempfile.TemporaryDirectory(
             prefix="qlstm", dir=None if short else "/tmp", ignore_cleanup_errors=True)
-        super().__init__(**more, transport="ipc", ip=f"{self._folder.name}/k",
-                         connection_file=f"{self._folder.name}/k.json",
+        sockets = {"transport": "ipc", "ip": f"{self._folder.name}/k"} if IN_A_FOLDER else {}
+        super().__init__(**more, **sockets, connection_file=f"{self._folder.name}/k.json",
                          client_factory=KernelClient)
 
     @property

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import qlstm
 from qlstm.data.storage import ROOT, files, lessons
-from qlstm.errors import ConfigError, unknown
+from qlstm.errors import ConfigError, needs, unknown
 from qlstm.report import figures, page
 from qlstm.study import records
 from qlstm.study.records import reports
@@ -143,6 +143,7 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit status: 2 for a profile that is unknown or has no results, or where Sphinx fails.
     """
+    needs("site", "sphinx", "myst_nb", "sphinx_book_theme")
     made, site = with_results(), reports() / "site"
     try:
         for name in arguments:

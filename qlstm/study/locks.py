@@ -155,6 +155,8 @@ def _alive(process: int) -> bool:
     """Whether there is a process of this number, other than this one, on this machine."""
     if not 0 < process < 2**31:
         return False
+    if fcntl is None:  # Windows: os.kill would send Ctrl-C; its touches alone tell
+        return process != os.getpid()
     try:
         os.kill(process, 0)
     except ProcessLookupError:

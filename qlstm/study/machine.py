@@ -80,7 +80,8 @@ def one_gpu() -> Iterator[str | None]:
     if len(names) < 2:
         yield None
         return
-    folder = Path(tempfile.gettempdir()) / f"qlstm-gpus-{os.getuid()}"
+    user = os.getuid() if hasattr(os, "getuid") else ""  # on Windows the folder is the user's own
+    folder = Path(tempfile.gettempdir()) / f"qlstm-gpus-{user}"
     folder.mkdir(mode=0o700, exist_ok=True)
     choice = Lock(folder / "choice")
     choice.acquire(wait=True)  # one process at a time counts and takes

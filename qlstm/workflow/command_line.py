@@ -33,7 +33,10 @@ def follow(number: int = signal.SIGTERM):
 
     def wait():
         os.read(0, 1)
-        os.kill(os.getpid(), number)
+        if os.name == "posix":
+            os.kill(os.getpid(), number)
+        else:  # on Windows that would end the process at once
+            signal.raise_signal(number)
     threading.Thread(target=wait, daemon=True).start()
 
 

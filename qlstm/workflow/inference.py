@@ -247,5 +247,5 @@ def _private_mb() -> float | None:
     gc.collect()
     if give_back := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
         give_back(0)
-    lines = smaps.read_text().splitlines()
+    lines = smaps.read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024

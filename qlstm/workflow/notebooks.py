@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qlstm.data.storage import writable, write_atomically
-from qlstm.errors import ConfigError, first_line, unknown
+from qlstm.errors import ConfigError, MissingError, first_line, needs, unknown
 from qlstm.workflow.pool import how_ended
 
 # Two of the three seconds that papermill takes to import: jsonschema's check of international
@@ -41,6 +41,11 @@ class KernelError(NotebookError):
         self.exit_status = 128 - status if status is not None and status < 0 else 1
 
 
+def check_packages():
+    """Raises ``MissingError`` where notebooks cannot be executed and made pages."""
+    needs("reproduce", "papermill", "nbconvert", "latex2mathml", "tabulate")
+
+
 def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = None):
     """Run a notebook, and write it with its outputs, and as an HTML page beside.
 
@@ -54,6 +59,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any] | None = No
         NotebookError: The notebook cannot be read, a cell raised an error or made a figure without
             a picture, or the kernel died.
     """
+    check_packages()
     import papermill  # slow to import, so not at the top
 
     from qlstm.report.kernel import Kernel
@@ -172,7 +178,7 @@ def main(arguments: list[str]) -> int:
         execute(options.notebook, options.output, dict(map(_parse, options.parameters)))
     except Exception as error:
         why = str(error)
-        if not isinstance(error, ConfigError | NotebookError | OSError):
+        if not isinstance(error, ConfigError | MissingError | NotebookError | OSError):
             traceback.print_exc()
             why = f"{options.notebook.name}: {type(error).__name__}: {first_line(error)}"
         print(f"error: {why}", file=sys.stderr)

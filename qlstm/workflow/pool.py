@@ -89,7 +89,7 @@ def side_by_side(commands: dict[str, list[str]], jobs: int, *, over: float = flo
             watch()
             for name in [name for name, child in working.items() if child.poll() is not None]:
                 status = working.pop(name).returncode
-                status = 128 - status if status > 128 else status
+                status = 128 - status if 128 < status < 256 else status  # Windows has others
                 if status == NO_MEMORY and beside[name] > 1:
                     jobs = max(1, min(jobs, beside[name] - 1))
                     again = f"had too little memory and goes on with {jobs} side by side"

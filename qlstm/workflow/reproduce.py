@@ -35,7 +35,7 @@ from qlstm.study.tasks import PROFILES
 from qlstm.workflow import cluster, pool
 from qlstm.workflow.command_line import names, stop_when_terminated
 from qlstm.workflow.made import OVERVIEW, MadeFrom, copies
-from qlstm.workflow.notebooks import to_html
+from qlstm.workflow.notebooks import check_packages, to_html
 from qlstm.workflow.plan import make_plan, with_artefacts, with_records, without_notebook
 from qlstm.workflow.progress import Count, Line, Progress, duration
 from qlstm.workflow.run import cause
@@ -257,6 +257,7 @@ def reproduce(options: argparse.Namespace) -> int:
             options.profile, datasets=options.datasets, epochs=options.epochs)
         print("\n".join(costs.plan(configs, options.profile, wanted)))
         return 0
+    check_packages()
     folder = reports() / options.profile
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -285,6 +285,8 @@ def main(arguments: list[str]) -> int:
     """
     try:
         options = parse(arguments)
+        if not options.no_notebook:
+            notebooks.check_packages()
         runs = select(options)
         if not runs:
             from qlstm.study.grid import no_runs
