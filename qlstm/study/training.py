@@ -43,7 +43,8 @@ WAITING = ("lat", "alternating")
 
 
 def run(config: ExperimentConfig, directory: Path | None = None, *, device: str = "auto",
-        backend: str = "auto", report=print, watch=None) -> dict[str, Any]:
+        backend: str = "auto", report: Callable[[str], object] = print,
+        watch: Callable[..., object] | None = None) -> dict[str, Any]:
     """Train and evaluate one configuration.
 
     A run that was interrupted in its folder goes on after its last epoch and ends with the record
