@@ -1,10 +1,30 @@
-"""What ``torch.compile`` and ``torch.export`` cannot record as one would write it."""
+"""What ``torch.compile``, ``torch.export`` and ``torch.func`` cannot take as one would write it."""
 
 import contextlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+try:
+    from torch.utils._python_dispatch import _disable_current_modes
+except ImportError:  # it is not public
+    _disable_current_modes = contextlib.nullcontext
+
+
+def is_transformed() -> bool:
+    """Whether ``torch.func`` transforms what is computed (``vmap``, ``grad``), or it is recorded
+    for export; also where torch does not say, as the name is not public."""
+    transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+    return transformed() or torch.compiler.is_exporting()
+
+
+@contextlib.contextmanager
+def untransformed():
+    """A context in which tensors are made that no transformation and no mode knows."""
+    disabled = getattr(torch._C, "_DisableFuncTorch", contextlib.nullcontext)
+    with _disable_current_modes(), disabled(), torch.inference_mode(False):
+        yield
 
 
 def repeat(step: Callable, state: tuple[Tensor, ...], times: int) -> tuple[Tensor, ...]:
@@ -24,7 +44,7 @@ def repeat(step: Callable, state: tuple[Tensor, ...], times: int) -> tuple[Tenso
     if not torch.compiler.is_compiling():  # under vmap a tensor has no truth of its own
         for _ in range(times):
             state = step(*state)
-            if not torch._C._are_functorch_transforms_active() and not state[-1].any():
+            if not is_transformed() and not state[-1].any():
                 break
         return state
     from torch._higher_order_ops import while_loop  # seconds of imports, that it makes anyway

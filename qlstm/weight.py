@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
 
 from qlstm.arguments import check_precision
 from qlstm.errors import ConfigError
 from qlstm.normalizers import Normalizer, WeightNorm, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, straight_through
 from qlstm.recurrence.codes import Codes, pack, plane_scales, planes, unpack, words_by_row
+from qlstm.tracing import untransformed
 
 
 class _MadeOf(NamedTuple):
@@ -278,7 +278,7 @@ def fixed_sample(seed: int, shape: torch.Size, device: torch.device) -> Tensor:
         device: Where it is to be.
     """
     # what is kept must be no transformation's own tensor
-    with _disable_current_modes(), torch._C._DisableFuncTorch(), torch.inference_mode(False):
+    with untransformed():
         generator = torch.Generator().manual_seed(seed)
         return torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu").to(device)
 

@@ -24,8 +24,8 @@ import torch
 from qlstm.errors import ConfigError, unknown
 from qlstm.recurrence import naive, scanned
 from qlstm.recurrence.agreement import Layer, disagreement
-from qlstm.recurrence.linear import is_transformed
 from qlstm.recurrence.obstacles import Fault
+from qlstm.tracing import is_transformed
 
 BACKENDS = ["naive", "cpu", "cudnn", "triton"]
 """The implementations by name."""

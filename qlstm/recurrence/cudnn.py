@@ -94,7 +94,7 @@ def _plain(x, w_x, w_h, bias, *state):
         memory.split([part.numel() for part in parts]), parts, strict=True)]
     state = [part[None].contiguous() for part in state]
     with _precision_of_products():
-        run, first = (torch._VF.lstm, state) if lstm else (torch._VF.gru, *state)
+        run, first = (torch.lstm, state) if lstm else (torch.gru, *state)
         output, *last = run(x.contiguous(), first, weights, True, 1, 0.0,
                             torch.is_grad_enabled(), False, False)
     return output, *(part[0] for part in last)

@@ -5,6 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qlstm.tracing import is_transformed
+
 _OPERATORS = all(hasattr(torch.ops.mkldnn, name)
                  for name in ("_linear_pointwise", "_reorder_linear_weight"))
 """Whether torch has its products by oneDNN under these names, which are not public."""
@@ -66,13 +68,6 @@ def has_onednn(tensor: Tensor) -> bool:
     return (not torch.compiler.is_compiling()  # first: the others cannot be
             and tensor.device.type == "cpu" and tensor.dtype == torch.float32
             and _OPERATORS and torch.backends.mkldnn.is_available() and not is_transformed())
-
-
-def is_transformed() -> bool:
-    """Whether ``torch.func`` transforms what is computed (``vmap``, ``grad``), or it is recorded
-    for export; also where torch does not say, as the name is not public."""
-    transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
-    return transformed() or torch.compiler.is_exporting()
 
 
 def multiply(matrix: Tensor, weight: Tensor) -> Tensor:
