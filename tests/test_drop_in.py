@@ -524,6 +524,10 @@ def test_each_row_of_the_tables_is_a_test():
     assert dict(rows).keys() == ROWS.keys()
     for name, verdict in rows:
         assert (verdict == "same") == ROWS[name], name
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py"))
+    named = re.findall(r"^\|.*\| (?:works|refused) \|.*\| `(test_\w+)` \|$", TABLE, re.M)
+    assert len(named) == len(re.findall(r"^\|.*\| (?:works|refused) \|.*`test_", TABLE, re.M)) > 10
+    assert all(f"def {name}(" in tests for name in named)
 
 
 @pytest.mark.parametrize("page", ["drop_in.md"])

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from qlstm import QuantLSTM
 from qlstm.recurrence import linear
+from qlstm.weight import fixed_sample
 
 
 def derivatives(product, x, weight, bias):
@@ -69,6 +70,10 @@ def test_names_that_torch_may_take_away(monkeypatch):
     weight = torch.randn(6, 3)
     torch.testing.assert_close(without.linear(x, weight), F.linear(x, weight))
     monkeypatch.delattr(torch._C, "_are_functorch_transforms_active")
+    monkeypatch.delattr(torch._C, "_DisableFuncTorch")
+    fixed_sample.cache_clear()
+    assert fixed_sample(3, torch.Size([2]), x.device).equal(
+        torch.rand(2, generator=torch.Generator().manual_seed(3), dtype=torch.float64))
     assert linear.is_transformed()
     assert not linear.has_onednn(x)
     torch.testing.assert_close(layer(x)[0], expected)
