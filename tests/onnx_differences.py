@@ -1,7 +1,7 @@
 """What ONNX Runtime computes from an exported network, against the network: the largest difference
 by quantizer and normalizer, the table of docs/export.md.
 
-    python tests/onnx_differences.py [quantizer ...]      # all: a quarter of an hour
+    python tests/onnx_differences.py [quantizer ...]      # all: some 40 minutes
 
 d = 32, 20 steps; exported with 3 samples of 7 steps, run with 5 samples of 20.
 """
