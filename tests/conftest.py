@@ -40,7 +40,7 @@ def pretended(monkeypatch):
     return calls
 
 
-LONG = ["test_triton.py", "test_gpu.py"]
+LONG = ["test_triton.py", "test_gpu.py", "test_transformations.py"]
 """Files of few tests that take minutes: two processes share the files, and neither is to be left
 with one of these in the end."""
 
