@@ -5,6 +5,7 @@ from torch import nn
 
 from qlstm.errors import ConfigError
 from qlstm.normalizers import Identity, WeightNorm
+from qlstm.weight import suffix
 
 SHARED = ("bias", "batch_first", "dropout", "bidirectional")
 """Arguments that pass from one to the other."""
@@ -38,7 +39,7 @@ def from_torch(cls: type[nn.Module], theirs: nn.Module, settings: dict) -> nn.Mo
     ours = cls(theirs.input_size, theirs.hidden_size, theirs.num_layers, **settings)
     d = ours.hidden_size
     for k, reverse in ours.places:
-        suffix = f"l{k}" + "_reverse" * reverse
+        place = suffix(k, reverse)
         for side in ("ih", "hh"):
             weight = ours.weight(side, k, reverse)
             given = getattr(theirs, weight.name)
@@ -47,7 +48,7 @@ def from_torch(cls: type[nn.Module], theirs: nn.Module, settings: dict) -> nn.Mo
                 gain = weight.norm.gain
                 gain.copy_(torch.linalg.vector_norm(given, dim=-1).view_as(gain))
         if theirs.bias:
-            given = [getattr(theirs, f"bias_{side}_{suffix}") for side in ("ih", "hh")]
+            given = [getattr(theirs, f"bias_{side}_{place}") for side in ("ih", "hh")]
             own = ours.biases(k, reverse)
             if len(own) == 1:
                 b_hn = given[1][2 * d :]
@@ -83,12 +84,12 @@ def to_torch(ours: nn.Module) -> nn.Module:
         ours.input_size, ours.hidden_size, ours.num_layers, device=like.device, dtype=like.dtype,
         **{name: getattr(ours, name) for name in SHARED})
     for k, reverse in ours.places:
-        suffix = f"l{k}" + "_reverse" * reverse
+        place = suffix(k, reverse)
         for side in ("ih", "hh"):
             weight = ours.weight(side, k, reverse)
             getattr(theirs, weight.name).copy_(weight.effective())
         own = ours.biases(k, reverse)
         for side, bias in zip(("ih", "hh"), [*own, None][:2] if own else [], strict=False):
-            given = getattr(theirs, f"bias_{side}_{suffix}")
+            given = getattr(theirs, f"bias_{side}_{place}")
             given.zero_() if bias is None else given.copy_(bias)
     return theirs.train(ours.training)

@@ -24,7 +24,7 @@ from qlstm.recurrence.codes import Codes
 from qlstm.sequences import Sequences, State
 from qlstm.stream import Stream
 from qlstm.tracing import without_autocast
-from qlstm.weight import LatentWeight
+from qlstm.weight import LatentWeight, suffix
 
 
 class QuantRNN(nn.Module):
@@ -91,15 +91,15 @@ class QuantRNN(nn.Module):
 
     def _add(self, k: int, reverse: bool):
         """Give one place its tensors, not yet filled."""
-        d, suffix = self.hidden_size, f"l{k}" + "_reverse" * reverse
+        d, place = self.hidden_size, suffix(k, reverse)
         for side in ("ih", "hh"):
             LatentWeight(self, side, k, reverse).register()
         for name in ["bias", "bias_hh"][: self.settings["biases"] if self.bias else 0]:
-            self.register_parameter(f"{name}_{suffix}", nn.Parameter(torch.empty(self.gates * d)))
+            self.register_parameter(f"{name}_{place}", nn.Parameter(torch.empty(self.gates * d)))
         # SBN and STN normalize the cell state too
         kind = self.settings["normalizer"] if self.stochastic else "none"
         norm_c = make_normalizer(kind, (d,), d, self.settings["max_steps"])
-        self.add_module(f"norm_c_{suffix}", norm_c)
+        self.add_module(f"norm_c_{place}", norm_c)
         if self.stochastic:  # and have one vector for the bias and the shifts of the products
             for side in ("ih", "hh"):
                 self.weight(side, k, reverse).norm.fix_shift()
@@ -121,9 +121,8 @@ class QuantRNN(nn.Module):
     @property
     def all_weights(self) -> list[list[Tensor]]:
         """Of each place its matrices and bias vectors, as torch's layers have it."""
-        return [[*(getattr(self, f"weight_{side}_l{k}" + "_reverse" * reverse)
-                   for side in ("ih", "hh")), *self.biases(k, reverse)]
-                for k, reverse in self.places]
+        return [[*(getattr(self, f"weight_{side}_{suffix(*place)}") for side in ("ih", "hh")),
+                 *self.biases(*place)] for place in self.places]
 
     def flatten_parameters(self):
         """Nothing, as there is nothing to do; torch's layers have it, and scripts call it."""
@@ -131,7 +130,7 @@ class QuantRNN(nn.Module):
     def weight(self, side: str, k: int, reverse: bool = False) -> LatentWeight:
         """The latent matrix of one ``side`` of one place: ``"ih"`` for $W_x$, ``"hh"`` for
         $W_h$."""
-        return self._weight(f"weight_{side}_l{k}" + "_reverse" * reverse)
+        return self._weight(f"weight_{side}_{suffix(k, reverse)}")
 
     def _weight(self, name: str) -> LatentWeight:
         weights = self._weights
@@ -154,8 +153,8 @@ class QuantRNN(nn.Module):
 
     def biases(self, k: int, reverse: bool = False) -> list[Tensor]:
         """The bias vectors (gates d) of a place: none, one or two."""
-        suffix = f"l{k}" + "_reverse" * reverse
-        found = [getattr(self, f"{name}_{suffix}", None) for name in ("bias", "bias_hh")]
+        found = [getattr(self, f"{name}_{suffix(k, reverse)}", None)
+                 for name in ("bias", "bias_hh")]
         return [bias for bias in found if bias is not None]
 
     def bias_vector(self, k: int, reverse: bool = False) -> Tensor:
@@ -297,15 +296,14 @@ class QuantRNN(nn.Module):
         if self.training or like.dtype != torch.float32 or torch.compiler.is_compiling():
             return None
         like_w_h = like.new_empty(()).expand(self.gates * d, d)  # without its numbers
-        if self._fastest(x, like_w_h, self.norms(k, reverse)) is not getattr(cpu, self.loop, None):
+        if self._fastest(x, like_w_h, self.norms(k, reverse)) is not getattr(cpu, self.loop):
             return None
         w_h, w_x = weight_h.packed(), weight_x.packed()
         return w_h and (w_x or weight_x.effective(), w_h)
 
     def norms(self, k: int, reverse: bool = False) -> list[Normalizer]:
         """The normalizers of a place: of input product, recurrent product and cell state."""
-        suffix = f"l{k}" + "_reverse" * reverse
-        return [getattr(self, f"norm_{what}_{suffix}") for what in ("ih", "hh", "c")]
+        return [getattr(self, f"norm_{what}_{suffix(k, reverse)}") for what in ("ih", "hh", "c")]
 
     def stream(self, samples: int = 1, state=None) -> Stream:
         """What runs the layers a step at a time, in evaluation, with the weights as they are now.

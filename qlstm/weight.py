@@ -43,6 +43,15 @@ _KEPT: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[_MadeOf, Codes | Non
 """Of each layer the packed matrices by name."""
 
 
+def suffix(k: int, reverse: bool) -> str:
+    """What the names of the tensors of layer ``k`` end in, also of its ``reverse`` direction.
+
+    >>> suffix(0, False), suffix(1, True)
+    ('l0', 'l1_reverse')
+    """
+    return f"l{k}_reverse" if reverse else f"l{k}"
+
+
 class LatentWeight:
     """The matrix of one side of one layer, a view on tensors which the layer owns.
 
@@ -61,7 +70,7 @@ class LatentWeight:
 
     def __init__(self, layer: nn.Module, side: str, k: int, reverse: bool = False):
         self.layer, self.is_input = layer, (side, k) == ("ih", 0)
-        self.place = f"{side}_l{k}" + "_reverse" * reverse
+        self.place = f"{side}_{suffix(k, reverse)}"
         self.name, self.number = f"weight_{self.place}", 2 * k + (side == "hh") + 500 * reverse
         # n of the matrices
         self.columns = (layer.hidden_size if side == "hh" else layer.input_size if k == 0

@@ -520,14 +520,17 @@ def test_the_tagger_learns(quantizer, monkeypatch):
 
 
 def test_each_row_of_the_tables_is_a_test():
-    rows = re.findall(r"^\| `?([^|`]+?)`? \| (same|differs|refused)\b", TABLE, re.M)
+    ours, of_modules = TABLE.split("## What torch does with modules")
+    rows = re.findall(r"^\| `?([^|`]+?)`? \| (same|differs|refused)\b", ours, re.M)
     assert dict(rows).keys() == ROWS.keys()
     for name, verdict in rows:
         assert (verdict == "same") == ROWS[name], name
-    tests = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py"))
-    named = re.findall(r"^\|.*\| (?:works|refused) \|.*\| `(test_\w+)` \|$", TABLE, re.M)
-    assert len(named) == len(re.findall(r"^\|.*\| (?:works|refused) \|.*`test_", TABLE, re.M)) > 10
-    assert all(f"def {name}(" in tests for name in named)
+    here = "\n".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("*.py"))
+    rows = re.findall(r"^\|.*\| (?:works|refused) \|.*$", of_modules, re.M)
+    assert len(rows) > 10
+    for row in rows:
+        (name,) = re.findall(r"\| `(test_\w+)` \|$", row)
+        assert f"def {name}(" in here
 
 
 @pytest.mark.parametrize("page", ["drop_in.md"])
