@@ -27,16 +27,18 @@ def from_torch(cls: type[nn.Module], theirs: nn.Module, settings: dict) -> nn.Mo
         ConfigError: They do not fit.
     """
     if not isinstance(theirs, cls.plain) or theirs.proj_size:
+        projected = isinstance(theirs, cls.plain)
         raise ConfigError(f"from_torch takes a torch.nn.{cls.mode} without projection, not "
-                          f"{type(theirs).__name__}{' with proj_size' * hasattr(theirs, 'mode')}")
-    fixed = {name: getattr(theirs, name) for name in ("bias", "bidirectional")}
+                          f"{type(theirs).__name__}{' with proj_size' * projected}")
+    sizes = {name: getattr(theirs, name) for name in ("input_size", "hidden_size", "num_layers")}
+    fixed = sizes | {name: getattr(theirs, name) for name in ("bias", "bidirectional")}
     for name, value in fixed.items():
         if settings.get(name, value) != value:
             raise ConfigError(f"{name}={settings[name]!r}, but the network has {name}={value!r}")
     like = theirs.weight_ih_l0
     settings = {name: getattr(theirs, name) for name in SHARED} | {
-        "device": like.device, "dtype": like.dtype} | settings
-    ours = cls(theirs.input_size, theirs.hidden_size, theirs.num_layers, **settings)
+        "device": like.device, "dtype": like.dtype} | settings | sizes
+    ours = cls(**settings)
     d = ours.hidden_size
     for k, reverse in ours.places:
         place = suffix(k, reverse)
@@ -52,7 +54,7 @@ def from_torch(cls: type[nn.Module], theirs: nn.Module, settings: dict) -> nn.Mo
             own = ours.biases(k, reverse)
             if len(own) == 1:
                 b_hn = given[1][2 * d :]
-                if ours.mode == "GRU" and b_hn.any():
+                if ours.mode == "GRU" and not b_hn.is_meta and b_hn.any():
                     raise ConfigError("the bias b_hn of a GRU is multiplied by the reset gate, so "
                                       "that it takes a vector of its own: biases=2")
                 given = [given[0] + given[1]]

@@ -121,8 +121,14 @@ class QuantRNN(nn.Module):
     @property
     def all_weights(self) -> list[list[Tensor]]:
         """Of each place its matrices and bias vectors, as torch's layers have it."""
-        return [[*(getattr(self, f"weight_{side}_{suffix(*place)}") for side in ("ih", "hh")),
-                 *self.biases(*place)] for place in self.places]
+        return [[getattr(self, name) for name in names] for names in self._all_weights]
+
+    @property
+    def _all_weights(self) -> list[list[str]]:
+        """Their names: scripts use them to choose initial values."""
+        kinds = ["weight_ih", "weight_hh",
+                 *["bias", "bias_hh"][: self.settings["biases"] if self.bias else 0]]
+        return [[f"{kind}_{suffix(*place)}" for kind in kinds] for place in self.places]
 
     def flatten_parameters(self):
         """Nothing, as there is nothing to do; torch's layers have it, and scripts call it."""
@@ -212,8 +218,8 @@ class QuantRNN(nn.Module):
             hx: The state to start from: h and c, or of a GRU h, each (num_layers, N, d), with two
                 directions (2 num_layers, N, d); None: zeros.
             trace: A list that receives, for each layer and direction, the list of its states after
-                each step, each (N, d), so that a gradient with respect to them can be taken (naive
-                backend).
+                each step, each (N, d), in the order of computation, so that a gradient with respect
+                to them can be taken (naive backend).
 
         Returns:
             The hidden states of the last layer in the form of ``input``, d of each direction beside
@@ -221,8 +227,7 @@ class QuantRNN(nn.Module):
         """
         sequences = Sequences(self, input)
         state = sequences.state(self.as_parts(hx))
-        with without_autocast(sequences.x.device.type):
-            output, state = self.run(sequences, state, trace)
+        output, state = self.run(sequences, state, trace)
         return sequences.output(output), self.as_hx(sequences.last(state))
 
     def as_parts(self, hx) -> State | None:
@@ -245,33 +250,37 @@ class QuantRNN(nn.Module):
             Outputs, (T, N, d) of each direction, and state.
         """
         x, last = sequences.x, []
-        for k in range(self.num_layers):
-            outputs = []
-            for reverse in self.directions:
-                if trace is not None:
-                    trace.append([])
-                loop = functools.partial(
-                    self._loop, k, reverse, [], trace if trace is None else trace[-1])
-                output, final = sequences.run(loop, x, tuple(h[len(last)] for h in state), reverse)
-                outputs.append(output)
-                last.append(final)
-            x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
-            if k < self.num_layers - 1:
-                x = F.dropout(x, self.dropout, self.training)
+        with without_autocast(x.device.type):
+            for k in range(self.num_layers):
+                outputs = []
+                for reverse in self.directions:
+                    if trace is not None:
+                        trace.append([])
+                    loop = functools.partial(
+                        self._loop, k, reverse, {}, trace if trace is None else trace[-1])
+                    start = tuple(part[len(last)] for part in state)
+                    output, final = sequences.run(loop, x, start, reverse)
+                    outputs.append(output)
+                    last.append(final)
+                x = torch.cat(outputs, -1) if self.bidirectional else outputs[0]
+                if k < self.num_layers - 1:
+                    x = F.dropout(x, self.dropout, self.training)
         return x, tuple(torch.stack(parts) for parts in zip(*last, strict=True))
 
-    def _loop(self, k: int, reverse: bool, matrices: list[Tensor], trace: list | None, x: Tensor,
+    def _loop(self, k: int, reverse: bool, matrices: dict[str, Any], trace: list | None, x: Tensor,
               state: State) -> tuple[Tensor, State]:
         """One place over time. ``matrices`` keeps W_x and W_h, quantized once in a forward pass, as
-        SBN and STN draw them."""
+        quantizers may draw them."""
         norms, bias = self.norms(k, reverse), self.bias_vector(k, reverse)
-        packed = self.packed(k, x, reverse) if trace is None else None
-        found = packed and cpu.evaluate(x, *packed, bias, state, norms)
+        if "packed" not in matrices:
+            matrices["packed"] = self.packed(k, x, reverse) if trace is None else None
+        found = matrices["packed"] and cpu.evaluate(x, *matrices["packed"], bias, state, norms)
         if found:
             return found
-        if not matrices:
-            matrices += (self.weight(side, k, reverse).effective() for side in ("ih", "hh"))
-        w_x, w_h = matrices
+        if "effective" not in matrices:
+            matrices["effective"] = [
+                self.weight(side, k, reverse).effective() for side in ("ih", "hh")]
+        w_x, w_h = matrices["effective"]
         if trace is not None:
             return getattr(naive, self.loop)(x, w_x, w_h, bias, state, norms, trace=trace)
         return self._fastest(x, w_h, norms)(x, w_x, w_h, bias, state, norms, coded=self.coded)

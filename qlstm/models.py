@@ -61,8 +61,8 @@ def _reset_stochastic(
     for k in range(rnn.num_layers):
         for side in ("ih", "hh"):
             fill(getattr(rnn, f"weight_{side}_l{k}"))
-        for bias in rnn.biases(k):
-            nn.init.zeros_(bias).view(rnn.gates, -1)[1] = forget_bias
+        for number, bias in enumerate(rnn.biases(k)):
+            nn.init.zeros_(bias).view(rnn.gates, -1)[1] = 0.0 if number else forget_bias
     nn.init.orthogonal_(decoder.weight)
     nn.init.zeros_(decoder.bias)
 

@@ -159,7 +159,7 @@ def _settings(model: nn.Module) -> dict[str, Any]:
                 f"cannot pack a {what} of your own: a file can only name the study's; "
                 "keep model.state_dict() and your code instead")
     return {key: value for key, value in model.settings.items()
-            if key != "backend" and value != USUAL.get(key)} | names
+            if key != "backend" and (key not in USUAL or value != USUAL[key])} | names
 
 
 def _coding(rnn: QuantRNN) -> tuple[int, int]:

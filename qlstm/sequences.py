@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from qlstm.arguments import check_precision
-from qlstm.errors import ConfigError
+from qlstm.errors import ConfigError, brief
 from qlstm.normalizers import Identity, LayerNorm, WeightNorm
 
 State = tuple[Tensor, ...]
@@ -58,7 +58,9 @@ class Sequences:
                              f"{layer.input_size}), got {tuple(getattr(given, 'shape', x.shape))}")
         if axes and torch.is_autocast_enabled(x.device.type):
             x = x.to(layer.like.dtype)
-        _check_dtype("input", x, layer.like.dtype)
+        if axes and x.dtype != layer.like.dtype:
+            raise ValueError(f"expected input in {layer.like.dtype}, as the weights are, got "
+                             f"{x.dtype}")
         self.x = x
 
     @property
@@ -80,16 +82,20 @@ class Sequences:
         shape = (layer.num_layers * len(layer.directions), *samples, layer.hidden_size)
         if given is None:
             given = (self.x.new_zeros(shape, dtype=dtype),) * layer.states
-        if not isinstance(given, tuple | list) or not all(isinstance(h, Tensor) for h in given):
+        if not (isinstance(given, tuple | list) and len(given) == layer.states
+                and all(isinstance(part, Tensor) for part in given)):
             wanted = "(h, c), two tensors" if layer.states == 2 else "h, a tensor"
-            raise TypeError(f"expected the state {wanted}, got a {type(given).__name__}")
+            got = given if layer.states == 2 else given[0]
+            raise TypeError(f"expected the state {wanted}, got {brief(got)}")
         if [tuple(part.shape) for part in given] != [shape] * layer.states:
             got = " and ".join(str(tuple(part.shape)) for part in given)
             raise ValueError(f"expected states {shape}, got {got}")
         if torch.is_autocast_enabled(self.x.device.type):
-            given = tuple(part.to(dtype) for part in given)
+            given = tuple(part.to(dtype) if part.is_floating_point() else part for part in given)
         for part in given:
-            _check_dtype("state", part, dtype)
+            if part.dtype != dtype or part.device != layer.like.device:
+                raise ValueError(f"expected state in {dtype} on {layer.like.device}, as the weights"
+                                 f" are, got {part.dtype} on {part.device}")
         if self.unbatched:
             return tuple(part.unsqueeze(1) for part in given)
         order = None if self.packed is None else self.packed.sorted_indices
@@ -158,18 +164,14 @@ def _check_kind(layer, x: Tensor):
     check_precision(layer.like)
 
 
-def _check_dtype(what: str, tensor: Tensor, dtype: torch.dtype):
-    if tensor.is_floating_point() and tensor.dtype != dtype:
-        raise ValueError(f"expected {what} in {dtype}, as the weights are, got {tensor.dtype}")
-
-
 def _stretches(layer, packed: PackedSequence) -> list[tuple[int, int]]:
     """Steps and samples of each stretch of time in which the samples stay the same."""
     norms = [norm for place in layer.places for norm in layer.norms(*place)]
     if not all(isinstance(norm, Identity | WeightNorm | LayerNorm) for norm in norms):
         raise ConfigError(
-            "packed sequences go with normalizers none, weight and layer: batch statistics would "
-            "be of few samples in late steps, of one at last, or of padding")
+            "packed sequences go with normalizers none, weight and layer, which look at each "
+            "sample alone: batch statistics would be of few samples in late steps, of one at last, "
+            "or of padding")
     sizes = packed.batch_sizes
     if len(sizes) == 0 or (sizes < 1).any() or (sizes.diff() > 0).any() or (
             sizes.sum() != len(packed.data)):

@@ -111,7 +111,11 @@ class Stream:
             raise ValueError(f"expected {self.samples} samples, got {tuple(x.shape)}")
         if not isinstance(x, Tensor):
             raise TypeError(f"expected a tensor (N, D) or integers (N,), got {type(x).__name__}")
-        return self._read(x[None]).x[0]
+        found = self._read(x[None])
+        if found.unbatched:
+            raise ValueError(f"expected (N, {self.layers.input_size}) or integers (N,), got "
+                             f"{tuple(x.shape)}")
+        return found.x[0]
 
     def __reduce__(self):
         """A copy goes on from the same state."""

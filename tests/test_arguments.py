@@ -51,11 +51,11 @@ RUN = {
     "not torch.complex64": lambda: QuantLSTM(3, 4)(ZEROS.to(torch.complex64)),
     "input in torch.float32": lambda: QuantLSTM(3, 4)(ZEROS.double()),
     "state in torch.float32": lambda: QuantLSTM(3, 4)(ZEROS, (torch.zeros(1, 2, 4).double(),) * 2),
-    r"state \(h, c\), two tensors, got a int": lambda: QuantLSTM(3, 4)(ZEROS, 5),
-    r"state \(h, c\), two tensors, got a Tensor": lambda: QuantLSTM(3, 4)(
+    r"state \(h, c\), two tensors, got 5": lambda: QuantLSTM(3, 4)(ZEROS, 5),
+    r"state \(h, c\), two tensors, got tensor": lambda: QuantLSTM(3, 4)(
         ZEROS, torch.zeros(1, 2, 4)),
     r"states \(1, 4\)": lambda: QuantLSTM(3, 4)(ZEROS[0], (torch.zeros(()),) * 2),
-    "state h, a tensor, got a tuple": lambda: QuantGRU(3, 4)(ZEROS, (torch.zeros(1, 2, 4),)),
+    r"state h, a tensor, got \(tensor": lambda: QuantGRU(3, 4)(ZEROS, (torch.zeros(1, 2, 4),)),
     "integers from 0 to 2, got 0 to 9": lambda: QuantLSTM(3, 4)(torch.tensor([[9, 0]])),
     "from 0 to 4": lambda: LanguageModel(5, 4, embedding_size=3)(torch.tensor([[9, 0]])),
     "integers": lambda: LanguageModel(5, 4, embedding_size=3)(ZEROS),

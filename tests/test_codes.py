@@ -425,6 +425,8 @@ def test_a_stream_refuses_what_it_cannot_take():
               torch.zeros(2, 6, dtype=torch.int64)):
         with pytest.raises(ValueError, match="expected"):
             stream(x)
+    with pytest.raises(ValueError, match=r"expected \(N, 6\)"):
+        lstm.stream(6)(torch.zeros(6))
     with pytest.raises(ValueError, match="device 'meta'"):
         stream(torch.zeros(2, 6, device="meta"))
     for x in ([1, 2], torch.zeros(2, 6, dtype=torch.complex64)):

@@ -277,6 +277,29 @@ def test_packed_sequences_are_each_alone(plain, quantizer, normalizer, grad):
                 assert_close(part[:, n], expected, tolerance)
 
 
+def test_a_packed_sequence_is_quantized_once():
+    """Also where each call of a quantizer may give another matrix."""
+    calls = []
+
+    def drawn(weight):
+        calls.append(weight.shape)
+        return weight.new_empty(weight.shape).bernoulli_() - 0.5
+
+    layer = QuantLSTM(5, 4, quantizer=drawn).eval()
+    sequences = [inputs(length, 5).float() for length in (6, 3, 1)]
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            for packed in (False, True):
+                calls.clear()
+                torch.manual_seed(0)
+                if packed:
+                    output = pad_packed_sequence(layer(pack_sequence(sequences))[0])[0]
+                else:
+                    alone, once = layer(sequences[0][:, None])[0][:, 0], len(calls)
+            assert len(calls) == once
+            assert_close(output[:, 0], alone, "float32")
+
+
 def test_packed_symbols():
     layer = QuantLSTM(5, 4, bidirectional=True, normalizer="layer")
     symbols = [torch.tensor(text) for text in ([1, 2], [4, 0, 3])]
@@ -349,6 +372,28 @@ def test_autocast(plain):
         assert PAIRS[plain](5, 4, quantizer="bwn")(x.bfloat16())[0].dtype == torch.float32
 
 
+@row("output.relu_()", is_same=False)
+def test_operations_in_place():
+    for layer in (nn.LSTM(5, 4), QuantLSTM(5, 4, backend="cpu")):
+        with pytest.raises((RuntimeError, ConfigError)):
+            layer(torch.ones(3, 2, 5))[0].relu_().sum().backward()
+
+
+@cells
+def test_states_of_other_kinds(plain):
+    layer, x = PAIRS[plain](5, 4), torch.zeros(3, 2, 5)
+    h = torch.zeros(1, 2, 4)
+    for other in (h.long(), h.double(), h.to(torch.complex64), h.to("meta")):
+        hx = (h, other) if plain is nn.LSTM else other
+        for given in (x, pack_sequence([x[:, 0], x[:2, 1]])):
+            for grad in (True, False):
+                with torch.set_grad_enabled(grad), pytest.raises(ValueError, match="state in"):
+                    layer(given, hx)
+    for hx in (5, [h, h, h], (h,), {"h": h}, [h, 5]):
+        with pytest.raises(TypeError, match=r"expected the state (\(h, c\), two|h, a) tensor"):
+            layer(x, hx)
+
+
 # Attributes and methods.
 
 
@@ -384,6 +429,8 @@ def test_all_weights(plain):
                                                                     biases=2)
     assert ([[p.shape for p in place] for place in ours.all_weights]
             == [[p.shape for p in place] for place in theirs.all_weights])
+    assert [[getattr(ours, name) for name in names] for names in ours._all_weights][3][1] is (
+        ours.weight_hh_l1_reverse)
     for place in ours.all_weights:  # as scripts do that choose initial values
         for parameter in place:
             (nn.init.orthogonal_ if parameter.dim() > 1 else nn.init.zeros_)(parameter)
@@ -455,9 +502,12 @@ def test_what_to_and_from_torch_refuse(plain):
     for given in (other(5, 4), PAIRS[plain](5, 4), nn.LSTMCell(5, 4), None):
         with pytest.raises(ConfigError, match=f"takes a torch.nn.{plain.__name__} without"):
             PAIRS[plain].from_torch(given)
-    for name in ("bias", "bidirectional"):
+    for name in ("bias", "bidirectional", "num_layers", "input_size"):
         with pytest.raises(ConfigError, match=f"{name}="):
             PAIRS[plain].from_torch(plain(5, 4), **{name: not getattr(plain(5, 4), name)})
+    assert PAIRS[plain].from_torch(plain(5, 4), num_layers=1).num_layers == 1
+    with pytest.raises(ConfigError, match=f"not {other.__name__}$"):
+        PAIRS[plain].from_torch(other(5, 4))
 
 
 # What is around it.
@@ -499,6 +549,21 @@ def test_a_stream_of_a_batch_first_layer(plain, quantizer):
         assert_close(stream(x[:, t]), output[:, t], "float32")
     for found, expected in zip(parts(stream.state), parts(last), strict=True):
         assert_close(found, expected, "float32")
+
+
+def test_a_stream_under_autocast():
+    layer, x = QuantLSTM(5, 4, 2, backend="naive").eval(), inputs(6, 3, 5).float()
+    with torch.no_grad():
+        expected = layer(x)[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            stream = layer.stream(3)
+            assert torch.equal(torch.stack([stream(step) for step in x]), expected)
+
+
+@pytest.mark.parametrize("model", [LanguageModel, SequenceClassifier])
+def test_stochastic_networks_with_two_biases_forget_as_with_one(model):
+    rnn = model(5, 4, quantizer="sbn", normalizer="batch_separate", max_steps=2, biases=2).rnn
+    assert rnn.bias_vector(0).tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 8
 
 
 def test_traces_of_two_directions():

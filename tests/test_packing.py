@@ -828,3 +828,14 @@ def test_filled_up_with_ones(tmp_path):
     codes = safetensors.numpy.load((tmp_path / "a").read_bytes())["codes_l0"]
     rewrite(tmp_path / "a", {"codes_l0": codes | np.array([0] * 7 + [1], np.uint8)})
     assert_refused(tmp_path / "a", "no code")
+
+
+def test_files_of_ordinary_networks_are_those_of_the_first_version(tmp_path):
+    """Settings that came later are named only where they are others."""
+    later = {"bias": False, "batch_first": True, "bidirectional": True}
+    for settings in ({}, later):
+        save_packed(QuantLSTM(3, 4, **settings), tmp_path / "packed")
+        found = json.loads(header_of((tmp_path / "packed").read_bytes())[0]["settings"])
+        assert {name: found[name] for name in later if name in found} == settings
+        assert found["max_steps"] is None
+        assert load_packed(tmp_path / "packed")[0].bias is not bool(settings)
