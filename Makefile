@@ -62,7 +62,7 @@ help:
 
 # nothing happens where the environment is ready
 setup:
-	@PYTHON=$(call quoted,PYTHON) TORCH=$(call quoted,TORCH) sh workflow/install.sh
+	@PYTHON=$(call quoted,PYTHON) TORCH=$(if $(filter command,$(firstword $(origin TORCH))),$(call quoted,TORCH)) sh workflow/install.sh
 
 lab: setup
 	@$(PY) -m jupyterlab notebooks

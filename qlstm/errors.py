@@ -38,7 +38,8 @@ def needs(extra: str, *modules: str, error: Callable[[str], Exception] = Missing
     """
     for module in modules:
         if importlib.util.find_spec(module) is None:
-            raise error(f'the package {module} is not installed: pip install "qlstm[{extra}]"')
+            raise error(f'the package {module} is not installed: pip install ".[{extra}]" in the '
+                        "folder of the repository")
 
 
 def unknown(what: str, name: Any, possible: Iterable[str], hint: str = "") -> str:

@@ -23,7 +23,7 @@ from qlstm.recurrence import check_backend, choose_backend, cpu, naive
 from qlstm.recurrence.codes import Codes
 from qlstm.sequences import Sequences, State
 from qlstm.stream import Stream
-from qlstm.tracing import without_autocast
+from qlstm.tracing import between_graphs, without_autocast
 from qlstm.weight import LatentWeight, suffix
 
 
@@ -225,6 +225,8 @@ class QuantRNN(nn.Module):
             The hidden states of the last layer in the form of ``input``, d of each direction beside
             each other, and the state after the last step, in that of ``hx``.
         """
+        if isinstance(input, PackedSequence) and torch.compiler.is_compiling():
+            return between_graphs(self.forward, input, hx, trace=trace)
         sequences = Sequences(self, input)
         state = sequences.state(self.as_parts(hx))
         output, state = self.run(sequences, state, trace)

@@ -19,6 +19,16 @@ def is_transformed() -> bool:
     return transformed() or torch.compiler.is_exporting()
 
 
+def between_graphs(function: Callable, *arguments, **keywords):
+    """What the ``function`` returns for its ``arguments`` and ``keywords``; ``torch.compile`` runs
+    it between two graphs, as it is."""
+    if not torch.compiler.is_compiling():
+        return function(*arguments, **keywords)
+    from qlstm.uncompiled import call
+
+    return call(function, *arguments, **keywords)
+
+
 @contextlib.contextmanager
 def untransformed():
     """A context in which tensors are made that no transformation and no mode knows."""

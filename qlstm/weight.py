@@ -23,7 +23,7 @@ from qlstm.errors import ConfigError
 from qlstm.normalizers import Normalizer, WeightNorm, make_normalizer
 from qlstm.quantizers import QUANTIZERS, Quantized, straight_through
 from qlstm.recurrence.codes import Codes, pack, plane_scales, planes, unpack, words_by_row
-from qlstm.tracing import untransformed
+from qlstm.tracing import between_graphs, untransformed
 
 
 class _MadeOf(NamedTuple):
@@ -268,7 +268,8 @@ class LatentWeight:
             # one fixed sample in all evaluations, another for each matrix
             seed = self.layer.sample_seed * 1000 + self.number
             if "uniform" in arguments:
-                values["uniform"] = fixed_sample(seed, self.latent.shape, self.latent.device)
+                values["uniform"] = between_graphs(
+                    _sample, seed, self.latent.shape, self.latent.device)
             elif "generator" in arguments:
                 values["generator"] = torch.Generator(self.latent.device).manual_seed(seed)
         if "second_moment" in arguments:
@@ -277,7 +278,6 @@ class LatentWeight:
 
 
 @functools.lru_cache(maxsize=8)
-@torch.compiler.disable
 def fixed_sample(seed: int, shape: torch.Size, device: torch.device) -> Tensor:
     """Numbers of U(0, 1) in float64, drawn on the CPU: the same for every precision and device.
 
@@ -290,6 +290,10 @@ def fixed_sample(seed: int, shape: torch.Size, device: torch.device) -> Tensor:
     with untransformed():
         generator = torch.Generator().manual_seed(seed)
         return torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu").to(device)
+
+
+def _sample(*arguments) -> Tensor:  # torch.compile would look into what is kept
+    return fixed_sample(*arguments)
 
 
 def _gate_by_gate(quantizer: Callable, latent: Tensor, extra: dict) -> Quantized | Tensor:

@@ -83,7 +83,8 @@ def test_the_library_needs_what_it_declares(tmp_path):
     assert done.returncode == 0, done.stderr
     missing, imported = json.loads(done.stdout.splitlines()[-1])
     assert imported == sorted(core)
-    assert [re.search(r'package (\w+) .*"qlstm\[(\w+)\]"', line).groups() for line in missing] == [
+    words = re.compile(r'package (\w+) .*"\.\[(\w+)\]" in the folder')
+    assert [words.search(line).groups() for line in missing] == [
         ("sklearn", "reproduce"), ("pandas", "reproduce"), ("pandas", "learn")]
 
 

@@ -94,6 +94,13 @@ def test_a_build_of_pytorch_is_chosen_once(checkout, tmp_path):
     (tmp_path / "offline").touch()
     assert "there is no build 'cu1' of PyTorch, or it cannot be reached" in make(
         "setup", "TORCH=cu1", status=2)[0]
+    for value in ("2.8.0", "cu", "gpu"):
+        assert make("setup", f"TORCH={value}", status=2)[0] == (
+            f"error: TORCH must be auto, cpu, cu126 or cu130, got '{value}'")
+    (tmp_path / "offline").unlink()
+    make("setup", "TORCH=auto")
+    assert not (folder / ".venv/torch").exists()
+    assert make("setup") == []
 
 
 def test_a_set_up_that_fails_says_why_in_a_line_and_is_repeated(checkout, tmp_path):

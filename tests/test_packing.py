@@ -830,12 +830,15 @@ def test_filled_up_with_ones(tmp_path):
     assert_refused(tmp_path / "a", "no code")
 
 
-def test_files_of_ordinary_networks_are_those_of_the_first_version(tmp_path):
-    """Settings that came later are named only where they are others."""
+@pytest.mark.parametrize("layer", [QuantLSTM, QuantGRU])
+def test_files_of_ordinary_networks_are_those_of_the_first_version(layer, tmp_path):
+    """Arguments that came later are named only where they are others."""
     later = {"bias": False, "batch_first": True, "bidirectional": True}
-    for settings in ({}, later):
-        save_packed(QuantLSTM(3, 4, **settings), tmp_path / "packed")
+    x = torch.randn(2, 3, 3)
+    for own in ({}, later):
+        model = layer(3, 4, 2, quantizer="twn", normalizer="weight", **own).eval()
+        save_packed(model, tmp_path / "packed")
         found = json.loads(header_of((tmp_path / "packed").read_bytes())[0]["settings"])
-        assert {name: found[name] for name in later if name in found} == settings
+        assert {name: found[name] for name in later if name in found} == own
         assert found["max_steps"] is None
-        assert load_packed(tmp_path / "packed")[0].bias is not bool(settings)
+        assert same(outputs(load_packed(tmp_path / "packed")[0], x), outputs(model, x))

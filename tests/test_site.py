@@ -133,7 +133,7 @@ def test_the_site_has_every_lesson_module_and_result(built):
     reference = Page((built / "api.html").read_text()).links
     for name in ("layer", "quantizers", "study.theory.propositions", "report.tables"):
         assert f"api/qlstm.{name}.html#module-qlstm.{name}" in reference
-    assert 'id="qlstm.layer.QuantLSTM"' in (built / "api/qlstm.layer.html").read_text()
+    assert 'id="qlstm.lstm.QuantLSTM"' in (built / "api/qlstm.lstm.html").read_text()
 
 
 def test_a_checkout_shows_its_finding_before_any_page_is_made(tmp_path, monkeypatch):

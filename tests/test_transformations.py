@@ -154,6 +154,17 @@ def test_compiled_in_one_graph_it_evaluates_the_same(fresh):
 
 
 @loud
+@torch.no_grad()
+def test_compiled_steps_and_packed_sequences(fresh):
+    lstm = trained(QuantLSTM(5, 6, 2, bidirectional=True, quantizer="twn", normalizer="layer"))
+    step = torch.compile(lstm, backend="eager", fullgraph=True)
+    same(flat(step(x(1))), flat(lstm(x(1))))
+    packed = nn.utils.rnn.pack_sequence([x(4)[:, 0], x(2)[:, 1]])
+    (output, last), (expected, state) = torch.compile(lstm, backend="eager")(packed), lstm(packed)
+    same([output.data, *last], [expected.data, *state])
+
+
+@loud
 def test_compiled_in_pieces_it_trains_the_same(fresh):
     lstm = next(networks("twn", normalizer="batch_separate"))
     other = copy.deepcopy(lstm)

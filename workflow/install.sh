@@ -8,7 +8,12 @@ fail() {
     exit 1
 }
 
+case "${TORCH:=}" in
+'' | auto | cpu | cu[0-9]*) ;;
+*) fail "TORCH must be auto, cpu, cu126 or cu130, got '$TORCH'" ;;
+esac
 if [ "${CONDA_DEFAULT_ENV:-}" = qlstm ]; then
+    [ -z "$TORCH" ] || fail "TORCH is of .venv; in the conda environment qlstm install PyTorch by pip"
     "${CONDA_PREFIX:+$CONDA_PREFIX/bin/}python" -c 'import importlib.metadata as m; m.version("torch"), m.version("papermill")' \
         2>/dev/null || fail "the conda environment qlstm lacks packages: conda env update -f environment.yml"
     exit 0
@@ -17,8 +22,8 @@ fi
 python=.venv/bin/python
 log=.venv/setup.log
 folder=$(pwd -P)
-# which build of PyTorch: TORCH, else as before; empty: chosen by what the machine has
-torch=${TORCH:-$(cat .venv/torch 2>/dev/null || :)}
+# which build of PyTorch: TORCH, else as before; auto: what suits the machine
+torch=${TORCH:-$(cat .venv/torch 2>/dev/null || echo auto)}
 versions=$(printf '%s\n' "$torch" | cat pyproject.toml constraints.txt - | cksum)
 has=$(sed 1q .venv/ready 2>/dev/null || :)
 of=$(sed 1d .venv/ready 2>/dev/null || :)
@@ -36,14 +41,17 @@ install() {
     builds=https://download.pytorch.org/whl
     version=$(grep '^torch==' constraints.txt)
     constraints=constraints.txt
-    if [ -n "$torch" ]; then
+    if [ "$torch" = auto ]; then
+        rm -f .venv/torch
+    elif [ "$(uname)" != Darwin ]; then # where there is one build
         $pip --index-url "$builds/$torch" "$version+$torch" >$log 2>&1 ||
             fail "there is no build '$torch' of PyTorch, or it cannot be reached: TORCH=cpu, cu126 or cu130; see $log"
         printf '%s\n' "$torch" >.venv/torch
         constraints=.venv/constraints.txt # without what each build has its own versions of
         grep -vE '^(cuda|nvidia|triton)' constraints.txt >$constraints
+    fi
     # without an NVIDIA driver on Linux, PyTorch's CPU build is enough: 0.2 GB instead of 3 GB with CUDA
-    elif [ "$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1; then
+    if [ "$torch" = auto ] && [ "$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1; then
         $pip --no-deps --retries 0 --timeout 15 --index-url $builds/cpu "$version" >$log 2>&1 ||
             echo "PyTorch's CPU builds cannot be reached; taking the default one"
     fi

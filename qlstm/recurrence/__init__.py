@@ -25,7 +25,7 @@ from qlstm.errors import ConfigError, unknown
 from qlstm.recurrence import naive, scanned
 from qlstm.recurrence.agreement import Layer, disagreement
 from qlstm.recurrence.obstacles import Fault
-from qlstm.tracing import is_transformed
+from qlstm.tracing import between_graphs, is_transformed
 
 BACKENDS = ["naive", "cpu", "cudnn", "triton"]
 """The implementations by name."""
@@ -67,7 +67,8 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False,
     if name == "auto" and torch.compiler.is_compiling():
         if scanned.obstacle(x, w_h, norms) is None:
             return scanned
-        return naive if torch.compiler.is_exporting() else _OUTSIDE
+        one_step = x.shape[0] == 1 and not torch.is_grad_enabled()
+        return naive if one_step or torch.compiler.is_exporting() else _OUTSIDE
     chosen = [*_fastest_first(x, w_h, coded), "naive"] if name == "auto" else [name]
     for candidate in chosen:
         module = import_module(f"qlstm.recurrence.{candidate}")
@@ -87,11 +88,14 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False,
     raise ConfigError(f"backend {name!r} cannot run this: {reason}; take backend='auto'")
 
 
+def _chosen(loop: str, x, w_x, w_h, bias, state, norms, coded):
+    module = choose_backend("auto", x, w_h, norms, coded=coded, loop=loop)
+    return getattr(module, loop)(x, w_x, w_h, bias, state, norms, coded=coded)
+
+
 def _outside(loop: str) -> Callable:
-    @torch.compiler.disable
     def run(x, w_x, w_h, bias, state, norms, *, coded=False):
-        module = choose_backend("auto", x, w_h, norms, coded=coded, loop=loop)
-        return getattr(module, loop)(x, w_x, w_h, bias, state, norms, coded=coded)
+        return between_graphs(_chosen, loop, x, w_x, w_h, bias, state, norms, coded)
     return run
 
 
