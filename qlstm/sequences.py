@@ -58,9 +58,9 @@ class Sequences:
                              f"{layer.input_size}), got {tuple(getattr(given, 'shape', x.shape))}")
         if axes and torch.is_autocast_enabled(x.device.type):
             x = x.to(layer.like.dtype)
-        if axes and x.dtype != layer.like.dtype:
-            raise ValueError(f"expected input in {layer.like.dtype}, as the weights are, got "
-                             f"{x.dtype}")
+        if (axes and x.dtype != layer.like.dtype) or x.device != layer.like.device:
+            raise ValueError(f"expected input in {layer.like.dtype} on {layer.like.device}, as the "
+                             f"weights are, got {x.dtype} on {x.device}")
         self.x = x
 
     @property

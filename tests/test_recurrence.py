@@ -268,7 +268,7 @@ def test_states_of_another_type_are_refused():
     with pytest.raises(ValueError, match=r"state in torch\.float32 .*got torch\.float64"):
         layer(x, (h, h.double()))
     layer.bias_l0.data = layer.bias_l0.data.double()
-    with pytest.raises(ValueError, match=r"in torch\.float64, as the weights"):
+    with pytest.raises(ValueError, match=r"input in torch\.float64 on cpu, as the weights"):
         layer(x, (h, h))
 
 
