@@ -573,7 +573,7 @@ def test_traces_of_two_directions():
     assert torch.equal(trace[3][0][0], output[-1, :, 4:])  # backwards: the last step comes first
 
 
-@pytest.mark.parametrize("quantizer", [None, "binary_connect", "alternating"])
+@pytest.mark.parametrize("quantizer", [None, "binary_connect"])
 def test_the_tagger_learns(quantizer, monkeypatch):
     """A script of torch's, in which the layer's name alone is another."""
     monkeypatch.syspath_prepend(str(DOCS))
