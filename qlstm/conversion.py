@@ -90,8 +90,8 @@ def to_torch(ours: nn.Module) -> nn.Module:
         for side in ("ih", "hh"):
             weight = ours.weight(side, k, reverse)
             getattr(theirs, weight.name).copy_(weight.effective())
-        own = ours.biases(k, reverse)
-        for side, bias in zip(("ih", "hh"), [*own, None][:2] if own else [], strict=False):
-            given = getattr(theirs, f"bias_{side}_{place}")
-            given.zero_() if bias is None else given.copy_(bias)
+        if ours.bias:
+            first, *second = ours.biases(k, reverse)
+            getattr(theirs, f"bias_ih_{place}").copy_(first)
+            getattr(theirs, f"bias_hh_{place}").copy_(*second or [torch.zeros_like(first)])
     return theirs.train(ours.training)

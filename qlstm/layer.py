@@ -94,7 +94,7 @@ class QuantRNN(nn.Module):
         d, place = self.hidden_size, suffix(k, reverse)
         for side in ("ih", "hh"):
             LatentWeight(self, side, k, reverse).register()
-        for name in ["bias", "bias_hh"][: self.settings["biases"] if self.bias else 0]:
+        for name in self._bias_names:
             self.register_parameter(f"{name}_{place}", nn.Parameter(torch.empty(self.gates * d)))
         # SBN and STN normalize the cell state too
         kind = self.settings["normalizer"] if self.stochastic else "none"
@@ -126,9 +126,12 @@ class QuantRNN(nn.Module):
     @property
     def _all_weights(self) -> list[list[str]]:
         """Their names: scripts use them to choose initial values."""
-        kinds = ["weight_ih", "weight_hh",
-                 *["bias", "bias_hh"][: self.settings["biases"] if self.bias else 0]]
-        return [[f"{kind}_{suffix(*place)}" for kind in kinds] for place in self.places]
+        return [[f"{kind}_{suffix(*place)}" for kind in
+                 ("weight_ih", "weight_hh", *self._bias_names)] for place in self.places]
+
+    @property
+    def _bias_names(self) -> list[str]:
+        return ["bias", "bias_hh"][: self.settings["biases"] if self.bias else 0]
 
     def flatten_parameters(self):
         """Nothing, as there is nothing to do; torch's layers have it, and scripts call it."""
@@ -159,9 +162,7 @@ class QuantRNN(nn.Module):
 
     def biases(self, k: int, reverse: bool = False) -> list[Tensor]:
         """The bias vectors (gates d) of a place: none, one or two."""
-        found = [getattr(self, f"{name}_{suffix(k, reverse)}", None)
-                 for name in ("bias", "bias_hh")]
-        return [bias for bias in found if bias is not None]
+        return [getattr(self, f"{name}_{suffix(k, reverse)}") for name in self._bias_names]
 
     def bias_vector(self, k: int, reverse: bool = False) -> Tensor:
         """What a step of a place adds, (4d): an LSTM's bias vector, or the sum of its two; a GRU's

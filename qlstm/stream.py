@@ -107,10 +107,10 @@ class Stream:
         all of the layers' own checks take longer than the step."""
         if type(x) is Tensor and (x.shape, x.dtype, x.device) in self._usual:
             return x
-        if isinstance(x, Tensor) and x.shape[:1] != (self.samples,):
-            raise ValueError(f"expected {self.samples} samples, got {tuple(x.shape)}")
         if not isinstance(x, Tensor):
             raise TypeError(f"expected a tensor (N, D) or integers (N,), got {type(x).__name__}")
+        if x.shape[:1] != (self.samples,):
+            raise ValueError(f"expected {self.samples} samples, got {tuple(x.shape)}")
         found = self._read(x[None])
         if found.unbatched:
             raise ValueError(f"expected (N, {self.layers.input_size}) or integers (N,), got "

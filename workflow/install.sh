@@ -24,6 +24,7 @@ log=.venv/setup.log
 folder=$(pwd -P)
 # which build of PyTorch: TORCH, else as before; auto: what suits the machine
 torch=${TORCH:-$(cat .venv/torch 2>/dev/null || echo auto)}
+[ "$(uname)" != Darwin ] || torch=auto # there is one build
 versions=$(printf '%s\n' "$torch" | cat pyproject.toml constraints.txt - | cksum)
 has=$(sed 1q .venv/ready 2>/dev/null || :)
 of=$(sed 1d .venv/ready 2>/dev/null || :)
@@ -43,7 +44,7 @@ install() {
     constraints=constraints.txt
     if [ "$torch" = auto ]; then
         rm -f .venv/torch
-    elif [ "$(uname)" != Darwin ]; then # where there is one build
+    else
         $pip --index-url "$builds/$torch" "$version+$torch" >$log 2>&1 ||
             fail "there is no build '$torch' of PyTorch, or it cannot be reached: TORCH=cpu, cu126 or cu130; see $log"
         printf '%s\n' "$torch" >.venv/torch

@@ -72,8 +72,7 @@ def choose_backend(name: str, x, w_h, norms, *, coded: bool = False,
     chosen = [*_fastest_first(x, w_h, coded), "naive"] if name == "auto" else [name]
     for candidate in chosen:
         module = import_module(f"qlstm.recurrence.{candidate}")
-        reason = (module.obstacle(x, w_h, norms) if hasattr(module, loop)
-                  else "it has no loop of a GRU")
+        reason = module.obstacle(x, w_h, norms)
         if module is not naive and is_transformed():
             reason = "torch.func and torch.export know the naive recurrence only"
         if reason is None and name == "auto" and candidate in _ON_TRIAL:

@@ -1,5 +1,7 @@
 """The recurrence as the equations read, a step at a time: the ground truth for every faster one."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -34,19 +36,7 @@ def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
     Returns:
         All hidden states, (T, N, d), and the last state.
     """
-    norm_x, norm_h, norm_c = norms
-    h, c = state
-    n, d = h.shape
-    outputs = []
-    for t, product_x in enumerate(input_products(x, w_x).unbind(0)):
-        # [i f a o]~_t = N(W_x x_t) + N(W_h h_{t-1}) + b
-        product_x, product_h = product_x.view(n, 4, d), (h @ w_h.T).view(n, 4, d)
-        gates = norm_x(product_x, t) + norm_h(product_h, t) + bias.view(4, d)
-        h, c = lstm_step(gates, c, norm_c, t)
-        outputs.append(h)
-        if trace is not None:
-            trace.append((h, c))
-    return torch.stack(outputs), (h, c)
+    return _loop(step_of_lstm(w_h, bias, norms), input_products(x, w_x), state, trace)
 
 
 def gru_recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms,
@@ -66,16 +56,41 @@ def gru_recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tup
     Returns:
         All hidden states, (T, N, d), and the last state, a tuple of one.
     """
-    norm_x, norm_h, _ = norms
-    (h,) = state
-    n, d = h.shape
+    return _loop(step_of_gru(w_h, bias, norms), input_products(x, w_x), state, trace)
+
+
+def step_of_lstm(w_h: Tensor, bias: Tensor, norms) -> Callable:
+    """The step that :func:`recurrence`, which explains ``w_h``, ``bias`` and ``norms``, takes: a
+    function of the state, the input product (N, 4d) and t, which returns the next state."""
+    (norm_x, norm_h, norm_c), d = norms, w_h.shape[1]
+
+    def step(state, product_x, t):
+        h, c = state
+        # [i f a o]~_t = N(W_x x_t) + N(W_h h_{t-1}) + b
+        product_x, product_h = product_x.view(-1, 4, d), (h @ w_h.T).view(-1, 4, d)
+        gates = norm_x(product_x, t) + norm_h(product_h, t) + bias.view(4, d)
+        return lstm_step(gates, c, norm_c, t)
+    return step
+
+
+def step_of_gru(w_h: Tensor, bias: Tensor, norms) -> Callable:
+    """Likewise of :func:`gru_recurrence`, which explains ``w_h``, ``bias`` and ``norms``."""
+    (norm_x, norm_h, _), d = norms, w_h.shape[1]
     bias_x, b_hn = bias.view(4, d).split([3, 1])
     bias_h = torch.cat([torch.zeros_like(bias_x[:2]), b_hn])
+
+    def step(state, product_x, t):
+        (h,) = state
+        product_x, product_h = product_x.view(-1, 3, d), (h @ w_h.T).view(-1, 3, d)
+        return (gru_step(norm_x(product_x, t) + bias_x, norm_h(product_h, t) + bias_h, h),)
+    return step
+
+
+def _loop(step, products, state, trace):
     outputs = []
-    for t, product_x in enumerate(input_products(x, w_x).unbind(0)):
-        product_x, product_h = product_x.view(n, 3, d), (h @ w_h.T).view(n, 3, d)
-        h = gru_step(norm_x(product_x, t) + bias_x, norm_h(product_h, t) + bias_h, h)
-        outputs.append(h)
+    for t, product_x in enumerate(products.unbind(0)):
+        state = step(state, product_x, t)
+        outputs.append(state[0])
         if trace is not None:
-            trace.append((h,))
-    return torch.stack(outputs), (h,)
+            trace.append(state)
+    return torch.stack(outputs), state

@@ -7,8 +7,8 @@ step: it is as large for any T, and T may be dynamic.
 import torch
 from torch import Tensor
 
-from qlstm.recurrence.cell import gru_step, lstm_step
 from qlstm.recurrence.linear import input_products
+from qlstm.recurrence.naive import step_of_gru, step_of_lstm
 from qlstm.recurrence.obstacles import kind
 
 
@@ -30,36 +30,14 @@ def recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[T
                norms, *, coded: bool = False):
     """As :func:`qlstm.recurrence.naive.recurrence`: ``x``, ``w_x``, ``w_h``, ``bias``, ``state``
     and ``norms`` are explained there; ``coded`` makes no difference."""
-    norm_x, norm_h, norm_c = norms
-    d = w_h.shape[1]
-
-    def step(state, now):
-        (h, c), (product_x, t) = state, now
-        # [i f a o]~_t = N(W_x x_t) + N(W_h h_{t-1}) + b
-        product_x, product_h = product_x.view(-1, 4, d), (h @ w_h.T).view(-1, 4, d)
-        gates = norm_x(product_x, t) + norm_h(product_h, t) + bias.view(4, d)
-        h, c = lstm_step(gates, c, norm_c, t)
-        return (h, c), h.clone()
-
-    return _scan(step, state, input_products(x, w_x))
+    return _scan(step_of_lstm(w_h, bias, norms), state, input_products(x, w_x))
 
 
 def gru_recurrence(x: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor, state: tuple[Tensor], norms,
                    *, coded: bool = False):
     """As :func:`qlstm.recurrence.naive.gru_recurrence`, ``x``, ``w_x``, ``w_h``, ``bias``,
     ``state``, ``norms`` and ``coded`` as above."""
-    norm_x, norm_h, _ = norms
-    d = w_h.shape[1]
-    bias_x, b_hn = bias.view(4, d).split([3, 1])
-    bias_h = torch.cat([torch.zeros_like(bias_x[:2]), b_hn])
-
-    def step(state, now):
-        (h,), (product_x, t) = state, now
-        product_x, product_h = product_x.view(-1, 3, d), (h @ w_h.T).view(-1, 3, d)
-        h = gru_step(norm_x(product_x, t) + bias_x, norm_h(product_h, t) + bias_h, h)
-        return (h,), h.clone()
-
-    return _scan(step, state, input_products(x, w_x))
+    return _scan(step_of_gru(w_h, bias, norms), state, input_products(x, w_x))
 
 
 def _scan(step, state: tuple[Tensor, ...], products: Tensor):
@@ -67,6 +45,10 @@ def _scan(step, state: tuple[Tensor, ...], products: Tensor):
     parts of a ``state`` are."""
     from torch._higher_order_ops import scan  # seconds of imports, that an export makes anyway
 
+    def once(state, now):
+        state = step(state, *now)
+        return state, state[0].clone()
+
     steps = torch.arange(products.shape[0], device=products.device)
-    last, outputs = scan(step, tuple(part.clone() for part in state), (products, steps))
+    last, outputs = scan(once, tuple(part.clone() for part in state), (products, steps))
     return outputs, tuple(last)
