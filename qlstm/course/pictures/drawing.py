@@ -6,12 +6,12 @@ import io
 from collections.abc import Iterator, Sequence
 
 import matplotlib.style
+import numpy as np
 import seaborn as sns
 from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
-from matplotlib.path import Path
+from matplotlib.patches import Circle, Polygon, Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image as Picture
 
@@ -90,22 +90,29 @@ def label(axes: Axes, x: float, y: float, text: str, **style):
     axes.text(x, y, text, **{"ha": "center", "va": "center", "zorder": 4} | style)
 
 
-def arrow(axes: Axes, *points: tuple[float, float], head: str = "-|>", over: bool = False,
+def arrow(axes: Axes, *points: tuple[float, float], head: bool = True, over: bool = False,
           **style):
     """An arrow.
 
     Args:
         axes: the sheet.
         points: its corners, the first and the last too.
-        head: "-" leaves the head out.
+        head: whether the last one has a head.
         over: whether it crosses other lines, which are interrupted there.
         style: of the line.
     """
-    style = {"color": "0.3", "linewidth": 1.2, "linestyle": "-"} | style
+    style = {"color": "0.3", "linewidth": 1.2, "zorder": 2} | style
     halo = [withStroke(linewidth=style["linewidth"] + 3, foreground="white")] if over else None
-    axes.add_patch(FancyArrowPatch(
-        path=Path(points), arrowstyle=head, mutation_scale=11, shrinkA=0, shrinkB=0, zorder=2,
-        joinstyle="miter", path_effects=halo, **style))
+    points = np.array(points, float)
+    if head:
+        along = points[-1] - points[-2]
+        along *= (0.08 + 0.02 * style["linewidth"]) / np.linalg.norm(along)
+        aside = 0.45 * along[::-1] * (-1, 1)
+        neck = points[-1] - along
+        axes.add_patch(Polygon([points[-1], neck + aside, neck - aside], linewidth=0,
+                               facecolor=style["color"], zorder=style["zorder"]))
+        points[-1] = neck
+    axes.plot(*points.T, path_effects=halo, solid_capstyle="butt", dash_capstyle="butt", **style)
 
 
 def finished(axes: Axes, alt: str) -> Image:

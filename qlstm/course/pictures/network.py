@@ -24,7 +24,7 @@ def lstm_cell() -> Image:
     with sheet(7, 6) as axes:
         for y, name, x in ((0.95, "$x_t$", _GATES["o"] - 0.3), (1.95, "$h_{t-1}$", _GATES["o"] + 0.3)):
             label(axes, 0.35, y, name, size=14)
-            arrow(axes, (0.65, y), (x, y), head="-")
+            arrow(axes, (0.65, y), (x, y), head=False)
         for y, name in ((1.45, "input\nmatrices"), (2.45, "recurrent\nmatrices")):
             box(axes, 3.87, y, 6.1, 0.52, facecolor=PALE, edgecolor="none", zorder=0)
             label(axes, 6.45, y, name, size=10)
