@@ -23,7 +23,7 @@ NORMALIZED = {"facecolor": "#fdeccf", "edgecolor": RED, "linewidth": 3}
 """How a normalized product looks: with a thick border."""
 BACK = {"color": RED, "linestyle": (0, (4, 2)), "linewidth": 1.8}
 """How a gradient's arrow looks: broken."""
-DPI, WIDTH = 200, 720
+DPI, WIDTH, COLORS = 200, 720, 64
 STYLE = ["default", {"font.size": 11, "hatch.linewidth": 0.7, "text.color": INK,
                      "axes.labelcolor": INK, "axes.edgecolor": "0.4"}]
 
@@ -126,22 +126,25 @@ def finished(axes: Axes, alt: str) -> Image:
 
 
 def raster(figure: Figure) -> Picture.Image:
-    """A figure as points, sharp enough for print; with few colours, so that it is small."""
+    """A figure as points, sharp enough for print."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
-    return Picture.open(buffer).convert("RGB").quantize(64, dither=Picture.Dither.NONE)
+    return Picture.open(buffer).convert("RGB")
 
 
-def described(frames: Sequence[Picture.Image], alt: str, durations: Sequence[int] = ()) -> Image:
-    """Pictures as a PNG that a notebook shows.
+def described(frames: Sequence[Picture.Image], alt: str, duration: int = 0) -> Image:
+    """Pictures as a PNG that a notebook shows, of few colours, so that it is small.
 
     Args:
-        frames: the picture, and what moves in its place where that can be shown.
+        frames: the picture, and what is played once in its place where that can be shown.
         alt: what a reader who does not see it needs to know.
-        durations: for how long each but the first is shown, in milliseconds. It is played once.
+        duration: for how long each of these is shown, in milliseconds.
     """
-    moving = {"save_all": True, "append_images": frames[1:], "default_image": True,
-              "duration": list(durations), "loop": 1} if durations else {}
+    palette = frames[0].quantize(COLORS)
+    first, *rest = [frame.quantize(palette=palette, dither=Picture.Dither.NONE)
+                    for frame in frames]
+    moving = {"save_all": True, "append_images": rest, "default_image": True,
+              "duration": duration, "loop": 1} if rest else {}
     buffer = io.BytesIO()
-    frames[0].save(buffer, "PNG", optimize=True, dpi=(DPI, DPI), **moving)
+    first.save(buffer, "PNG", optimize=True, dpi=(DPI, DPI), **moving)
     return Image(buffer.getvalue(), alt=alt, width=WIDTH)

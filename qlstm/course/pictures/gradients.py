@@ -1,5 +1,6 @@
 """The gradient on its way back: through one step, and through many."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib.style
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from qlstm.course.pictures.drawing import (
     BACK,
     BLUE,
+    DPI,
     GREEN,
     INK,
     ORANGE,
@@ -36,6 +38,11 @@ STRAIGHT = [r"\sigma(\tilde f)"]
 r"""From $\partial\xi/\partial c_t$ to $\partial\xi/\partial c_{t-1}$."""
 ACROSS = [r"\sigma(\tilde o)", r"\mathrm{tanh}'(c_t)"]
 r"""From $\partial\xi/\partial h_t$ to $\partial\xi/\partial c_t$."""
+MOVES = 24
+"""How many pictures the animation has."""
+_LOOKS = [{"color": color, "linestyle": line, "marker": marker, "markevery": 0.12, "linewidth": 2.2}
+          for color, line, marker in [(RED, "-", "o"), (BLUE, "--", "s"), (GREEN, "-.", "^"),
+                                      (PURPLE, ":", "D"), (ORANGE, (0, (6, 1, 1, 1, 1, 1)), "v")]]
 _NAMES = {"f": "forget", "i": "input", "a": "candidate", "o": "output"}
 
 
@@ -128,3 +135,50 @@ def _between(axes, t, x):
         label(axes, x - 0.72, y + 0.13, f"${name}_{t - 1}$")
         arrow(axes, (x - 0.35, back), (1.17 if t == 1 else x - 1.05, back), **BACK)
         label(axes, x - (0.55 if t == 1 else 0.66), back + 0.14, f"$d{name}_{t - 1}$")
+
+
+def growth(norms: Mapping[str, Sequence[float]], title: str | None = None) -> Image:
+    """The gradient's norm on its way back in time, as an animation: the lines grow from the last
+    step to the first. It is played once; in print, and where nothing moves, they are complete.
+
+    Args:
+        norms: For each network, by its name, the norms at the steps 1 to T. Zeros and what is not
+            finite have no place on the axis and are left out.
+        title: What stands above.
+    """
+    norms = {name: _drawable(values) for name, values in norms.items()}
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(7, 4), dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        for (name, values), look in zip(norms.items(), itertools.cycle(_LOOKS), strict=False):
+            axes.plot(np.arange(1, len(values) + 1), values, label=name, **look)
+        axes.set(yscale="log", ylabel=r"$\Vert\partial\xi_T/\partial h_t\Vert$", title=title,
+                 xlabel="time step t  (the gradient goes from right to left)")
+        axes.grid(axis="y", color="0.85")
+        figure.legend(loc="outside upper center", ncols=3, frameon=False)
+        complete = raster(figure)
+        for line in axes.lines:
+            line.set_data([], [])
+        empty = raster(figure)
+    right, left = axes.transAxes.transform([(1, 0), (0, 0)])[:, 0]
+    frames = [empty.copy() for _ in range(MOVES)]
+    for frame, x in zip(frames, np.linspace(right, left, MOVES).astype(int), strict=True):
+        frame.paste(complete.crop((x, 0, *complete.size)), (x, 0))
+    return described([complete, *frames], (
+        "The norm of the gradient of the last step's loss by time step, on an axis of powers of "
+        "ten. " + " ".join(_in_words(name, values) for name, values in norms.items())), 150)
+
+
+def _drawable(values):
+    values = np.asarray(values, float)
+    drawn = np.isfinite(values) & (values > 0)
+    return np.where(drawn, np.clip(values, 1e-100, 1e100), np.nan)  # wider axes have no ticks
+
+
+def _in_words(name, values):
+    steps = np.flatnonzero(np.isfinite(values))
+    if not len(steps):
+        return f"{name}: nothing to draw."
+    first, last = steps[0], steps[-1]
+    return (f"{name}: {values[last]:.1e} at step {last + 1}, then {values[first]:.1e} at step "
+            f"{first + 1}.")
