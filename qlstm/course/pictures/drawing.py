@@ -141,6 +141,7 @@ def described(frames: Sequence[Picture.Image], alt: str, duration: int = 0) -> I
         duration: for how long each of these is shown, in milliseconds.
     """
     palette = frames[0].quantize(COLORS)
+    palette.putpalette([255 if value > 245 else value for value in palette.getpalette()])
     first, *rest = [frame.quantize(palette=palette, dither=Picture.Dither.NONE)
                     for frame in frames]
     moving = {"save_all": True, "append_images": rest, "default_image": True,
