@@ -53,9 +53,9 @@ def _panel(axes, left, bottom, name, words, row=None, column=None, kept=0):
     label(axes, x - 0.1, y + height / 2, "d\nunits" if of_weight else "N\nsamples", ha="right",
           size=10.5)
     if not of_weight:
-        start, aside = np.array((x + width + 0.09, y - 0.06)), _BEHIND * (STEPS - 1)
-        arrow(axes, start, start + aside)
-        label(axes, *start + (0.18, -0.03), "T steps", ha="left", size=10.5)
+        aside = _BEHIND * (STEPS - 1)
+        arrow(axes, (x + width + 0.09, y - 0.06), (x + width + 0.09 + aside, y - 0.06 + aside))
+        label(axes, x + width + 0.27, y - 0.09, "T steps", ha="left", size=10.5)
     if row is not None:
         _marked(axes, x, y + _CELL[1] * (SAMPLES - 1 - row), UNITS, 1)
     if column is not None:
