@@ -7,14 +7,13 @@ import os
 import re
 from queue import Empty
 
-import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
 
 from qlstm import quantizers
-from qlstm.course import demos, grading, handouts
+from qlstm.course import grading, handouts
 from qlstm.course.exercises import EXERCISES, NotYet, check
 from qlstm.data import storage
 from qlstm.data.storage import ROOT
@@ -173,20 +172,6 @@ def test_a_wrong_answer_is_told_what_to_look_at(name, answers, words):
         check(name, **answers)
     assert "\n" not in str(caught.value)
     assert caught.value._render_traceback_() == [str(caught.value)]
-
-
-def test_the_figure_of_a_lookup_points_to_each_rows_product():
-    inputs, rows = (0.5, 2, -1, 0.25), ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 0, 1))
-    demos.lookup(inputs, rows)
-    axes = plt.gca()
-    cells = [text for text in axes.texts if text.get_weight() == "bold"]
-    found = {a.get_position()[0]: a.get_text() for a in cells if a.get_position()[1] < 1}
-    named = {b.get_position()[0]: b.get_text() for b in cells if b.get_position()[1] > 1}
-    plt.close()
-    assert {named[x]: float(text.replace("−", "-")) for x, text in found.items()} == {
-        "0000": -1.75, "1111": 1.75, "0101": 2.75}
-    for line, row in zip(axes.lines, rows, strict=True):
-        assert named[line.get_xdata()[-1]] == "".join(map(str, row))
 
 
 def test_an_unknown_exercise_is_named():
