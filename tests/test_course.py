@@ -13,7 +13,7 @@ import torch
 from nbclient import NotebookClient
 
 from qlstm import quantizers
-from qlstm.course import grading, handouts
+from qlstm.course import command, grading, handouts
 from qlstm.course.exercises import EXERCISES, NotYet, check
 from qlstm.data import storage
 from qlstm.data.storage import ROOT
@@ -209,7 +209,7 @@ def test_hand_outs_have_no_solution_and_no_output_and_leave_other_files_alone(tm
 
 def test_without_lessons_no_empty_folders_are_hand_outs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(storage, "ROOT", tmp_path)  # as where the package alone is installed
-    assert handouts.main(["write", str(tmp_path / "course")]) == 2
+    assert command.main(["write", str(tmp_path / "course")]) == 2
     assert "start it in the folder of the repository" in capsys.readouterr().err
     assert not (tmp_path / "course").exists()
 
@@ -220,7 +220,7 @@ def test_a_hand_out_that_was_worked_in_is_kept(tmp_path, capsys):
     path = tmp_path / "exercises" / "01_quantizers.ipynb"
     worked = path.read_text().replace("steps = ...", "steps = 25")
     path.write_text(worked)
-    assert handouts.main(["write", str(tmp_path)]) == 0
+    assert command.main(["write", str(tmp_path)]) == 0
     assert f"kept, as worked in: {path.name} " in capsys.readouterr().out
     assert path.read_text() == worked
 
@@ -251,7 +251,7 @@ def test_grading_runs_the_students_notebook_with_the_lessons_checks(tmp_path):
 
 def test_grading_names_a_file_of_no_lesson(tmp_path, capsys):
     (tmp_path / "homework.ipynb").write_text("{}")
-    assert handouts.main(["grade", str(tmp_path / "homework.ipynb")]) == 1
+    assert command.main(["grade", str(tmp_path / "homework.ipynb")]) == 1
     error = capsys.readouterr().err
     assert "homework.ipynb: its name begins with none of 01_quantizers" in error
     assert len(error.strip().splitlines()) == 1
@@ -388,7 +388,7 @@ def test_every_student_gets_a_row_at_once(tmp_path, small_lesson, monkeypatch, c
         (tmp_path / name).write_text(good)
     paths += [tmp_path / f"01-{name}.ipynb" for name in ("folder", "pipe", "missing")]
     paths += [tmp_path / name for name in odd]
-    assert handouts.main(["grade", *map(str, paths)]) == 1
+    assert command.main(["grade", *map(str, paths)]) == 1
     out, err = capfd.readouterr()
     rows = list(csv.DictReader(out.splitlines(keepends=True)))
     assert [row["notebook"] for row in rows if row["exercise"] in ("", "1")] == [
@@ -422,7 +422,7 @@ def test_hand_outs_for_an_odd_folder(tmp_path, monkeypatch, capsys):
     os.mkfifo(tmp_path / "exercises" / "01_quantizers.ipynb")
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "file", "/dev/null"):
-        assert handouts.main(["write", str(folder)]) == 1
+        assert command.main(["write", str(folder)]) == 1
         error = capsys.readouterr().err
         assert error.startswith("error: cannot write the hand-outs: ")
         assert len(error.splitlines()) == 1
