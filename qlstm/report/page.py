@@ -88,8 +88,8 @@ def read(path: Path):
         elif cell.cell_type == "code":
             ended = heading if heading[-1] in ".?!" else f"{heading}."
             cell.metadata.setdefault("alt", f"{ended} {sentence}".strip())
-            own = [words for output in cell.outputs for kind, details in
-                   output.get("metadata", {}).items() if kind in SHOWN and (words := details.get("alt"))]
+            shown = [output.get("metadata", {}).get("image/png", {}) for output in cell.outputs]
+            own = [details["alt"] for details in shown if "alt" in details]
             cell.metadata.alt = " ".join(own) or cell.metadata.alt
             cell.metadata.mystnb = {"image": {"alt": cell.metadata.alt}}  # where Sphinx looks
             if "widget" in cell.metadata.get("tags", []) and not cell.outputs:

@@ -17,6 +17,7 @@ from PIL import Image as Picture
 
 BLUE, ORANGE, GREEN, RED, PURPLE = sns.color_palette("colorblind").as_hex()[:5]
 INK, PALE = "0.15", "0.93"
+GATES = {"f": "forget", "i": "input", "a": "candidate", "o": "output"}
 QUANTIZED = {"facecolor": "#dbeaf5", "edgecolor": BLUE, "hatch": "////", "linewidth": 1.2}
 """How a matrix of quantized weights looks: hatched."""
 NORMALIZED = {"facecolor": "#fdeccf", "edgecolor": RED, "linewidth": 3}
