@@ -6,10 +6,11 @@ import inspect
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from qlstm.course.exercises import EXERCISES, Outcome, judge
 from qlstm.course.grading.notebooks import GradingError, read
@@ -28,7 +29,10 @@ class Grade:
     """Since the submission was begun."""
 
 
-def grade(submission: Path, limits: Limits = Limits()) -> Iterator[Grade]:  # noqa: B008
+def grade(
+    submission: Path, limits: Limits = Limits(),  # noqa: B008
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> Iterator[Grade]:
     """Run a student's notebook and judge its answers, each as soon as it is known.
 
     Where the notebook calls an exercise's check for the last time, its answers are taken; where it
@@ -37,6 +41,7 @@ def grade(submission: Path, limits: Limits = Limits()) -> Iterator[Grade]:  # no
     Args:
         submission: The notebook.
         limits: What it may take.
+        report: Given the protections that its process has, by name.
 
     Raises:
         GradingError: It is no notebook, or of no lesson, or no process for it begins.
@@ -48,6 +53,8 @@ def grade(submission: Path, limits: Limits = Limits()) -> Iterator[Grade]:  # no
     with _folder() as folder:
         try:
             with Process(folder, limits) as process:
+                if report:
+                    report(process.protections)
                 for index, cell in enumerate([*notebook.cells, None]):
                     if cell:
                         error = process.run(cell.source) or error

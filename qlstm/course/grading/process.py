@@ -264,9 +264,10 @@ def _text(value: Any) -> str | None:
 
 def _readable() -> list[str]:
     """What a submission's process reads: Python, its packages and this one."""
+    shared = CHECKOUT, Path.cwd()
     return sorted({
         sys.prefix, sys.base_prefix, os.path.realpath(sys.executable), str(CHECKOUT / "qlstm"),
-        str(raw_data()), *(path for path in sys.path if path and Path(path).resolve() != CHECKOUT)})
+        str(raw_data()), *(path for path in sys.path if Path(path).resolve() not in shared)})
 
 
 def _environment(folder: Path) -> dict[str, str]:

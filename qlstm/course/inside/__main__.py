@@ -25,18 +25,19 @@ def main():
     for descriptor in range(3):
         os.dup2(nothing, descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    separate = False
+    separate = read_only = False
     if sys.platform == "linux":
         separate = sandbox.separate()
         sandbox.keep_children()
         if separate:
             _supervise(requests, replies)
-            sandbox.own_proc()
+            read_only = sandbox.own_view(settings["folder"])
         _supervise(requests, replies)
     sandbox.limit(settings["memory"])
     confined = sandbox.confine(settings["folder"], settings["readable"])
-    Runner(requests, replies).serve({"separate": separate, "confined": confined,
-                                     "landlock": sandbox.landlock()})
+    Runner(requests, replies).serve(
+        {"separate": separate, "read_only": read_only, "confined": confined,
+         "version": sandbox.landlock()})
 
 
 def _supervise(*pipes):

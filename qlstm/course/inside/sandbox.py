@@ -20,10 +20,12 @@ file."""
 _LINUX = sys.platform == "linux"
 _libc = ctypes.CDLL(None, use_errno=True) if _LINUX else None
 
-# <linux/prctl.h>, <linux/sched.h>, <linux/mount.h>
+# <linux/prctl.h>, <linux/sched.h>, <linux/capability.h>, <linux/mount.h>
 _DEATH_SIGNAL, _SUBREAPER, _NO_NEW_PRIVILEGES = 1, 36, 38
 _MOUNTS, _IPC, _USERS, _PIDS, _NETWORK = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
-_PRIVATE, _NO_SPECIAL = 0x40000 | 0x4000, 0xE
+_CAPABILITIES = 0x20080522
+_PRIVATE, _BIND, _NO_SPECIAL = 0x44000, 0x1000, 0xE
+_SET_ATTRIBUTES, _RECURSIVE, _READ_ONLY = 442, 0x8000, 1
 
 # <linux/landlock.h>; the same numbers on all architectures
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
@@ -31,6 +33,10 @@ _READ, _ALL, _ON_FILES = 0b1101, 2**13 - 1, 0b111 | 1 << 14 | 1 << 15
 _SYSTEM = ("/bin", "/etc", "/lib", "/lib32", "/lib64", "/nix", "/opt", "/proc", "/run/systemd",
            "/sbin", "/sys", "/usr")
 _DEVICES = ("/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero")
+
+
+class _Attributes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "users")]
 
 
 class _Ruleset(ctypes.Structure):
@@ -68,17 +74,36 @@ def separate() -> bool:
         return False
     try:
         Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/uid_map").write_text(f"{user or 1000} {user} 1")  # not root inside
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     except OSError:
         return False
     return True
 
 
-def own_proc():
-    """Show the processes of this one's namespace in ``/proc``, where that is allowed."""
+def own_view(folder: str) -> bool:
+    """Let all files but those of one folder be read-only, and ``/proc`` show the processes of this
+    one's namespace; for the processes that :func:`separate` has separated, this one the first.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Whether the system does that.
+    """
+    here = folder.encode()
     _libc.mount(None, b"/", None, _PRIVATE, None)
-    _libc.mount(b"proc", b"/proc", b"proc", _NO_SPECIAL, None)
+    _libc.mount(here, here, None, _BIND, None)
+    done = _attributes(b"/", set_to=_READ_ONLY) and _attributes(here, clear=_READ_ONLY)
+    _libc.mount(b"proc", b"/proc", b"proc", _NO_SPECIAL, None)  # not in most containers
+    _libc.capset(ctypes.byref((ctypes.c_uint32 * 2)(_CAPABILITIES)), (ctypes.c_uint32 * 6)())
+    return done
+
+
+def _attributes(path, set_to=0, clear=0):
+    attributes = _Attributes(set_to, clear, 0, 0)
+    return _libc.syscall(_SET_ATTRIBUTES, -100, path, _RECURSIVE, ctypes.byref(attributes),
+                         ctypes.sizeof(attributes)) == 0
 
 
 def limit(memory: int):
