@@ -1,23 +1,20 @@
-"""``python -m qlstm course``: hand-outs and solutions from the lessons, and grading.
+"""Hand-outs and solutions, made from the lessons.
 
 A lesson of ``notebooks/learn`` is complete; tags of its cells say what they are: ``exercise`` a
 question, ``stub`` the cell that a student fills in, ``solution``, ``check`` (calls
-:func:`qlstm.course.exercises.check`), ``widget`` (a control; the cell after it shows the same
-without one). A hand-out is the lesson without solutions and outputs, the solution version the
+:func:`qlstm.course.exercises.check`), ``widget`` (a control, :func:`qlstm.course.demos.explore`),
+``quiz``. A hand-out is the lesson without solutions and outputs, the solution version the
 lesson without stubs.
 """
 
-import argparse
 import copy
 import shutil
-import sys
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
 from qlstm.data.storage import MATERIALS, ROOT, files, lessons, write_atomically
-from qlstm.study.records import reports
 
 LEARN = ROOT / "notebooks" / "learn"
 
@@ -84,41 +81,3 @@ def copy_materials(target: Path):
         copy = target / path.relative_to(LEARN)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-
-
-def main(arguments: list[str]) -> int:
-    """Write the hand-outs, or print the grades of notebooks as a table in CSV.
-
-    Args:
-        arguments: The words of the command line: ``write [FOLDER]`` or ``grade NOTEBOOK ...``.
-
-    Returns:
-        The exit status: 1 if a notebook could not be graded.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m qlstm course", description="Hand-outs of the lessons, and grades.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("write", help="the lessons as hand-outs, and with solutions").add_argument(
-        "folder", type=Path, nargs="?", default=reports() / "course")
-    commands.add_parser("grade", help="run students' notebooks").add_argument(
-        "notebooks", type=Path, nargs="+")
-    options = parser.parse_args(arguments)
-    if options.command == "grade":
-        from qlstm.course.grading import grades
-
-        return grades(options.notebooks)
-    if not lessons():
-        print(f"error: there are no lessons in {LEARN}; start it in the folder of the repository",
-              file=sys.stderr)
-        return 2
-    try:
-        kept = write(options.folder)
-    except OSError as error:
-        print(f"error: cannot write the hand-outs: {error}", file=sys.stderr)
-        return 1
-    if kept:
-        print(f"kept, as worked in: {', '.join(path.name for path in kept)} "
-              "(remove one to have it anew)")
-    print(f"hand-outs: {options.folder / 'exercises'}   "
-          f"with solutions: {options.folder / 'solutions'}")
-    return 0
