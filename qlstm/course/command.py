@@ -13,7 +13,7 @@ def main(arguments: list[str]) -> int:
     """Write the hand-outs, grade submissions, or run lessons and store their outputs.
 
     Args:
-        arguments: The words of the command line: ``write [FOLDER]``, ``grade NOTEBOOK ...`` or
+        arguments: The words of the command line: ``write [FOLDER]``, ``grade SUBMISSION ...`` or
             ``store NOTEBOOK ...``.
 
     Returns:
@@ -24,15 +24,23 @@ def main(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("write", help="the lessons as hand-outs, and with solutions").add_argument(
         "folder", type=Path, nargs="?", default=reports() / "course")
-    commands.add_parser("grade", help="run students' notebooks").add_argument(
-        "notebooks", type=Path, nargs="+")
+    grade = commands.add_parser("grade", help="run students' notebooks")
+    grade.add_argument("submissions", type=Path, nargs="+", metavar="SUBMISSION",
+                       help="a notebook, or a folder of notebooks")
+    grade.add_argument("--out", type=Path, metavar="FOLDER",
+                       help="a new one, for tables and pages (reports/grades/DATE)")
+    grade.add_argument("--memory", type=float, default=4, metavar="GIB",
+                       help="that a submission may take (4)")
+    grade.add_argument("--time", type=float, default=300, metavar="SECONDS",
+                       help="that a cell may take (300)")
     commands.add_parser("store", help="run lessons and store their outputs in them").add_argument(
         "notebooks", type=Path, nargs="+")
     options = parser.parse_args(arguments)
     if options.command == "grade":
-        from qlstm.course.grading import grades
+        from qlstm.course.grading import Limits
+        from qlstm.course.grading.command import grades
 
-        return grades(options.notebooks)
+        return grades(options.submissions, options.out, Limits(options.memory, options.time))
     if options.command == "store":
         from qlstm.course.storing import store
 
