@@ -7,7 +7,7 @@ import nbformat
 import pytest
 import torch
 
-from qlstm.course import handouts
+from qlstm.course import command, handouts
 from qlstm.course.exercises import EXERCISES
 from qlstm.data import storage
 from qlstm.data.storage import ROOT
@@ -184,7 +184,7 @@ def test_hand_outs_have_no_solution_and_no_output_and_leave_other_files_alone(tm
 
 def test_without_lessons_no_empty_folders_are_hand_outs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(storage, "ROOT", tmp_path)  # as where the package alone is installed
-    assert handouts.main(["write", str(tmp_path / "course")]) == 2
+    assert command.main(["write", str(tmp_path / "course")]) == 2
     assert "start it in the folder of the repository" in capsys.readouterr().err
     assert not (tmp_path / "course").exists()
 
@@ -195,7 +195,7 @@ def test_a_hand_out_that_was_worked_in_is_kept(tmp_path, capsys):
     path = tmp_path / "exercises" / "01_quantizers.ipynb"
     worked = path.read_text().replace("steps = ...", "steps = 25")
     path.write_text(worked)
-    assert handouts.main(["write", str(tmp_path)]) == 0
+    assert command.main(["write", str(tmp_path)]) == 0
     assert f"kept, as worked in: {path.name} " in capsys.readouterr().out
     assert path.read_text() == worked
 
@@ -205,7 +205,7 @@ def test_hand_outs_for_an_odd_folder(tmp_path, monkeypatch, capsys):
     os.mkfifo(tmp_path / "exercises" / "01_quantizers.ipynb")
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "file", "/dev/null"):
-        assert handouts.main(["write", str(folder)]) == 1
+        assert command.main(["write", str(folder)]) == 1
         error = capsys.readouterr().err
         assert error.startswith("error: cannot write the hand-outs: ")
         assert len(error.splitlines()) == 1
