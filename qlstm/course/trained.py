@@ -20,7 +20,7 @@ from qlstm.study.records import reports
 
 MODELS = [
     ExperimentConfig(dataset="war_and_peace", quantizer=quantizer, normalizer=normalizer,
-                     hidden_size=d, steps=100, batch_size=32, epochs=10, max_train=1_000_000)
+                     hidden_size=d, steps=100, batch_size=32, epochs=5, max_train=1_000_000)
     for quantizer, normalizer, d in [("full_precision", "none", 128),
                                      ("binary_connect", "none", 128),
                                      ("binary_connect", "weight", 128),
