@@ -16,24 +16,27 @@ not belong here; what its prose has no longer must go."""
 
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 UNCHECKED = "|".join([
+    r"(?:^|\n)## References.*",
     r"<details>\s*<summary>(?:(?!</summary>).)*</summary>\s*No\b.*?</details>",  # a wrong option
     r"`[^`\n]*`", r"\]\([^)]*\)", r"https?://\S+", r"<[^>]+>",  # code, addresses
-    r"[\^_]\{[^{}]*\}", r"[\^_]\d+", r"\*\*\d\.\d\*\*",  # indices, exponents, an exercise's number
+    r"[\^_]\{[^{}]*\}", r"[\^_]\d+", r"\*\*\d\.\d\*\*",  # indices, exponents, an exercise
     r"(?i:lessons?|tables?|sections?|figures?|equations?|propositions?|exercises?|seeds?)"
     rf"[\s(]+{NUMBER}(?:(?:,| and| to|–)\s*{NUMBER})*"])
+A_NUMBER = re.compile(
+    rf"(?<![\w.])(?<![A-Za-z]-)({NUMBER})(\s*\\?%| million|(?![\w.]*\d|[A-Za-z]))")
 
 
 def numbers_in_prose(lesson):
     """Of what is measured, computed or chosen: ten and more, and all with a decimal point."""
     for cell in lesson.cells:
-        if cell.cell_type == "markdown" and not cell.source.startswith("## References"):
-            text = re.sub(UNCHECKED, " ", cell.source.replace("{,}", ","), flags=re.S)
-            for match in re.finditer(rf"(?<![\w.])({NUMBER})(\s*\\?%| million|(?![\w.]*\d|[A-Za-z]))", text):
+        if cell.cell_type == "markdown":
+            text = re.sub(r"(\d)(?:\{,\}|\\,)(?=\d{3})", r"\1,", cell.source)
+            text = re.sub(UNCHECKED, " ", text, flags=re.S)
+            for match in A_NUMBER.finditer(text):
                 word, unit = match.groups()
-                if re.fullmatch(r"(19|20)\d\d", word) or re.fullmatch(r"\d", word):
-                    continue  # a year; "two", "three"
-                around = text[max(0, match.start() - 50) : match.end() + 30]
-                yield word, unit.strip(" \\\n"), " ".join(around.split())
+                if not re.fullmatch(r"(19|20)\d\d|\d", word):  # a year; "two", "three"
+                    around = text[max(0, match.start() - 50) : match.end() + 30]
+                    yield word, unit.strip(" \\\n"), " ".join(around.split())
 
 
 def numbers_in_cells(lesson):
