@@ -22,13 +22,14 @@ MODELS = [
     ExperimentConfig(dataset="war_and_peace", quantizer=quantizer, normalizer=normalizer,
                      hidden_size=d, steps=100, batch_size=32, epochs=5, max_train=1_000_000)
     for quantizer, normalizer, d in [("full_precision", "none", 128),
+                                     ("full_precision", "layer", 128),
                                      ("binary_connect", "none", 128),
                                      ("binary_connect", "weight", 128),
                                      ("binary_connect", "layer", 128),
                                      ("binary_connect", "layer", 256)]
 ]
-"""Lessons 4 and 5: full precision, the same in one bit without and with normalization, and one of
-twice the width."""
+"""Lessons 4 and 5: full precision and one bit, without and with normalization, and one of twice the
+width."""
 
 RECORDS = [
     ExperimentConfig(dataset="war_and_peace", quantizer=quantizer, normalizer=normalizer,
