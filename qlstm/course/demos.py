@@ -194,7 +194,7 @@ def _box(axes, x, y, text, color, text_color="0.15", weight="normal"):
     axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", color=text_color, weight=weight)
 
 
-def judged(means: pd.Series, baseline: str, factor: float = verdicts.FAILS):
+def judged(means: pd.Series, baseline: str = "full", factor: float = verdicts.FAILS):
     """Lesson 6: which models fail, if failing means to be worse than a baseline by some factor.
 
     Args:
@@ -202,12 +202,15 @@ def judged(means: pd.Series, baseline: str, factor: float = verdicts.FAILS):
         baseline: The name of the model that the others are compared with.
         factor: A model fails if its result is above this factor times the baseline's.
     """
+    ratios = means / means[baseline]
+    fails = ~(ratios <= factor)  # so does one that has no result
+    _, axes = plt.subplots(figsize=(8, 3.2))
+    bars = axes.barh(means.index, means, color=fails.map({True: "C1", False: "C0"}))
+    axes.bar_label(bars, [f"{ratio:.2f} times, {'fails' if bad else 'does not fail'}"
+                          for ratio, bad in zip(ratios, fails, strict=True)], padding=4)
     limit = factor * means[baseline]
-    words = ["fails" if mean > limit else "does not fail" for mean in means]
-    axes = sns.barplot(x=means.to_numpy(), y=means.index, hue=words, dodge=False,
-                       palette={"fails": "C1", "does not fail": "C0"})
     axes.axvline(limit, color="0.3", linestyle="--")
-    axes.set(xlabel="test bits per character", ylabel="",
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.4 * means.max()), xlabel="test bits per character",
              title=f"limit: {factor:.2f} times {baseline} = {limit:.2f}")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     plt.show()
