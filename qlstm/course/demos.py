@@ -202,15 +202,17 @@ def judged(means: pd.Series, baseline: str = "full", factor: float = verdicts.FA
         baseline: The name of the model that the others are compared with.
         factor: A model fails if its result is above this factor times the baseline's.
     """
-    ratios = means / means[baseline]
-    fails = ~(ratios <= factor)  # so does one that has no result
+    ratios, limit = means / means[baseline], factor * means[baseline]
+    fails = ~(means <= limit)  # so does one that diverged
     _, axes = plt.subplots(figsize=(8, 3.2))
-    bars = axes.barh(means.index, means, color=fails.map({True: "C1", False: "C0"}))
-    axes.bar_label(bars, [f"{ratio:.2f} times, {'fails' if bad else 'does not fail'}"
-                          for ratio, bad in zip(ratios, fails, strict=True)], padding=4)
-    limit = factor * means[baseline]
-    axes.axvline(limit, color="0.3", linestyle="--")
+    axes.barh(means.index, means, color=fails.map({True: "C3", False: "C0"}))
+    for name in means.index:
+        words = "fails" if fails[name] else "does not fail"
+        axes.text(0.1, name, f"{ratios[name]:.2f} times: {words}", va="center", color="white",
+                  size=11)
+    axes.axvline(limit, color="0.15", linestyle="--")
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1.4 * means.max()), xlabel="test bits per character",
+    axes.grid(False, axis="y")
+    axes.set(xlabel="test bits per character",
              title=f"limit: {factor:.2f} times {baseline} = {limit:.2f}")
     plt.show()
