@@ -79,8 +79,8 @@ def read(path: Path):
 
     Returns:
         The notebook's node; its metadata ``title`` is its first heading. What the pictures of a
-        cell show is in the cell's metadata ``alt``: where the author gave none, the heading and the
-        sentence before.
+        cell show is in the cell's metadata ``alt``: what they say of themselves, else what the
+        author gave, else the heading and the sentence before.
     """
     import nbformat
 
@@ -95,6 +95,9 @@ def read(path: Path):
         elif cell.cell_type == "code":
             ended = heading if heading[-1] in ".?!" else f"{heading}."
             cell.metadata.setdefault("alt", f"{ended} {sentence}".strip())
+            own = [shown["alt"] for output in cell.outputs
+                   for shown in output.get("metadata", {}).values() if "alt" in shown]
+            cell.metadata.alt = " ".join(own) or cell.metadata.alt
             cell.metadata.mystnb = {"image": {"alt": cell.metadata.alt}}  # where Sphinx looks
             if "widget" in cell.metadata.get("tags", []) and not cell.outputs:
                 cell.outputs = [nbformat.v4.new_output("display_data", {WIDGET: {}})]

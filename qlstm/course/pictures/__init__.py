@@ -3,5 +3,6 @@ that ends with the call, with words for who does not see it."""
 
 from qlstm.course.pictures.gradients import gradient_paths, growth, unrolled
 from qlstm.course.pictures.network import lstm_cell
+from qlstm.course.pictures.weights import normalizer_axes, packed_bits
 
-__all__ = ["lstm_cell"]
+__all__ = ["gradient_paths", "growth", "lstm_cell", "normalizer_axes", "packed_bits", "unrolled"]

@@ -17,6 +17,7 @@ from PIL import Image as Picture
 
 BLUE, ORANGE, GREEN, RED, PURPLE = sns.color_palette("colorblind").as_hex()[:5]
 INK, PALE = "0.15", "0.93"
+GATES = {"f": "forget", "i": "input", "a": "candidate", "o": "output"}
 QUANTIZED = {"facecolor": "#dbeaf5", "edgecolor": BLUE, "hatch": "////", "linewidth": 1.2}
 """How a matrix of quantized weights looks: hatched."""
 NORMALIZED = {"facecolor": "#fdeccf", "edgecolor": RED, "linewidth": 3}
@@ -141,6 +142,7 @@ def described(frames: Sequence[Picture.Image], alt: str, duration: int = 0) -> I
         duration: for how long each of these is shown, in milliseconds.
     """
     palette = frames[0].quantize(COLORS)
+    palette.putpalette([255 if value > 245 else value for value in palette.getpalette()])
     first, *rest = [frame.quantize(palette=palette, dither=Picture.Dither.NONE)
                     for frame in frames]
     moving = {"save_all": True, "append_images": rest, "default_image": True,

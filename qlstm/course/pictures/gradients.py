@@ -12,6 +12,7 @@ from qlstm.course.pictures.drawing import (
     BACK,
     BLUE,
     DPI,
+    GATES,
     GREEN,
     INK,
     ORANGE,
@@ -30,8 +31,10 @@ from qlstm.course.pictures.drawing import (
     sheet,
 )
 
-WAYS = {"f": ["c_{t-1}", r"\sigma'(\tilde f)"], "i": [r"\tanh(\tilde a)", r"\sigma'(\tilde i)"],
-        "a": [r"\sigma(\tilde i)", r"\mathrm{tanh}'(\tilde a)"], "o": [r"\tanh(c_t)", r"\sigma'(\tilde o)"]}
+WAYS = {"f": ["c_{t-1}", r"\sigma'(\tilde f)"],
+        "i": [r"\tanh(\tilde a)", r"\sigma'(\tilde i)"],
+        "a": [r"\sigma(\tilde i)", r"\mathrm{tanh}'(\tilde a)"],
+        "o": [r"\tanh(c_t)", r"\sigma'(\tilde o)"]}
 r"""What the gradient is multiplied by, unit by unit, on its way to a gate's pre-activation: from
 $\partial\xi/\partial c_t$ to f, i and a, from $\partial\xi/\partial h_t$ to o."""
 STRAIGHT = [r"\sigma(\tilde f)"]
@@ -40,10 +43,9 @@ ACROSS = [r"\sigma(\tilde o)", r"\mathrm{tanh}'(c_t)"]
 r"""From $\partial\xi/\partial h_t$ to $\partial\xi/\partial c_t$."""
 MOVES = 24
 """How many pictures the animation has."""
-_LOOKS = [{"color": color, "linestyle": line, "marker": marker, "markevery": 0.12, "linewidth": 2.2}
+_LOOKS = [{"color": color, "linestyle": line, "marker": marker, "linewidth": 2.2}
           for color, line, marker in [(RED, "-", "o"), (BLUE, "--", "s"), (GREEN, "-.", "^"),
                                       (PURPLE, ":", "D"), (ORANGE, (0, (6, 1, 1, 1, 1, 1)), "v")]]
-_NAMES = {"f": "forget", "i": "input", "a": "candidate", "o": "output"}
 
 
 def gradient_paths() -> Image:
@@ -63,7 +65,7 @@ def gradient_paths() -> Image:
         _factors(axes, 6.15, 2.5, ACROSS)
         arrow(axes, (6.5, 2.7), (6.5, 4.52), **BACK)
         for (gate, way), y in zip(WAYS.items(), (4, 3.25, 2.5, 1.35), strict=True):
-            label(axes, 3.88, y + 0.3, f"{_NAMES[gate]}", size=10.5, style="italic")
+            label(axes, 3.88, y + 0.3, GATES[gate], size=10.5, style="italic")
             start = [(6.14, y)] if gate == "o" else [(5, 4.85), (5, y)]
             end = [(1.49, y)] if gate == "o" else [(1.35, y), (1.35, 1.49)]
             arrow(axes, *start, (4.66, y), **BACK)
@@ -112,14 +114,14 @@ def unrolled() -> Image:
         label(axes, 6.58, 3.58, "$dh_4$")
         axes.plot([1.14, 1.14], [1.65, 2.43], color=INK, linewidth=4)
         label(axes, 0.82, 1.25, "cut: the state\npasses, the\ngradient stops", size=10)
-        arrow(axes, (3.6, 0.85), (1.6, 0.85))
-        arrow(axes, (4.5, 0.85), (6.5, 0.85))
-        label(axes, 4.05, 0.85, "one piece, T = 4", size=10.5, bbox={"facecolor": "white", "edgecolor": "none"})
+        arrow(axes, (3.4, 0.85), (1.6, 0.85))
+        arrow(axes, (4.7, 0.85), (6.5, 0.85))
+        label(axes, 4.05, 0.85, "one piece, T = 4", size=10.5)
         arrow(axes, (0.2, 0.3), (0.75, 0.3))
         label(axes, 0.9, 0.3, "forward", ha="left", size=10.5)
         arrow(axes, (2.6, 0.3), (2.05, 0.3), **BACK)
-        label(axes, 2.75, 0.3, r"back:  $dh_t = \partial\xi_4/\partial h_t$,  $dc_t = \partial\xi_4/\partial c_t$",
-              ha="left", size=10.5)
+        label(axes, 2.75, 0.3, r"back:  $dh_t = \partial\xi_4/\partial h_t$,  "
+              r"$dc_t = \partial\xi_4/\partial c_t$", ha="left", size=10.5)
         return finished(axes, (
             "An LSTM unrolled over a piece of four steps. Forward arrows carry h_t and c_t from "
             "step to step, the first ones from the piece before; each step reads its x_t. The loss "
@@ -151,7 +153,8 @@ def growth(norms: Mapping[str, Sequence[float]], title: str | None = None) -> Im
         figure = Figure(figsize=(7, 4), dpi=DPI, layout="constrained")
         axes = figure.subplots()
         for (name, values), look in zip(norms.items(), itertools.cycle(_LOOKS), strict=False):
-            axes.plot(np.arange(1, len(values) + 1), values, label=name, **look)
+            axes.plot(np.arange(1, len(values) + 1), values, label=name,
+                      markevery=max(1, len(values) // 8), **look)
         axes.set(yscale="log", ylabel=r"$\Vert\partial\xi_T/\partial h_t\Vert$", title=title,
                  xlabel="time step t  (the gradient goes from right to left)")
         axes.grid(axis="y", color="0.85")

@@ -3,6 +3,7 @@
 from IPython.display import Image
 
 from qlstm.course.pictures.drawing import (
+    GATES,
     NORMALIZED,
     PALE,
     QUANTIZED,
@@ -14,21 +15,20 @@ from qlstm.course.pictures.drawing import (
     sheet,
 )
 
-_GATES = {"f": 1.5, "i": 2.8, "a": 4.1, "o": 5.4}  # where each is
-_NAMES = {"f": "forget", "i": "input", "a": "candidate", "o": "output"}
+_PLACES = {"f": 1.5, "i": 2.8, "a": 4.1, "o": 5.4}
 
 
 def lstm_cell() -> Image:
     r"""One step of the LSTM: its eight matrices, which are quantized, its eight products, which are
     normalized, and how four gates make $c_t$ and $h_t$ of them."""
     with sheet(7, 6) as axes:
-        for y, name, x in ((0.95, "$x_t$", _GATES["o"] - 0.3), (1.95, "$h_{t-1}$", _GATES["o"] + 0.3)):
+        for y, name, aside in ((0.95, "$x_t$", -0.3), (1.95, "$h_{t-1}$", 0.3)):
             label(axes, 0.35, y, name, size=14)
-            arrow(axes, (0.65, y), (x, y), head=False)
+            arrow(axes, (0.65, y), (_PLACES["o"] + aside, y), head=False)
         for y, name in ((1.45, "input\nmatrices"), (2.45, "recurrent\nmatrices")):
             box(axes, 3.87, y, 6.1, 0.52, facecolor=PALE, edgecolor="none", zorder=0)
             label(axes, 6.45, y, name, size=10)
-        for gate, x in _GATES.items():
+        for gate, x in _PLACES.items():
             _gate(axes, gate, x)
         _cell(axes)
         box(axes, 0.45, 0.35, 0.42, 0.3, **QUANTIZED)
@@ -56,19 +56,19 @@ def _gate(axes, gate, x):
     arrow(axes, (x, 3.73), (x, 4.03))
     label(axes, x - 0.17, 3.87, f"$\\tilde {gate}$")
     box(axes, x, 4.18, 0.5, 0.3, "tanh" if gate == "a" else r"$\sigma$", facecolor=PALE)
-    label(axes, x - 0.31, 4.18, _NAMES[gate], ha="right", size=10, style="italic")
+    label(axes, x - 0.31, 4.18, GATES[gate], ha="right", size=10, style="italic")
 
 
 def _cell(axes):
-    forget, write, out = _GATES["f"], (_GATES["i"] + _GATES["a"]) / 2, _GATES["o"]
+    forget, write, out = _PLACES["f"], (_PLACES["i"] + _PLACES["a"]) / 2, _PLACES["o"]
     for x, name in ((0.35, "$c_{t-1}$"), (6.7, "$c_t$")):
         label(axes, x, 5.65, name, size=14)
     arrow(axes, (0.65, 5.65), (forget - 0.14, 5.65), linewidth=2.4)
     arrow(axes, (forget + 0.14, 5.65), (write - 0.14, 5.65), linewidth=2.4)
     arrow(axes, (write + 0.14, 5.65), (6.45, 5.65), linewidth=2.4)
     arrow(axes, (forget, 4.33), (forget, 5.51))
-    arrow(axes, (_GATES["i"], 4.33), (_GATES["i"], 4.85), (write - 0.14, 4.85))
-    arrow(axes, (_GATES["a"], 4.33), (_GATES["a"], 4.85), (write + 0.14, 4.85))
+    arrow(axes, (_PLACES["i"], 4.33), (_PLACES["i"], 4.85), (write - 0.14, 4.85))
+    arrow(axes, (_PLACES["a"], 4.33), (_PLACES["a"], 4.85), (write + 0.14, 4.85))
     arrow(axes, (write, 4.99), (write, 5.51))
     arrow(axes, (out, 5.65), (out, 5.4))
     box(axes, out, 5.25, 0.5, 0.3, "tanh", facecolor=PALE)
