@@ -1,5 +1,5 @@
-"""Slides for the classes: what ``notebooks/learn/slides.toml`` says, with pictures and tables of the
-lessons as they are stored. Each deck is one file, which needs no network and no server."""
+"""Slides for the classes: what ``notebooks/learn/slides.toml`` says, with pictures and tables as
+they are stored in the lessons. Each deck is one file, which needs no network and no server."""
 
 import tomllib
 from importlib.util import find_spec
@@ -17,8 +17,8 @@ from qlstm.report import page
 
 CONTENT = LEARN / "slides.toml"
 TEMPLATE = Path(__file__).with_name("slides.html.j2")
-FIELDS = {"title", "points", "cell", "picture", "notes", "minutes"}
-"""What a slide can have, beside its title at least one of points, cell and picture."""
+FIELDS = {"title", "points", "formula", "cell", "picture", "notes", "minutes"}
+"""What a slide can have."""
 
 
 class SlideError(LineError):
@@ -99,7 +99,8 @@ def _slide(slide: dict[str, Any]) -> list[NotebookNode]:
     for name in set(slide) - FIELDS:
         raise SlideError(unknown("field", name, sorted(FIELDS)))
     points = "".join(f"- {point}\n" for point in slide.get("points", []))
-    cells = [_cell(f"## {slide['title']}\n\n{points}", "slide")]
+    formula = f"$${slide['formula']}$$" if "formula" in slide else ""
+    cells = [_cell(f"## {slide['title']}\n\n{points}\n\n{formula}", "slide")]
     if shown := _shown(slide):
         cells.append(nbformat.v4.new_code_cell(
             outputs=[shown], metadata={"slideshow": {"slide_type": "-"}}))
