@@ -4,11 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from qlstm.course import slides
-from qlstm.course.handouts import LEARN, HandoutError, work, write
-from qlstm.course.slides import SlideError
+from qlstm.course.handouts import LEARN, work, write
 from qlstm.data.storage import lessons
-from qlstm.errors import MissingError
+from qlstm.errors import LineError
 from qlstm.study.records import reports
 
 FOLDERS = {
@@ -58,7 +56,7 @@ def _write(command: str, folder: Path) -> int:
         return 2
     try:
         return {"write": _class, "work": _work, "slides": _slides}[command](folder)
-    except (HandoutError, SlideError, MissingError) as error:
+    except LineError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         print(f"error: cannot write the hand-outs: {error}", file=sys.stderr)
@@ -83,10 +81,13 @@ def _work(folder: Path) -> int:
 
 
 def _slides(folder: Path) -> int:
+    from qlstm.course import slides
+
     print(f"slides: {', '.join(map(str, slides.write(folder / 'slides')))}")
     return 0
 
 
 def _tell_moved(moved: list[Path]):
-    for path in moved:
-        print(f"moved, as worked in: {path}")
+    for folder in dict.fromkeys(path.parent for path in moved):
+        names = [path.name for path in moved if path.parent == folder]
+        print(f"moved to {folder}, as somebody's own: {', '.join(names)}")

@@ -29,7 +29,7 @@ from qlstm.report.page import WIDGET
 
 LEARN = ROOT / "notebooks" / "learn"
 WRITTEN = ".written.json"
-"""In a folder of hand-outs: for each notebook the digest of what was written."""
+"""In a folder of hand-outs: for each file the digest of what was written."""
 PACKAGE = ["qlstm", "pyproject.toml", "README.md", "LICENSE"]
 """What the wheel is made of."""
 
@@ -94,8 +94,6 @@ def write(folder: Path) -> list[Path]:
     """
     moved = _rescue(folder)
     contents = _contents(handout) | wheel()
-    for name in {path.name for path in (folder / "exercises").glob("*.whl")} - {*contents}:
-        (folder / "exercises" / name).unlink()  # of another version
     _write(folder / "exercises", contents)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
@@ -159,8 +157,13 @@ def _contents(version: Callable[[NotebookNode], NotebookNode]) -> dict[str, byte
 
 
 def _write(folder: Path, contents: dict[str, bytes]):
-    """Write files and, of the notebooks, what was written."""
+    """Write files and note what was written; what was written before and belongs there no more goes
+    if nobody has changed it."""
     written = _written(folder)
+    for name in {*written} - {*contents}:
+        if (folder / name).is_file() and _digest((folder / name).read_bytes()) == written[name]:
+            (folder / name).unlink()
+        del written[name]
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, content)
@@ -189,8 +192,8 @@ def _digest(content: bytes) -> str:
 
 
 def _rescue(folder: Path) -> list[Path]:
-    """Move what was not written by :func:`write` out of the hand-outs into the copy to work in;
-    nothing that is there is lost."""
+    """Move what is not as :func:`write` wrote it out of the hand-outs into the copy to work in,
+    where it takes nothing's place. What lessons read all of, as models, goes beside the others."""
     source, target, moved = folder / "exercises", folder / "work", []
     written, own = _written(source), _written(target)
     now = {name: _digest(content) for name, content in _contents(handout).items()}
@@ -199,7 +202,8 @@ def _rescue(folder: Path) -> list[Path]:
         if (not path.is_file() or name == WRITTEN
                 or _digest(path.read_bytes()) in (written.get(name), now.get(name))):
             continue
-        place, number = target / name, 2
+        material = any(path.relative_to(source).match(pattern) for pattern in MATERIALS)
+        place, number = target / ("former" if material else "") / name, 2
         while place.exists() and _digest(place.read_bytes()) != own.get(name):
             place = place.with_name(f"{path.stem}-{number}{path.suffix}")
             number += 1

@@ -19,6 +19,9 @@ CONTENT = LEARN / "slides.toml"
 TEMPLATE = Path(__file__).with_name("slides.html.j2")
 FIELDS = {"title", "points", "formula", "cell", "picture", "notes", "minutes"}
 """What a slide can have."""
+KEYS = "*Arrow keys; S: notes in a window of their own, N: beside the slide, F: full screen*"
+KINDS = ["image/png", "text/html", "text/plain"]
+"""The kinds of an output that a slide can show, the best first."""
 
 
 class SlideError(LineError):
@@ -55,9 +58,12 @@ def decks(content: Path = CONTENT) -> list[dict[str, Any]]:
         content: The description, a TOML file.
     """
     try:
-        return tomllib.loads(content.read_text(encoding="utf-8"))["deck"]
-    except (OSError, ValueError, KeyError) as error:
+        found = tomllib.loads(content.read_text(encoding="utf-8")).get("deck", [])
+    except (OSError, ValueError) as error:
         raise SlideError(f"cannot read {content.name}: {error}") from error
+    for deck in found:
+        _complete(deck, "file", "title", "subtitle", "slides")
+    return found
 
 
 def html(deck: dict[str, Any]) -> str:
@@ -85,7 +91,7 @@ def notebook(deck: dict[str, Any]) -> NotebookNode:
     Raises:
         SlideError: The lesson, cell or picture that a slide shows is not there.
     """
-    cells = [_cell(f"# {deck['title']}\n\n{deck['subtitle']}", "slide")]
+    cells = [_cell(f"# {deck['title']}\n\n{deck['subtitle']}\n\n{KEYS}", "slide")]
     for number, slide in enumerate(deck["slides"], start=1):
         try:
             cells += _slide(slide)
@@ -98,6 +104,7 @@ def notebook(deck: dict[str, Any]) -> NotebookNode:
 def _slide(slide: dict[str, Any]) -> list[NotebookNode]:
     for name in set(slide) - FIELDS:
         raise SlideError(unknown("field", name, sorted(FIELDS)))
+    _complete(slide, "title", "notes", "minutes")
     points = "".join(f"- {point}\n" for point in slide.get("points", []))
     formula = f"$${slide['formula']}$$" if "formula" in slide else ""
     cells = [_cell(f"## {slide['title']}\n\n{points}\n\n{formula}", "slide")]
@@ -106,6 +113,11 @@ def _slide(slide: dict[str, Any]) -> list[NotebookNode]:
             outputs=[shown], metadata={"slideshow": {"slide_type": "-"}}))
     notes = f"{slide['notes']}\n\n{slide['minutes']} minutes"
     return [*cells, _cell(notes, "notes")]
+
+
+def _complete(table, *names):
+    if missing := [name for name in names if name not in table]:
+        raise SlideError(f"{table.get('title', 'a deck or slide')} has no {', '.join(missing)}")
 
 
 def _cell(text, kind):
@@ -125,10 +137,11 @@ def _shown(slide):
     path = LEARN / f"{name}.ipynb"
     if not path.is_file():
         raise SlideError(f"there is no {path.name}")
-    cell = next((cell for cell in page.read(path).cells if cell.id == number), None)
-    if cell is None or not cell.get("outputs"):
-        raise SlideError(f"{path.name} has no cell {number} with an output")
-    shown = max(cell.outputs, key=lambda output: "image/png" in output.get("data", {}))
-    if "data" in shown:
-        shown.metadata.setdefault("image/png", {}).setdefault("alt", cell.metadata.alt)
-    return shown
+    cell = next((cell for cell in page.read(path).cells if cell.id == number), {})
+    for kind in KINDS:
+        for output in cell.get("outputs", []):
+            data = output.get("data") or {"text/plain": output.get("text")}
+            if content := data.get(kind):
+                return nbformat.v4.new_output(
+                    "display_data", {kind: content}, metadata={kind: {"alt": cell.metadata.alt}})
+    raise SlideError(f"{path.name} has no cell {number} with an output that can be shown")

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import qlstm
-from qlstm.data.storage import ROOT, files, lessons
+from qlstm.data.storage import ROOT, files, lessons, pages
 from qlstm.errors import ConfigError, needs, unknown
 from qlstm.report import figures, page
 from qlstm.study import records
@@ -46,7 +46,7 @@ def collect(folder: Path, profiles: list[str], first: str = ""):
     shutil.copytree(ROOT / "docs", folder, ignore=shutil.ignore_patterns(".*"))
     for path in files(ROOT, *GUIDES):
         _copy(path, folder / path.relative_to(ROOT))
-    for path in [*lessons(), *files(ROOT, *NOTEBOOKS)]:
+    for path in [*lessons(), *pages(), *files(ROOT, *NOTEBOOKS)]:
         _notebook(path, folder / path.relative_to(ROOT))
     modules = [module.name for module in pkgutil.walk_packages(qlstm.__path__, "qlstm.")
                if not NOT_PUBLIC.match(module.name)]
