@@ -1,6 +1,7 @@
 """What the sliders of the lessons draw: each function shows one figure or text, and can be called
 without a slider too. :func:`explore` puts sliders to one."""
 
+import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,17 +25,21 @@ __all__ = ["explore", "fixed", "journey", "judged", "levels", "lookup", "memory"
 
 
 def explore(function: Callable[..., None], **controls: Any):
-    """Show what a function draws or prints, with a slider or menu for each of its arguments.
+    """Show what a function draws or prints, with sliders or menus for its arguments.
 
     Where widgets do not work, as in a stored notebook, on a page or in print, the same output shows
     what the function draws for the values that the controls begin with.
 
     Args:
         function: It draws one figure, or prints.
-        **controls: For each argument what it can be: ``(lowest, highest, step)``, a list, a widget,
-            or ``fixed(value)`` for one that has no control. It begins with its default.
+        **controls: For an argument what it can be: ``(lowest, highest, step)``, a list, a widget,
+            or ``fixed(value)`` for one that has no control. It begins with its default. What is not
+            named keeps its default.
     """
-    panel = interactive(function, **controls)
+    defaults = {name: fixed(parameter.default)
+                for name, parameter in inspect.signature(function).parameters.items()
+                if parameter.default is not parameter.empty}
+    panel = interactive(function, **defaults | controls)
     with capture_output() as shown:
         function(**panel.kwargs)
     (static,) = [output.data for output in shown.outputs] or [{"text/plain": shown.stdout}]

@@ -6,8 +6,8 @@ from pathlib import Path
 import nbformat
 
 from qlstm.data.storage import write_atomically
-from qlstm.errors import first_line
-from qlstm.report.page import WIDGET
+from qlstm.errors import first_line, needs
+from qlstm.report import page
 
 
 def store(path: Path) -> int:
@@ -20,12 +20,17 @@ def store(path: Path) -> int:
     Returns:
         The exit status, 1 if a cell failed.
     """
+    needs("reproduce", "nbclient")
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
     from qlstm.report.kernel import Kernel
 
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:  # there is no common class
+        print(f"error: {path}: no notebook: {first_line(error)}", file=sys.stderr)
+        return 1
     client = NotebookClient(
         notebook, timeout=None, kernel_manager_class=Kernel, coalesce_streams=True,
         record_timing=False, resources={"metadata": {"path": str(path.resolve().parent)}})
@@ -40,7 +45,7 @@ def store(path: Path) -> int:
     for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
         cell.execution_count = number
         for output in cell.outputs:
-            output.get("data", {}).pop(WIDGET, None)
+            output.get("data", {}).pop(page.WIDGET, None)
             if "execution_count" in output:
                 output.execution_count = number
     write_atomically(path, (nbformat.writes(notebook) + "\n").encode())
