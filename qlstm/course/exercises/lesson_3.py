@@ -1,9 +1,16 @@
 """Lesson 3: why the gradient explodes."""
 
 from qlstm import quantizers
-from qlstm.course.exercises.answers import call, choice, number, random, same
+from qlstm.course.exercises.answers import call, choice, hints, number, random, same
 
 
+@hints(
+    "Neither the number of bits nor the number of levels decides. Which number of a matrix says "
+    "how much it stretches a vector?",
+    "In lesson 1's table of spectral norms, which of the two is near full precision, and what "
+    "does the gradient do in full precision?",
+    "A spectral norm near 1 times slopes below 1 shrinks the gradient at each step; a norm above "
+    "sqrt(d) overcomes the slopes.")
 def exercise_3_1(bwn, ter_connect):
     """What the gradient does on its way back, predicted from spectral norms.
 
@@ -20,6 +27,12 @@ def exercise_3_1(bwn, ter_connect):
             "of the root of d.")
 
 
+@hints(
+    "The bound comes from the squared singular values: they add up to the number of entries that "
+    "are not 0.",
+    "Lesson 1 has it for codes -1 and +1: it depends on d alone, and no training changes it.",
+    "For the ternary codes s is the share of zeros and B_1 = 1, the smallest positive level: put "
+    "both into (1 - s) B_1 sqrt(d).")
 def exercise_3_2(binary, ternary):
     r"""Lower bounds on the spectral norm of a $512 \times 512$ matrix of codes.
 
@@ -29,6 +42,7 @@ def exercise_3_2(binary, ternary):
     """
     root = 512**0.5
     wrong = {512: "the bound is the root of d.",
+             1: "that is the largest code; the norm of the matrix is asked.",
              2 * root: "that is about what a random sign matrix has; the bound holds for every "
                        "one."}
     number("binary", binary, root, wrong)
@@ -40,6 +54,12 @@ def exercise_3_2(binary, ternary):
     return "No training gets below these: the codes alone force them."
 
 
+@hints(
+    "Take the two formulas of Proposition 2.1. Each gate adds one term: its norm times a factor.",
+    "The factors are 1/4 for i and o, gamma_1 / 4 for f and 1 for a. Which gate is missing in "
+    "lambda_2?",
+    "The terms are 10/4, 2 * 8/4, 12 and 6/4. lambda_1 has all of them, lambda_2 leaves the last "
+    "one out.")
 def exercise_3_3(lambda_1, lambda_2):
     r"""The factors $\lambda_1$ and $\lambda_2$ of Proposition 2.1, for given spectral norms.
 
@@ -50,13 +70,19 @@ def exercise_3_3(lambda_1, lambda_2):
     wrong = {36: "each norm has a factor: the steepest slope of its nonlinearity.",
              9: "the candidate's tanh has slope 1, not 1/4.",
              18: "the forget gate's term has gamma_1 as a factor.",
-             18.5: "that is lambda_2: the output gate belongs to lambda_1."}
+             18.5: "that is lambda_2: the output gate belongs to lambda_1.",
+             21: "gamma_1 belongs to the forget gate, not to the others."}
     number("lambda_1", lambda_1, 20, wrong, within=1e-6)
     number("lambda_2", lambda_2, 18.5, {20: "that is lambda_1: leave the output gate out."},
            within=1e-6)
     return "Over half of it is the candidate's: its tanh is the steepest."
 
 
+@hints(
+    "`quantizers.sign` gives the signs, +1 for 0 too. What is left is one division.",
+    "d is the number of rows, `len(weight)`: it has to come from the matrix, as the check uses "
+    "another size than yours.",
+    "Divide the signs by `len(weight)` to the power of one half.")
 def exercise_3_4(signs):
     r"""A quantizer of one's own.
 

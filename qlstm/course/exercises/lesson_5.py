@@ -1,13 +1,18 @@
 """Lesson 5: train one."""
 
 import math
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-from qlstm.course.exercises.answers import NotYet, call, choice, number, random, same
+from qlstm.course.exercises.answers import NotYet, call, choice, hints, number, random, same
+from qlstm.data.storage import ROOT
 
 
+@hints(
+    "Count the weights of the eight matrices first: W_x has 87 columns, W_h has 128.",
+    "4d rows with n + d columns, one bit each, and eight bits to a byte.")
 def exercise_5_1(code_bytes):
     """The size of the codes of the widest one-bit model.
 
@@ -18,11 +23,16 @@ def exercise_5_1(code_bytes):
     bits = 4 * d * (n + d)
     wrong = {bits: "those are bits; eight to a byte.", 4 * bits: "that is full precision.",
              d * (n + d) / 8: "that is one gate; there are four.",
-             4 * d * d / 8: "W_x has weights too: n + d columns."}
+             4 * d * d / 8: "W_x has weights too: n + d columns.",
+             bits / 8 / 1024: "that is in KB; bytes are asked."}
     number("code_bytes", code_bytes, bits / 8, wrong, within=1e-6)
     return "The file has exactly that many bytes in `rnn.codes_l0`."
 
 
+@hints(
+    "`F.cross_entropy` gives the mean in nats; it wants one axis of samples, (B, V) and (B,).",
+    "`logits.flatten(0, 1)` and `targets.flatten()` have these shapes.",
+    "One bit is ln 2 nats: divide by the natural logarithm of 2, and return one number.")
 def exercise_5_2(bpc):
     """Bits per character.
 
@@ -37,11 +47,16 @@ def exercise_5_2(bpc):
     wrong = {nats: "that is in nats; divide by ln 2 for bits.",
              nats * math.log(2): "divide by ln 2.",
              24 * bits: "that is the sum; take the mean over characters.",
-             math.exp(nats): "that is the perplexity.", 2**bits: "that is the perplexity."}
+             math.exp(nats): "that is the perplexity.",
+             -bits: "a loss is positive: minus the logarithm."}
     number("bpc(logits, targets)", call("bpc", bpc, logits, targets), bits, wrong, within=1e-4)
     return "`qlstm.study.training.metric` does the same."
 
 
+@hints(
+    "The logits are divided by the temperature, then comes the softmax. Try the slider's ends.",
+    "Dividing by a small number makes the differences between logits large: what does a softmax "
+    "of large differences look like? And of differences near 0?")
 def exercise_5_3(cold, hot):
     """What a sample becomes at extreme temperatures.
 
@@ -58,21 +73,36 @@ def exercise_5_3(cold, hot):
     return "The temperature changes how a model is sampled, not how good it is."
 
 
-def exercise_5_4(share, decoder_bytes, file_bytes):
+@hints(
+    "Bytes of the decoder over bytes of the file. `Path(...).stat().st_size` has the latter.",
+    "The decoder has 87 * 128 + 87 floats of 4 bytes each.")
+def exercise_5_4(share):
     """The share of a packed file that is its decoder.
 
     Args:
         share: The answer, between 0 and 1.
-        decoder_bytes: The bytes of the decoder's weight and bias.
-        file_bytes: The bytes of the file.
     """
-    exact = decoder_bytes / file_bytes
+    path = Path("models", "binary_connect-layer-d128.safetensors")
+    places = [place for place in (ROOT / "notebooks" / "learn" / path, path) if place.is_file()]
+    if not places:
+        raise NotYet(f"`share` cannot be checked: there is no file {path.as_posix()} here.")
+    floats, size = 87 * 128 + 87, places[0].stat().st_size
+    exact = 4 * floats / size
     wrong = {100 * exact: "as a share between 0 and 1, please.", 1 - exact: "that is all the rest.",
-             1 / exact: "the other way round."}
+             1 / exact: "the other way round.", floats / size: "a float has 4 bytes.",
+             32 * floats / size: "32 bits are 4 bytes.",
+             4 * floats: "those are the bytes; divide by those of the file."}
     number("share", share, exact, wrong)
     return "What stays in full precision decides the size, once the matrices are packed."
 
 
+@hints(
+    "A table of 16 sums for each four inputs: which signs belong to the numbers 0 to 15? Four "
+    "bits each, lowest first.",
+    "`torch.arange(16)[:, None] >> torch.arange(4) & 1` has the bits, (16, 4); 2 * bits - 1 are "
+    "the signs. `x.view(-1, 4)` has the fours.",
+    "The sums of all fours are `x.view(-1, 4) @ signs.T`, (n / 4, 16). Row k of it is looked up "
+    "at `index[:, k]`; add up over k.")
 def exercise_5_5(products):
     """One-bit products by lookup.
 
