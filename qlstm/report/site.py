@@ -24,7 +24,7 @@ from qlstm.study.tasks import PROFILES
 
 NOTEBOOKS = [f"notebooks/{folder}/*.ipynb" for folder in ("run", "report", "explore")]
 GUIDES = ["notebooks/*.md", "notebooks/*/*.md", "data/README.md", "reports/README.md",
-          "CONTRIBUTING.md", "Containerfile"]
+          "CONTRIBUTING.md", "Containerfile", "notebooks/learn/slides.toml"]
 NOT_PUBLIC = re.compile(r"qlstm\.(course|workflow|__main__)|.*\.triton_")
 """Modules that are not in the reference: commands, exercises, and the insides of the kernels."""
 OVERVIEW = "notebooks/report/overview.ipynb"
