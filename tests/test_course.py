@@ -84,17 +84,3 @@ def test_checks_fail_usefully_before_the_solution_and_pass_after_it(name, monkey
                 assert re.match(f"Exercise {exercise}: {told}", line)
                 assert tally.startswith(f"Lesson {exercise[0]}: ")
     torch.set_num_threads(threads)
-
-
-def test_the_figure_of_a_lookup_points_to_each_rows_product():
-    inputs, rows = (0.5, 2, -1, 0.25), ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 0, 1))
-    demos.lookup(inputs, rows)
-    axes = plt.gca()
-    cells = [text for text in axes.texts if text.get_weight() == "bold"]
-    found = {a.get_position()[0]: a.get_text() for a in cells if a.get_position()[1] < 1}
-    named = {b.get_position()[0]: b.get_text() for b in cells if b.get_position()[1] > 1}
-    plt.close()
-    assert {named[x]: float(text.replace("−", "-")) for x, text in found.items()} == {
-        "0000": -1.75, "1111": 1.75, "0101": 2.75}
-    for line, row in zip(axes.lines, rows, strict=True):
-        assert named[line.get_xdata()[-1]] == "".join(map(str, row))

@@ -95,8 +95,8 @@ def read(path: Path):
         elif cell.cell_type == "code":
             ended = heading if heading[-1] in ".?!" else f"{heading}."
             cell.metadata.setdefault("alt", f"{ended} {sentence}".strip())
-            own = [shown["alt"] for output in cell.outputs
-                   for shown in output.get("metadata", {}).values() if "alt" in shown]
+            shown = [output.get("metadata", {}).get("image/png", {}) for output in cell.outputs]
+            own = [details["alt"] for details in shown if "alt" in details]
             cell.metadata.alt = " ".join(own) or cell.metadata.alt
             cell.metadata.mystnb = {"image": {"alt": cell.metadata.alt}}  # where Sphinx looks
             if "widget" in cell.metadata.get("tags", []) and not cell.outputs:
