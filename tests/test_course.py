@@ -1,5 +1,6 @@
 """The lessons as hand-outs: their parts, the checks before and after the solution."""
 
+import os
 import re
 
 import matplotlib.pyplot as plt
@@ -7,8 +8,10 @@ import nbformat
 import pytest
 import torch
 
-from qlstm.course import demos, handouts
+from qlstm.course import command, demos, handouts
 from qlstm.course.exercises import EXERCISES
+from qlstm.data import storage
+from qlstm.data.storage import ROOT
 
 LESSONS = {path.stem: nbformat.read(path, as_version=4) for path in handouts.lessons()}
 

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
 
     Args:
         arguments: The words of the command line: ``write [FOLDER]``, ``work [FOLDER]``,
-            ``slides [FOLDER]``, ``grade NOTEBOOK ...`` or ``store NOTEBOOK ...``.
+            ``slides [FOLDER]``, ``grade SUBMISSION ...`` or ``store NOTEBOOK ...``.
 
     Returns:
         The exit status: 1 if a notebook could not be graded, or a cell of a lesson failed.
@@ -33,15 +33,23 @@ def main(arguments: list[str]) -> int:
     for name, about in FOLDERS.items():
         commands.add_parser(name, help=about).add_argument(
             "folder", type=Path, nargs="?", default=reports() / "course")
-    commands.add_parser("grade", help="run students' notebooks").add_argument(
-        "notebooks", type=Path, nargs="+")
+    grade = commands.add_parser("grade", help="run students' notebooks")
+    grade.add_argument("submissions", type=Path, nargs="+", metavar="SUBMISSION",
+                       help="a notebook, or a folder of notebooks")
+    grade.add_argument("--out", type=Path, metavar="FOLDER",
+                       help="a new one, for tables and pages (reports/grades/DATE)")
+    grade.add_argument("--memory", type=float, default=4, metavar="GIB",
+                       help="that a submission may take (4)")
+    grade.add_argument("--time", type=float, default=300, metavar="SECONDS",
+                       help="that a cell may take (300)")
     commands.add_parser("store", help="run lessons and store their outputs in them").add_argument(
         "notebooks", type=Path, nargs="+")
     options = parser.parse_args(arguments)
     if options.command == "grade":
-        from qlstm.course.grading import grades
+        from qlstm.course.grading import Limits
+        from qlstm.course.grading.command import grades
 
-        return grades(options.notebooks)
+        return grades(options.submissions, options.out, Limits(options.memory, options.time))
     if options.command == "store":
         from qlstm.course.storing import store
 

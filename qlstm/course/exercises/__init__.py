@@ -26,7 +26,7 @@ EXERCISES: dict[str, Callable[..., str]] = {
 """The check of each exercise, by its number: ``"1.2"`` is the second exercise of lesson 1."""
 
 _BEGINNINGS = {"right": "right. ", "not answered": "not answered yet: ", "wrong": "not yet. ",
-               "crashed": ""}
+               "crashed": "", "not reached": "not reached: "}
 _solved: set[str] = set()
 _asked: Counter[str] = Counter()
 
@@ -36,7 +36,8 @@ class Outcome:
     """What became of the answers to an exercise; as text one line for the student."""
 
     state: str
-    """``"right"``, ``"not answered"``, ``"wrong"``, or ``"crashed"`` for a function that raised."""
+    """``"right"``, ``"not answered"``, ``"wrong"``, ``"crashed"`` for a function that raised; in
+    grading also ``"not reached"``."""
     message: str
     """What is to be learned from the right answer, or what to look at again."""
 
