@@ -3,12 +3,11 @@
 import os
 import re
 
-import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
 
-from qlstm.course import command, demos, handouts
+from qlstm.course import handouts
 from qlstm.course.exercises import EXERCISES
 from qlstm.data import storage
 from qlstm.data.storage import ROOT

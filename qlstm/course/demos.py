@@ -16,11 +16,12 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from qlstm import quantizers
+from qlstm.course.unrolled import product_norms, tanh_jacobians
 from qlstm.models import LanguageModel
 from qlstm.report import verdicts
 from qlstm.study import traces
 
-__all__ = ["explore", "fixed", "journey", "judged", "levels", "memory", "writes"]
+__all__ = ["explore", "fixed", "journey", "judged", "levels", "memory", "travel", "writes"]
 
 
 def explore(function: Callable[..., None], **controls: Any):
@@ -86,6 +87,31 @@ def memory(bias: float = 1.0, steps: int = 50):
     axes.axhline(0.5, color="0.5", linestyle=":")
     axes.set(ylim=(0, 1.02), xlabel="time steps", ylabel="what is left of c",
              title=f"forget gate σ({bias:.1f}) = {gate:.2f}")
+    plt.show()
+
+
+def travel(gain: float = 1.5, spread: float = 0.1, units: int = 64, steps: int = 50):
+    r"""Backpropagation through time: what arrives of a gradient in a plain recurrent network,
+    $\lVert\partial h_T/\partial h_t\rVert_2$, beside the bound $\lVert W\rVert_2^{T-t}$.
+
+    Args:
+        gain: The size $g$ of the recurrent weights: $w = g$ of one unit, and of d units a normal
+            matrix of standard deviation $g / \sqrt d$, whose spectral norm is about $2g$.
+        spread: The standard deviation of the inputs, which are normal too.
+        units: The number of units, d.
+        steps: The number of time steps, T.
+    """
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(units + steps, units, generator=generator, dtype=torch.float64)
+    weight = gain * (numbers[:units] / units**0.5 if units > 1 else torch.ones_like(numbers[:1]))
+    time = torch.arange(steps + 1)
+    norms = product_norms(tanh_jacobians(weight, spread * numbers[units:]))
+    norm = torch.linalg.matrix_norm(weight, 2)
+    axes = sns.lineplot(x=time, y=norms, label="‖∂h$_T$/∂h$_t$‖")
+    axes.plot(time, norm ** (steps - time), color="0.4", linestyle="--", label="bound ‖W‖$^{T-t}$")
+    axes.set(yscale="log", ylim=(1e-18, 1e18), xlabel="time step t", ylabel="norm",
+             title=f"{units} unit{'s' * (units > 1)}, ‖W‖ = {norm:.2f}: {norms[0]:.0e} at t = 0")
+    axes.legend(loc="upper right", framealpha=1)
     plt.show()
 
 
