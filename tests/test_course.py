@@ -7,7 +7,7 @@ import nbformat
 import pytest
 import torch
 
-from qlstm.course import handouts
+from qlstm.course import command, handouts
 from qlstm.course.exercises import EXERCISES
 from qlstm.data import storage
 from qlstm.data.storage import ROOT

@@ -713,12 +713,13 @@ def test_unknown_name():
 
 
 def test_text_of_ones_own(tmp_path):
-    text = "\ufeffWie schön leuchtet der Morgenstern\r\n" * 100
+    text = "Wie schön leuchtet der Morgenstern\u2028\x0c\n" * 100
     path = put(tmp_path / "hymn.txt", text.encode())
     hymn = load_dataset(str(path))
     assert (hymn.name, data.title(str(path)), hymn.reduced) == (str(path), "hymn.txt", True)
     assert hymn.decode(torch.cat([hymn.train, hymn.valid, hymn.test])) == text
     assert hymn.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert (hymn.source, hymn.notes) == (str(path), ("read as UTF-8",))
     assert len(hymn.train) == int(0.8 * len(text))
     assert data.vocabulary_size(str(path)) == len(set(text))
 
@@ -727,14 +728,110 @@ def test_text_of_ones_own_that_is_not_utf8(tmp_path):
     content = "schön ".encode("latin-1") * 200
     text = load_dataset(str(put(tmp_path / "old.txt", content)))
     assert "ö" in text.vocabulary
-    assert "not UTF-8" in text.source
+    assert text.notes == ("not UTF-8: one character a byte",)
+    assert text.source == f"{tmp_path}/old.txt (not UTF-8: one character a byte)"
     assert text.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def read_own(path, content, task=None):
+    """What is read of a file with a ``content``, and what was changed."""
+    own = load_dataset(str(put(path, content)), task)
+    text = own.decode(torch.cat([own.train, own.valid, own.test]))
+    assert own.source == f"{path} ({'; '.join(n for n in own.notes if n != 'read as UTF-8')})"
+    return text, own.notes
+
+
+LINES = "“It’s”\n\nand — so\n" * 100
+
+
+@pytest.mark.parametrize(
+    ("content", "notes"),
+    [(LINES.replace("\n", "\r\n").encode(), "read as UTF-8; line ends CRLF became LF"),
+     (LINES.replace("\n", "\r").encode(), "read as UTF-8; line ends CR became LF"),
+     (LINES.replace("\n", "\r\n", 6).replace("\n\nand", "\r\rand").encode(),
+      "read as UTF-8; line ends CRLF and CR became LF"),
+     (LINES.encode("utf-8-sig"), "read as UTF-8; byte order mark left out"),
+     (LINES[:90].encode("utf-8-sig") + LINES[90:].replace("\n", "\r\n").encode("utf-8-sig"),
+      "read as UTF-8; 2 byte order marks left out; line ends CRLF became LF"),
+     (LINES.encode("utf-16"), "read as UTF-16; byte order mark left out"),
+     ("\ufeff".encode("utf-16-be") + LINES.encode("utf-16-be"),
+      "read as UTF-16; byte order mark left out"),
+     (LINES.encode("cp1252"), "not UTF-8: read as Windows-1252"),
+     (LINES.replace("\n", "\r\n").encode("cp1252"),
+      "not UTF-8: read as Windows-1252; line ends CRLF became LF")],
+    ids=["CRLF", "CR", "mixed", "BOM", "BOM inside", "UTF-16", "UTF-16 BE", "Windows-1252", "both"])
+def test_a_text_comes_to_the_same_from_every_system(tmp_path, content, notes):
+    notes = tuple(notes.replace("UTF-16; byte order mark left out", "UTF-16").split("; "))
+    assert read_own(tmp_path / "own.txt", content) == (LINES, notes)
+    own = load_dataset(str(tmp_path / "own.txt"))
+    assert own.sha256 == hashlib.sha256(LINES.encode()).hexdigest()
+    assert load_dataset(str(tmp_path / "own.txt"), "word_lm").notes == notes
+
+
+def test_bytes_that_windows_has_not_are_characters(tmp_path):
+    content = b"d\xe9j\xe0 \x81\x93 vu " * 100
+    text = load_dataset(str(put(tmp_path / "old.txt", content)))
+    assert text.notes == ("not UTF-8: one character a byte",)
+    assert text.sha256 == hashlib.sha256(content).hexdigest()
+
+
+BOOK = "PRODUCED BY HAND\n\n" + "*** START of the day ***\nSTART\n*END*\n" * 100 + "The end"
+HEADER = "The Project Gutenberg eBook of Days\n\nThis ebook is for anyone.\n\n"
+LICENCE = "\n\nSection 1. General Terms of Use\n*** START: FULL LICENSE ***\nand redistributing\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [("*** START OF THE PROJECT GUTENBERG EBOOK DAYS ***",
+      "*** END OF THE PROJECT GUTENBERG EBOOK DAYS ***"),
+     ("*** START OF THIS PROJECT GUTENBERG EBOOK THE LONG AND\nLONGER DAYS ***",
+      "End of the Project Gutenberg EBook of Days, by Nobody\n\n"
+      "*** END OF THIS PROJECT GUTENBERG EBOOK THE LONG AND\nLONGER DAYS ***"),
+     ("***START OF THE PROJECT GUTENBERG EBOOK DAYS***",
+      "***END OF THE PROJECT GUTENBERG EBOOK DAYS***"),
+     ("  ***START OF THE COPYRIGHTED PROJECT GUTENBERG EBOOK DAY* AND NIGHT",
+      "*** END OF THE COPYRIGHTED PROJECT GUTENBERG EBOOK DAYS"),
+     ("***START**THE SMALL PRINT!**START***\n\n"
+      "*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*",
+      "End of Project Gutenberg's Etext of Days"),
+     ("*** START OF THIS PROJECT GUTENBERG EBOOK DAYS ***\n\nterms\n\n"
+      "*END THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*",
+      "End of The Project Gutenberg Etext of Days"), (None, "End of this Project Gutenberg text"),
+     ("*** START OF THE PROJECT GUTENBERG EBOOK DAYS ***", None)],
+    ids=["today", "2006", "no spaces", "copyrighted", "small print", "both", "no header",
+         "no licence"])
+def test_what_project_gutenberg_has_added_is_left_out(tmp_path, start, end):
+    header = HEADER + start + "\n\n\n" if start else ""
+    licence = "\n\n" + end + LICENCE if end else ""
+    text, notes = read_own(tmp_path / "book.txt", (header + BOOK + licence).encode())
+    assert text == BOOK
+    what = " and ".join(["header"] * bool(start) + ["licence"] * bool(end))
+    assert notes == ("read as UTF-8", f"{len(header) + len(licence)} characters of Project "
+                                      f"Gutenberg's {what} left out")
+
+
+def test_several_books_of_project_gutenberg(tmp_path):
+    start, end = (f"*** {which} OF THE PROJECT GUTENBERG EBOOK DAYS ***" for which in
+                  ("START", "END"))
+    one = "\ufeff" + HEADER + start + "\n" + BOOK + "\n" + end + LICENCE
+    text, notes = read_own(tmp_path / "b", (one + one).replace("\n", "\r\n").encode())
+    assert text == BOOK + "\n\n" + BOOK
+    assert notes[1:3] == ("2 byte order marks left out", "line ends CRLF became LF")
+
+
+def test_a_book_of_project_gutenberg_with_nothing_in_it(tmp_path):
+    content = HEADER * 30 + "*** START OF THE PROJECT GUTENBERG EBOOK DAYS ***\n\n\n"
+    with pytest.raises(DataError, match=r"has 0 symbols \(1,9\d\d characters of Project Gutenberg's"
+                       " header left out: delete the lines with its marks to keep them"):
+        load_dataset(str(put(tmp_path / "b", content.encode())))
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(b"", "0 symbols"), (b"x" * 999, "999 symbols"), (("é" * 600).encode(), "600 symbols"),
-     (b"GIF\0" * 1000, "NUL bytes"), (("word " * 999).encode("utf-16"), "UTF-16")],
+     (b"GIF\0" * 1000, "NUL bytes"), (("word " * 999).encode("utf-16-le"), "UTF-16 without"),
+     (("word " * 999).encode("utf-32"), "UTF-32 have to be saved as UTF-8"),
+     (("word " * 999).encode("utf-16")[:-1], "begins as UTF-16 and is not")],
 )
 def test_not_a_text(tmp_path, content, reason):
     path = put(tmp_path / "file", content)
@@ -749,11 +846,11 @@ def test_not_a_text(tmp_path, content, reason):
      (b"a" * 4000 + b"b" * 1000, "the same symbol", False),
      (b" \n\t\r\n" * 5000, " has 0 words", True),
      (" ".join(map(str, range(5000))).encode(), "no two words that stand twice", True),
-     ("日本語".encode("utf-16") * 500, "UTF-16", False),
      ("मैं हिन्दी ".encode()[:-2] * 500, "is UTF-8 up to byte", False),
+     (b"\xef\xbb\xbf" + b"d\xe9j\xe0 vu " * 500, "is UTF-8 up to byte 4", False),
      ("déjà vu ".encode() * 500 + b"d\xe9j\xe0 vu", "is UTF-8 up to byte 5,001", True)],
-    ids=["one symbol", "spaces", "one to learn from", "blank words", "each word once", "UTF-16",
-         "cut letters", "two encodings"])
+    ids=["one symbol", "spaces", "one to learn from", "blank words", "each word once",
+         "cut letters", "a mark and no UTF-8", "two encodings"])
 def test_a_text_from_which_nothing_can_be_learned(tmp_path, content, reason, word_lm):
     path = put(tmp_path / "file", content)
     with pytest.raises(DataError, match=reason) as error:
@@ -778,7 +875,7 @@ def test_a_file_whose_name_cannot_be_shown(tmp_path, monkeypatch, name):
         assert str(error.value).isprintable()
     for name in ("münch हिन्दी.txt", "a\u202fb $x^2$ {1} \\frac.txt"):
         assert load_dataset(str(put(tmp_path / name, TEXT))).name == str(tmp_path / name)
-    strange = put(tmp_path / "\udcfc" / "hymn.txt", TEXT)
+    strange = put(tmp_path / "\udcfc" / "hymn.txt", b"a hymn " * 200)
     monkeypatch.chdir(strange.parent)
     assert load_dataset("hymn.txt").source == f"{tmp_path}/\\xfc/hymn.txt"
 
@@ -798,7 +895,7 @@ def test_a_path_object_is_a_name(tmp_path):
 
 
 def test_words_of_ones_own(tmp_path):
-    text = "The Knight - \r\n\r\nerrant once!\n" * 200 + "singular\n" + "the dragon\n" * 200
+    text = "The Knight - \n\nerrant once!\n" * 200 + "singular\n" + "the dragon\n" * 200
     path = str(put(tmp_path / "tale.txt", text.encode()))
     tale = load_dataset(path, task="word_lm")
     assert (tale.name, tale.reduced, tale.unit, tale.source) == (path, True, "word", path)

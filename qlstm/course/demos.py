@@ -147,14 +147,14 @@ def journey(inputs: Tensor, targets: Tensor, symbols: int, quantizer: str = "bin
     plt.show()
 
 
-def writes(model: LanguageModel, vocabulary: list[str], prompt: str = "The ",
-           temperature: float = 0.7, seed: int = 0, length: int = 200):
-    """Lesson 5: how a trained model goes on after a beginning; prints both.
+def writes(models: dict[str, LanguageModel], vocabulary: Sequence[str], prompt: str = "The ",
+           temperature: float = 0.6, seed: int = 0, length: int = 200):
+    """Lesson 5: how trained models go on after a beginning; prints both, for one after the other.
 
     Args:
-        model: The trained model.
-        vocabulary: The symbols that it knows, in the order of their indices.
-        prompt: The beginning. Symbols of it that the model does not know are left out.
+        models: The trained models by name, all of the same symbols.
+        vocabulary: The symbols that they know, in the order of their indices.
+        prompt: The beginning. Symbols of it that the models do not know are left out.
         temperature: What the logits are divided by before a symbol is drawn: the lower, the more
             often the likeliest one is taken.
         seed: The seed of the random numbers; another one gives another text.
@@ -162,14 +162,16 @@ def writes(model: LanguageModel, vocabulary: list[str], prompt: str = "The ",
     """
     unknown = sorted(set(prompt) - set(vocabulary))
     if unknown:
-        print(f"(not among the model's symbols, so left out: {' '.join(unknown)})")
+        print(f"(not among the models' symbols, so left out: {' '.join(unknown)})")
     prompt = "".join(symbol for symbol in prompt if symbol in vocabulary)
     if not prompt:
-        print("give it at least one symbol that it knows to start from")
+        print("give at least one symbol that they know to start from")
         return
     ids = torch.tensor([vocabulary.index(symbol) for symbol in prompt])
-    drawn = model.sample(ids, length, temperature=temperature, seed=seed)
-    print(prompt + "".join(vocabulary[i] for i in drawn).replace("\r", ""))
+    for name, model in models.items():
+        drawn = model.sample(ids, length, temperature=temperature, seed=seed)
+        print(f"=== {name}")
+        print(prompt + "".join(vocabulary[i] for i in drawn).replace("\r", "") + "\n")
 
 
 def judged(means: pd.Series, baseline: str, factor: float = verdicts.FAILS):

@@ -1,10 +1,9 @@
-"""``python -m qlstm.course.trained [FOLDER]``: make the trained models of lesson 5 and the run
-records of lesson 6.
+"""``python -m qlstm.course.trained [FOLDER]``: make the trained models of lessons 4 and 5
+and the run records of lesson 6.
 
-Trains on War and Peace (``QLSTM_MIRROR`` or a download) with one thread, a quarter of an hour, and
-writes the packed models and records into ``notebooks/learn/models`` and
-``notebooks/learn/records``; beside the models ``text.json``, the symbols that they know and the
-beginning of the test text.
+Trains on War and Peace (``QLSTM_MIRROR`` or a download) with one thread, 20 minutes, and writes the
+packed models and records into ``notebooks/learn/models`` and ``notebooks/learn/records``; beside
+the models ``text.json``, the symbols that they know and the beginning of the test text.
 """
 
 import json
@@ -20,17 +19,20 @@ from qlstm.study.records import reports
 
 MODELS = [
     ExperimentConfig(dataset="war_and_peace", quantizer=quantizer, normalizer=normalizer,
-                     hidden_size=d, steps=50, batch_size=32, epochs=20, max_train=1_000_000)
-    for quantizer, normalizer, d in [("full_precision", "none", 64), ("binary_connect", "none", 64),
-                                     ("binary_connect", "layer", 64),
-                                     ("binary_connect", "layer", 128)]
+                     hidden_size=d, steps=100, batch_size=32, epochs=5, max_train=1_000_000)
+    for quantizer, normalizer, d in [("full_precision", "none", 128),
+                                     ("full_precision", "layer", 128),
+                                     ("binary_connect", "none", 128),
+                                     ("binary_connect", "weight", 128),
+                                     ("binary_connect", "layer", 128),
+                                     ("binary_connect", "layer", 256)]
 ]
-"""Lesson 5: full precision, the same in one bit without and with normalization, and one of twice
-the width."""
+"""Lessons 4 and 5: full precision and one bit, without and with normalization, and one of twice the
+width."""
 
 RECORDS = [
     ExperimentConfig(dataset="war_and_peace", quantizer=quantizer, normalizer=normalizer,
-                     hidden_size=64, steps=20, batch_size=32, epochs=4, max_train=160_000,
+                     hidden_size=128, steps=100, batch_size=32, epochs=5, max_train=200_000,
                      seed=seed)
     for seed in range(5)
     for quantizer, normalizer in [("full_precision", "none"), ("full_precision", "layer"),

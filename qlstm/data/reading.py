@@ -10,6 +10,8 @@ import re
 import sys
 import unicodedata
 from collections import Counter
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from qlstm.data.files import DataError, read_bytes
@@ -110,11 +112,85 @@ def rare_words_replaced(words: list[str]) -> list[str]:
     return [" ".join(word if word in known else UNKNOWN for word in part) for part in parts]
 
 
-def read_text_file(name: str, unit: str) -> TextDataset:
-    """Read a text of one's own, cut 80/10/10 by position.
+_MARK = re.compile(r"""^[ \t]*(?:
+      (?P<start> \*{3}[ ]?START[ ]OF[ ]TH(?:E|IS)[ ](?:COPYRIGHTED[ ])?PROJECT[ ]GUTENBERG
+                 (?: [^*\n]* (?:\n[^*\n]+){0,3} \*{3} )?
+               | \*END[ ]?\*?[ ]?THE[ ]SMALL[ ]PRINT )
+    | (?P<end> \*{3}[ ]?END[ ]OF[ ]TH(?:E|IS)[ ](?:COPYRIGHTED[ ])?PROJECT[ ]GUTENBERG
+             | End[ ]of[ ](?:(?:the|this)[ ])?Project[ ]Gutenberg )
+    ).*$""", re.I | re.M | re.X)
+"""The lines after which a book of Project Gutenberg starts and before which it ends, as they were
+over the years; a long title goes on in the next lines."""
+
+
+def without_gutenberg(text: str) -> tuple[str, str]:
+    """Cut Project Gutenberg's header and licence from a text, from each book of several.
 
     Args:
-        name: the path of the file: UTF-8, or one character a byte where it is not UTF-8.
+        text: it, with the line ends that Python has.
+
+    Returns:
+        What stands between the marks that begin and end a book, and what was left out in words:
+        "" where there is no mark.
+    """
+    marks = [(mark.lastgroup, *mark.span()) for mark in _MARK.finditer(text)]
+    if not marks:
+        return text, ""
+    between = pairwise([(None, 0, 0), *marks, (None, len(text), len(text))])
+    book = "\n\n".join(text[begin:end].strip("\n")
+                       for (before, _, begin), (after, end, _) in between
+                       if before != "end" and after != "start")
+    kinds = {kind for kind, _, _ in marks}
+    what = " and ".join(name for kind, name in (("start", "header"), ("end", "licence"))
+                        if kind in kinds)
+    return book, f"{len(text) - len(book):,} characters of Project Gutenberg's {what} left out"
+
+
+def _decoded(name: str, content: bytes) -> tuple[str, str, str]:
+    """The text of a file, the encoding of its sha256, and how it was read in words."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return content.decode("utf-16"), "utf-8", "read as UTF-16"
+        except UnicodeDecodeError as error:
+            raise DataError(f"{name} begins as UTF-16 and is not; save it as UTF-8") from error
+    try:
+        return content.decode("utf-8"), "utf-8", "read as UTF-8"
+    except UnicodeDecodeError as error:
+        if not content[: error.start].isascii():
+            raise DataError(f"{name} is UTF-8 up to byte {error.start:,} and not there: it was cut "
+                            "or joined in the wrong place; save it as UTF-8 again") from error
+    latin = content.decode("latin-1")
+    with suppress(UnicodeDecodeError):
+        windows = content.decode("cp1252")
+        if windows != latin:
+            return windows, "utf-8", "not UTF-8: read as Windows-1252"
+    return latin, "latin-1", "not UTF-8: one character a byte"
+
+
+def _plain(text: str) -> tuple[str, list[str]]:
+    """A text without byte order marks and with the line ends of Python, and each change in
+    words."""
+    changes = []
+    if count := text.count("\ufeff"):
+        text = text.replace("\ufeff", "")
+        changes.append("byte order mark left out" if count == 1 else
+                       f"{count:,} byte order marks left out")
+    if ends := sorted({*re.findall("\r\n?", text)}, reverse=True):
+        text = re.sub("\r\n?", "\n", text)
+        names = " and ".join({"\r\n": "CRLF", "\r": "CR"}[end] for end in ends)
+        changes.append(f"line ends {names} became LF")
+    return text, changes
+
+
+def read_text_file(name: str, unit: str) -> TextDataset:
+    """Read a text of one's own, cut 80/10/10 by position; its ``notes`` say what was changed.
+
+    Byte order marks go, line ends CRLF and CR become LF, and Project Gutenberg's header and licence
+    are left out.
+
+    Args:
+        name: the path of the file: UTF-8, or UTF-16 that begins with its mark; else Windows-1252,
+            or one character a byte where it is not that either.
         unit: what its symbols are, "character" or "word" (see :func:`tokens`).
 
     Raises:
@@ -123,27 +199,25 @@ def read_text_file(name: str, unit: str) -> TextDataset:
     path = Path(name)
     if not path.is_file():
         raise DataError(f"{name} is not a file: a data set of one's own is one text file")
-    content, encoding = read_bytes(path), "utf-8"
+    text, encoding, how = _decoded(name, read_bytes(path))
+    if "\0" in text:
+        raise DataError(f"{name} is not a text file (it has NUL bytes; UTF-16 without a byte order "
+                        "mark and UTF-32 have to be saved as UTF-8)")
+    text, changes = _plain(text)
+    text, left_out = without_gutenberg(text)
+    changes += [left_out] if left_out else []
+    told = [how] * (how != "read as UTF-8") + changes
     # a folder's name may be of other bytes than UTF-8
     source = os.fsencode(path.resolve()).decode(errors="backslashreplace")
-    if b"\0" in content or content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(
-            f"{name} is not a text file (it has NUL bytes; UTF-16 has to be saved as UTF-8)")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if not content[: error.start].isascii():
-            raise DataError(f"{name} is UTF-8 up to byte {error.start:,} and not there: it was cut "
-                            "or joined in the wrong place; save it as UTF-8 again") from error
-        text, encoding = content.decode("latin-1"), "latin-1"
-        source += " (not UTF-8: one character a byte)"
+    source += f" ({'; '.join(told)})" if told else ""
     symbols = tokens(text) if unit == "word" else text
     what = "words" if unit == "word" else "symbols"
     if len(symbols) < MINIMUM_SYMBOLS:
-        raise DataError(
-            f"{name} has {len(symbols):,} {what}; a data set needs {MINIMUM_SYMBOLS:,} or more")
+        hint = f" ({left_out}: delete the lines with its marks to keep them)" if left_out else ""
+        raise DataError(f"{name} has {len(symbols):,} {what}{hint}; a data set needs "
+                        f"{MINIMUM_SYMBOLS:,} or more")
     parts = rare_words_replaced(symbols) if unit == "word" else cut(symbols, 0.8, 0.1)
-    dataset = text_dataset(name, parts, encoding, True, source, unit)
+    dataset = text_dataset(name, parts, encoding, True, source, unit, (how, *changes))
     if not (dataset.train != dataset.train[0]).any():
         cause = ("has no two words that stand twice in its training part, and all others count as "
                  "one" if unit == "word" else "has the same symbol all over its training part")

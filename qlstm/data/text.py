@@ -33,8 +33,9 @@ class TextDataset:
         sha256: of the text, its three parts joined (words with one space between each two). Results
             on different texts are never pooled.
         reduced: whether it is a part of a data set of the paper, or none of them.
-        source: where the bytes came from.
+        source: where the bytes came from, and in parentheses what was changed.
         unit: what a symbol is, "character" or "word".
+        notes: how a text of one's own was read, the encoding first, then each change in words.
     """
 
     name: str
@@ -46,6 +47,7 @@ class TextDataset:
     reduced: bool
     source: str
     unit: str = "character"
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """How many symbols the parts have, and how many are different, in a line."""
@@ -67,7 +69,7 @@ class TextDataset:
 
 
 def text_dataset(name: str, parts: list[str], encoding: str, reduced: bool, source: str,
-                 unit: str = "character") -> TextDataset:
+                 unit: str = "character", notes: tuple[str, ...] = ()) -> TextDataset:
     """Make a data set of the parts of a text.
 
     Args:
@@ -77,12 +79,13 @@ def text_dataset(name: str, parts: list[str], encoding: str, reduced: bool, sour
         reduced: as in :class:`TextDataset`.
         source: as in :class:`TextDataset`.
         unit: what a symbol is, "character" or "word".
+        notes: as in :class:`TextDataset`.
     """
     text = _SEPARATOR[unit].join(parts)
     vocabulary = tuple(sorted(_distinct(text, unit)))
     train, valid, test = (encode(part, vocabulary, unit) for part in parts)
     sha256 = hashlib.sha256(text.encode(encoding)).hexdigest()
-    return TextDataset(name, train, valid, test, vocabulary, sha256, reduced, source, unit)
+    return TextDataset(name, train, valid, test, vocabulary, sha256, reduced, source, unit, notes)
 
 
 def _distinct(text: str, unit: str) -> set[str]:
