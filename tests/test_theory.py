@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from qlstm import ConfigError, Quantized, QuantLSTM
 from qlstm.models import LanguageModel, SequenceClassifier
 from qlstm.quantizers import QUANTIZERS, sign
-from qlstm.study.theory import propositions, slips
+from qlstm.study.theory import jacobians, propositions, slips
+from qlstm.study.theory.forward import forward, gradients, in_float64
 
 DOUBLE = torch.float64
 NORMALIZERS = ["none", "weight", "layer", "batch_shared", "batch_separate"]
@@ -604,3 +605,87 @@ def test_examples_are_the_same_every_time():
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert first["rnn.bias_l0"][:2].tolist() == [math.cos(1), math.cos(2)]
     assert isinstance(slips.example()[0].rnn, QuantLSTM)
+
+
+# Jacobians of a step.
+
+
+@pytest.mark.parametrize(
+    ("cell", "normalizer", "quantizer"),
+    [*((*pair, "full_precision") for pair in PAIRS), ("lstm", "layer", "binary_connect"),
+     ("lstm", "batch_separate", "stn")])
+def test_step_jacobians_against_finite_differences(cell, normalizer, quantizer):
+    """Of the first step and the second, the other samples held; STN normalizes the cell state."""
+    model, _ = in_float64(make(cell, normalizer, quantizer=quantizer))  # codes are drawn once
+    inputs, _, state = batch(model, 2, 4)
+    found = jacobians.step_jacobians(model, inputs, sample=1, state=state)
+    for t in range(2):
+        columns = []
+        for kind, unit in itertools.product(range(model.rnn.states), range(3)):
+            moved = []
+            for by in (1e-6, -1e-6):
+                before = [part.clone() for part in state]
+                before[kind][0, 1, unit] += by
+                _, after = forward_once(model, inputs[t : t + 1], before)
+                moved.append(torch.cat([part[0, 1] for part in after]))
+            columns.append((moved[0] - moved[1]) / 2e-6)
+        assert_close(found[t], torch.stack(columns, 1), "finite_differences")
+        _, state = forward_once(model, inputs[t : t + 1], state)
+
+
+def forward_once(model, inputs, state):
+    """The model itself keeps its running statistics."""
+    logits, after = copy.deepcopy(model)(inputs, tuple(state))
+    return logits, [part.detach() for part in after]
+
+
+@pytest.mark.parametrize(("cell", "normalizer"), [
+    pair for pair in PAIRS if "batch" not in pair[1]])
+def test_the_gradient_is_the_product_of_the_jacobians(cell, normalizer):
+    model = make(cell, normalizer, layers=2)
+    inputs, targets, state = batch(model, 4, 3)
+    exact = gradients(forward(model, inputs, state), targets)[:, :, 2]  # (states, T + 1, d)
+    found = torch.zeros(model.rnn.states, 3, dtype=DOUBLE)
+    found[0] = exact[0, -1]
+    found = found.flatten()
+    for jacobian in jacobians.step_jacobians(model, inputs, 2, state).flip(0):
+        found = found @ jacobian
+    assert_close(found, exact[:, 0].flatten(), "float64")
+
+
+def test_growth_of_products_that_leave_float64():
+    factors = torch.randn(3, 5, 5, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    products = [factors[2], factors[2] @ factors[1], factors[2] @ factors[1] @ factors[0]]
+    expected = torch.stack([torch.linalg.matrix_norm(product, 2) ** (1 / k)
+                            for k, product in enumerate(products, 1)])
+    for scale in (1.0, 1e200, 1e-200):
+        assert_close(jacobians.growth(scale * factors) / scale, expected, "float64")
+
+
+def test_neither_gradient_grows_faster_than_the_limit():
+    for seed, scale in itertools.product(range(3), (0.1, 1.0)):
+        model = make("lstm", "none", 4, seed=seed, scale=scale)
+        inputs, targets, state = batch(model, 8, 3, seed)
+        found = propositions.bounds(model, inputs, targets, state=state, along_run=True)
+        forget = max(jacobians.step_jacobians(model, inputs, sample, state)[:, 4:, 4:].max()
+                     for sample in range(3))
+        lambda_1, lambda_2 = found.lambda_1.max(), found.lambda_2.max()
+        step = torch.tensor([[lambda_1, lambda_2], [1, forget]], dtype=DOUBLE)
+        assert_close(jacobians.limit(lambda_1, lambda_2, forget),
+                     torch.linalg.eigvals(step).abs().max(), "float64")
+        norms = gradients(forward(model, inputs, state), targets).norm(dim=-1)  # (2, T + 1, N)
+        most = torch.linalg.matrix_power(step, 8)[0, 0] * norms[0, -1]
+        assert bool((norms[0, 0] <= most).all())
+
+
+def test_a_gradient_grows_where_lambda_1_is_below_1():
+    model, inputs, targets = jacobians.open_gates()
+    found = propositions.bounds(model, inputs, targets)
+    assert set(found.lambda_1.flatten().tolist() + found.lambda_2.flatten().tolist()) == {0.5}
+    assert found.ratio.max() <= 1
+    gate = 1 / (1 + math.exp(-4))  # each step adds what comes from h_t to what stays on c_t
+    assert_close(found.lhs[:-1] / found.lhs[1:],
+                 torch.full((49, 3), gate + gate**2 / 2, dtype=DOUBLE), "float64")
+    half, gate = (torch.tensor(x, dtype=DOUBLE) for x in (0.5, gate))
+    assert 1.46 < jacobians.growth(jacobians.step_jacobians(model, inputs))[-1] < jacobians.limit(
+        half, half, gate) < 1.49

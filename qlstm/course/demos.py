@@ -139,11 +139,13 @@ def journey(inputs: Tensor, targets: Tensor, symbols: int, quantizer: str = "bin
     found = traces.gradient_norms(model, inputs, targets)
     lines = pd.DataFrame({"step": step, "norm": norm} for line in found["last_step"]
                          for step, norm in zip(found["steps"], line, strict=True))
+    medians = lines.groupby("step")["norm"].median()
+    rate = (medians.iloc[0] / medians.iloc[-1]) ** (1 / (medians.index[-1] - medians.index[0]))
     axes = sns.lineplot(lines, x="step", y="norm", estimator="median", errorbar=("pi", 100))
     title = f"{quantizer}, {normalizer}, d = {hidden_size}"
     title += "" if gain is None else f", gains {gain:.2f}"
     axes.set(yscale="log", ylim=(1e-14, 1e14), xlabel="time step t", ylabel="‖∂ξ$_T$/∂h$_t$‖",
-             title=title)
+             title=f"{title}: times {rate:.2f} a step back")
     plt.show()
 
 

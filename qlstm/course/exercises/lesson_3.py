@@ -99,3 +99,30 @@ def exercise_3_4(signs):
                      quantizers.bwn(weight).dense()}
         same("signs(weight)", call("signs", signs, weight), codes / 4, wrong)
     return "Each row has norm 1: weight normalization with all gains at 1, which cannot train."
+
+
+@hints(
+    "Follow a gradient on the cell state through one step back: what of it stays on the cell "
+    "state, and what comes back to it by way of h?",
+    "First: the straight way keeps all of it, as the forget gate is 1, and W_ha takes a quarter "
+    "of it to h and from there to c again. Second: the condition above has lambda_1, lambda_2 and "
+    "phi.",
+    "The first gradient is multiplied by 1 + 1/4. For the second, compare 0.2 + 0.2 / (1 - 0.5) "
+    "with 1.")
+def exercise_3_5(growth, possible):
+    r"""Growth along the cell state, where $\lambda_1$ is below 1.
+
+    Args:
+        growth: The factor a step for $W_{ha} = I/4$ and open gates, a number.
+        possible: Whether a gradient can keep growing where $\lambda_1 = \lambda_2 = 0.2$ and no
+            forget gate is above 0.5.
+    """
+    wrong = {0.25: "that is lambda_1, one way of the step. What is on the cell state stays there "
+                   "as well.",
+             1: "that is the straight way alone; some comes back to c by way of h.",
+             0.5: "that is lambda_1 + lambda_2. What does the straight way add?",
+             1.5: "that is for W_ha = I/2; here it is I/4."}
+    number("growth", growth, 1.25, wrong)
+    choice("possible", possible, False,
+           {True: "put the numbers into lambda_1 + lambda_2 / (1 - phi); it has to be above 1."})
+    return "A lambda_1 below 1 does not exclude growth; the sum with the straight way can."
