@@ -43,14 +43,14 @@ help:
 	@echo "make test         the tests, the lessons against their stored outputs, the report notebooks on smoke records"
 	@echo "make test-slurm   the same grid on a Slurm of this machine, with everything killed once (root; 5 minutes)"
 	@echo "make soak         a table, killed 20 times at random moments, against an unbroken run of it (10 minutes)"
-	@echo "make learn        the lessons to work in, without solutions: JupyterLab on reports/course/exercises"
+	@echo "make learn        the lessons to work in, without solutions: JupyterLab on reports/course/work"
 	@echo "make lab          open JupyterLab on all notebooks"
 	@echo "make status       what is done, running, failed"
 	@echo "make plan         what reproduce would train: runs, data, hours by machine"
 	@echo "make report       tables, figures and page again from the records that exist"
 	@echo "make site         lessons, results and API reference as pages to read offline -> reports/site/index.html"
 	@echo "make data         fetch and check the data that the same settings of reproduce need"
-	@echo "make course       the lessons as hand-outs, and with solutions -> reports/course"
+	@echo "make course       for a class: hand-outs (exercises.zip), solutions, slides -> reports/course"
 	@echo "make setup        install into .venv (done by the other commands too)    TORCH=cpu|cu126|cu130   a build of PyTorch"
 	@echo "make lint         check style and types        make bench  time layer, step and use beside nn.LSTM        make clean  remove what was made"
 	@echo
@@ -67,8 +67,9 @@ setup:
 lab: setup
 	@$(PY) -m jupyterlab notebooks
 
-learn: course
-	@$(PY) -m jupyterlab "$${QLSTM_REPORTS:-reports}/course/exercises"
+learn: setup
+	@$(PY) -m qlstm course work
+	@$(PY) -m jupyterlab "$${QLSTM_REPORTS:-reports}/course/work/START.ipynb"
 
 data plan reproduce report: setup
 	@$(PY) -m qlstm $@ $(SELECTION)

@@ -1,16 +1,13 @@
 """The lessons as hand-outs: their parts, the checks before and after the solution."""
 
-import os
 import re
 
 import nbformat
 import pytest
 import torch
 
-from qlstm.course import command, handouts
+from qlstm.course import handouts
 from qlstm.course.exercises import EXERCISES
-from qlstm.data import storage
-from qlstm.data.storage import ROOT
 
 LESSONS = {path.stem: nbformat.read(path, as_version=4) for path in handouts.lessons()}
 
@@ -144,73 +141,3 @@ def test_checks_fail_usefully_before_the_solution_and_pass_after_it(name, monkey
                 assert re.match(f"Exercise {exercise}: {told}", line)
                 assert tally.startswith(f"Lesson {exercise[0]}: ")
     torch.set_num_threads(threads)
-
-
-def test_a_hand_out_has_what_belongs_to_the_lessons(tmp_path, monkeypatch):
-    learn = tmp_path / "learn"
-    for name in ("models/m.safetensors", "models/text.json", "records/r.json",
-                 "models/.ipynb_checkpoints/text-checkpoint.json", "records/.DS_Store",
-                 "records/core.17", "models/folder.json/x"):
-        (learn / name).parent.mkdir(parents=True, exist_ok=True)
-        (learn / name).touch()
-    (learn / "models" / ".#text.json").symlink_to("nothing")
-    monkeypatch.setattr(handouts, "LEARN", learn)
-    handouts.copy_materials(tmp_path / "a hand-out")
-    copies = [path for path in (tmp_path / "a hand-out").rglob("*") if path.is_file()]
-    assert {path.name for path in copies} == {"m.safetensors", "text.json", "r.json"}
-
-
-def test_hand_outs_have_no_solution_and_no_output_and_leave_other_files_alone(tmp_path):
-    own = tmp_path / "exercises" / "my.ipynb"
-    own.parent.mkdir()
-    own.write_text("mine")
-    handouts.write(tmp_path)
-    for name, lesson in LESSONS.items():
-        student = nbformat.read(tmp_path / "exercises" / f"{name}.ipynb", as_version=4)
-        teacher = nbformat.read(tmp_path / "solutions" / f"{name}.ipynb", as_version=4)
-        nbformat.validate(student)
-        assert not of(student, "solution")
-        assert len(of(student, "stub")) == len(of(lesson, "stub"))
-        assert not any(cell.get("outputs") for cell in student.cells)
-        text = "\n".join(cell.source for cell in student.cells)
-        assert not any(cell.source in text for cell in of(lesson, "solution"))
-        assert not of(teacher, "stub")
-        assert of(teacher, "solution")
-        assert not any(
-            "source_hidden" in cell.metadata.get("jupyter", {}) for cell in of(teacher, "solution"))
-    assert (tmp_path / "exercises" / "models" / "text.json").exists()
-    assert own.read_text() == "mine"
-
-
-def test_without_lessons_no_empty_folders_are_hand_outs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(storage, "ROOT", tmp_path)  # as where the package alone is installed
-    assert command.main(["write", str(tmp_path / "course")]) == 2
-    assert "start it in the folder of the repository" in capsys.readouterr().err
-    assert not (tmp_path / "course").exists()
-
-
-def test_a_hand_out_that_was_worked_in_is_kept(tmp_path, capsys):
-    assert handouts.write(tmp_path) == []
-    assert handouts.write(tmp_path) == []  # nobody worked in it
-    path = tmp_path / "exercises" / "01_quantizers.ipynb"
-    worked = path.read_text().replace("steps = ...", "steps = 25")
-    path.write_text(worked)
-    assert command.main(["write", str(tmp_path)]) == 0
-    assert f"kept, as worked in: {path.name} " in capsys.readouterr().out
-    assert path.read_text() == worked
-
-
-def test_hand_outs_for_an_odd_folder(tmp_path, monkeypatch, capsys):
-    (tmp_path / "exercises").mkdir()
-    os.mkfifo(tmp_path / "exercises" / "01_quantizers.ipynb")
-    (tmp_path / "file").touch()
-    for folder in (tmp_path, tmp_path / "file", "/dev/null"):
-        assert command.main(["write", str(folder)]) == 1
-        error = capsys.readouterr().err
-        assert error.startswith("error: cannot write the hand-outs: ")
-        assert len(error.splitlines()) == 1
-
-
-def test_the_instructors_page_names_every_lesson():
-    page = (ROOT / "notebooks" / "learn" / "INSTRUCTORS.md").read_text()
-    assert all(f"{name}.ipynb" in page for name in LESSONS)

@@ -130,7 +130,7 @@ def test_settings_reach_the_command_as_they_were_typed(checkout, tmp_path):
     assert f"QLSTM_REPORTS={tmp_path}/{given}" in said
     assert f"QLSTM_DATA={os.environ['HOME']}/my data" in said
     assert "QLSTM_MIRROR=https://a.b/c d" in said
-    for target, place in {"learn": "course/exercises", "bench": "bench/bench.ipynb"}.items():
+    for target, place in {"learn": "course/work/START.ipynb", "bench": "bench/bench.ipynb"}.items():
         assert f"{folder}/r {given}/{place}" in make(target, QLSTM_REPORTS=f"r {given}")
     assert make("site")[:2] == ["site", "PYTHONNOUSERSITE=1"]
     assert make("site", PROFILE="smoke")[:2] == ["site", "smoke"]

@@ -49,6 +49,13 @@ def lessons() -> list[Path]:
             if re.fullmatch(r"\d\d_\w+", path.stem)]
 
 
+def pages() -> list[Path]:
+    """The notebooks beside the lessons that have no exercises: the start, the glossary, and what
+    stands between two lessons (``02b_...``)."""
+    return [path for path in files(ROOT / "notebooks" / "learn", "*.ipynb")
+            if re.fullmatch(r"START|glossary|\d\d[a-z]_\w+", path.stem)]
+
+
 def content(path: Path) -> bytes:
     """What a file contains, for a digest: the same whichever line ends git has given it.
 

@@ -20,8 +20,23 @@ def html(path: Path, code: bool = True) -> str:
         code: whether to show the code of its cells.
     """
     from nbconvert import HTMLExporter  # it takes a second, so not at the top
-    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
     from pygments.formatters import HtmlFormatter
+
+    exporter = HTMLExporter(
+        template_name="basic", template_file=str(TEMPLATE), filters={"markdown2html": markdown},
+        exclude_input=not code, exclude_input_prompt=True, exclude_output_prompt=True,
+        config={"NbConvertBase": {"display_data_priority": SHOWN}})
+    style = HtmlFormatter(style=CODE_STYLE, nobackground=True).get_style_defs(".highlight")
+    return to_pages(exporter.from_notebook_node(read(path), {"code_style": style})[0])
+
+
+def markdown(text: str) -> str:
+    """Markdown, with formulas between dollars, as HTML.
+
+    Args:
+        text: the Markdown.
+    """
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):
         def inline_math(self, body):
@@ -30,15 +45,7 @@ def html(path: Path, code: bool = True) -> str:
         def block_math(self, body):
             return mathml(body, "block")
 
-    def markdown(text):
-        return MarkdownWithMath(renderer=Renderer(escape=False)).render(text)
-
-    exporter = HTMLExporter(
-        template_name="basic", template_file=str(TEMPLATE), filters={"markdown2html": markdown},
-        exclude_input=not code, exclude_input_prompt=True, exclude_output_prompt=True,
-        config={"NbConvertBase": {"display_data_priority": SHOWN}})
-    style = HtmlFormatter(style=CODE_STYLE, nobackground=True).get_style_defs(".highlight")
-    return to_pages(exporter.from_notebook_node(read(path), {"code_style": style})[0])
+    return MarkdownWithMath(renderer=Renderer(escape=False)).render(text)
 
 
 def to_pages(text: str, opening: str = """href=["']""") -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import qlstm
-from qlstm.data.storage import ROOT, files, lessons
+from qlstm.data.storage import ROOT, files, lessons, pages
 from qlstm.errors import ConfigError, needs, unknown
 from qlstm.report import figures, page
 from qlstm.study import records
@@ -24,7 +24,7 @@ from qlstm.study.tasks import PROFILES
 
 NOTEBOOKS = [f"notebooks/{folder}/*.ipynb" for folder in ("run", "report", "explore")]
 GUIDES = ["notebooks/*.md", "notebooks/*/*.md", "data/README.md", "reports/README.md",
-          "CONTRIBUTING.md", "Containerfile"]
+          "CONTRIBUTING.md", "Containerfile", "notebooks/learn/slides.toml"]
 NOT_PUBLIC = re.compile(r"qlstm\.(course|workflow|__main__)|.*\.triton_")
 """Modules that are not in the reference: commands, exercises, and the insides of the kernels."""
 OVERVIEW = "notebooks/report/overview.ipynb"
@@ -46,7 +46,7 @@ def collect(folder: Path, profiles: list[str], first: str = ""):
     shutil.copytree(ROOT / "docs", folder, ignore=shutil.ignore_patterns(".*"))
     for path in files(ROOT, *GUIDES):
         _copy(path, folder / path.relative_to(ROOT))
-    for path in [*lessons(), *files(ROOT, *NOTEBOOKS)]:
+    for path in [*lessons(), *pages(), *files(ROOT, *NOTEBOOKS)]:
         _notebook(path, folder / path.relative_to(ROOT))
     modules = [module.name for module in pkgutil.walk_packages(qlstm.__path__, "qlstm.")
                if not NOT_PUBLIC.match(module.name)]
