@@ -1,5 +1,5 @@
-"""``python tests/hostile.py [NAME ...]``: submissions of lesson 1 that do their worst, graded by one
-command (two to six minutes for all).
+"""``python tests/hostile.py [NAME ...]``: submissions of lesson 1 that do their worst, graded by
+one command (two to six minutes for all).
 
 Each gets the rows that it deserves; files of the lecturer's and the other submissions stay, no
 process and no temporary file is left. What each has got is printed, with the seconds it took.
@@ -130,7 +130,7 @@ def judged(rows, chosen):
         said = next((row["message"] for row in own if row["points"] == "0"), "")
         print(f"{name:9} {seconds:5.1f} s  {', '.join(states)}  {said[:150]}")
         if states != expected:
-            faults.append(f"{name}: {states} in place of {expected}")
+            faults += [f"{name}: {states} in place of {expected}", *(row["message"] for row in own)]
     return faults
 
 

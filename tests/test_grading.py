@@ -485,10 +485,11 @@ def test_tables_of_a_class(tmp_path, monkeypatch):
     matrix = table((out / "matrix.csv").read_text())
     assert [(row["1.1"], row["1.2"], row["total"]) for row in matrix] == [("1", "1", "2")] * 5
     book = table((out / "gradebook.csv").read_text())
-    assert [(row["Identifier"], row["ID number"], row["Email address"], row["01_quantizers"],
-             row["02_the_lstm"]) for row in book] == [
-        ("", "dora@x.org", "dora@x.org", "", ""), ("Participant 18", "'@Bob", "'@Bob", "2", ""),
-        ("Participant 17", "Ada Lovelace", "", "2", "2"), ("", "carl", "", "2", "")]
+    assert [list(row.values()) for row in book] == [
+        ["", "", "dora@x.org", "dora@x.org", "", "", "2"],
+        ["Participant 18", "'@Bob", "", "", "2", "", ""],
+        ["Participant 17", "Ada Lovelace", "", "", "2", "2", ""],
+        ["", "", "carl", "", "2", "", ""]]
 
 
 def test_grades_overwrite_nothing(tmp_path, monkeypatch, capsys):

@@ -34,6 +34,8 @@ WATCHING = 0.3
 """Seconds between two looks at what a submission takes."""
 PROTECTIONS = ("separate", "confine")
 """Those of :mod:`qlstm.course.inside.sandbox` that are tried."""
+FEW = 8
+"""So many processes may share memory that is not counted for each of them."""
 DISK = 2 * 2**30
 """Bytes that a submission may leave on the disk."""
 _KEPT = ("PATH", "LANG", "LC_", "TZ", "OMP_", "MKL_", "LD_LIBRARY_PATH", "DYLD_", "VIRTUAL_ENV",
@@ -233,7 +235,8 @@ class Process:
         limit = self.limits.memory * 2**30
         if self._count > PROCESSES:
             return f"started more than {PROCESSES} processes"
-        if not grown and _memory(processes, "rss") > limit and _memory(processes, "pss") > limit:
+        if not grown and _memory(processes, "rss") > limit and (
+                self._count > FEW or _memory(processes, "pss") > limit):
             return f"took more than {self.limits.memory:g} GiB of memory"
         if _size(self.folder) > DISK:
             return f"wrote more than {DISK // 2**30} GiB"
@@ -241,7 +244,7 @@ class Process:
 
 
 def _memory(processes, kind):
-    """Bytes of all together: those that several share counted for each of them (``rss``), or once
+    """Bytes of all together: what several share is counted for each of them (``rss``), or once
     where the system says so (``pss``), which takes seconds while they multiply."""
     total = 0
     for process in processes:
