@@ -5,7 +5,6 @@ what the student has put there, of any type; ``expected`` is the right answer.
 """
 
 import math
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qlstm.errors import brief, first_line
+from qlstm.course.crashes import raised
+from qlstm.errors import brief
 
 HINTS: dict[str, tuple[str, ...]] = {}
 """The hints of each exercise, by the name of its function."""
@@ -209,28 +209,6 @@ def call(name: str, function: Any, *arguments: Any) -> Any:
         raise NotYet(
             f"`{name}` returns None: it should end with `return` and your result.")
     return result
-
-
-def raised(error: BaseException, function: Any) -> str:
-    """What to tell a student of an ``error`` in a ``function`` of theirs, with the line of theirs
-    that it comes from, as it goes on after the function's name."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    namespace = getattr(function, "__globals__", None)
-    lines = traceback.extract_tb(error.__traceback__)
-    own = [line for frame, line in zip(frames, lines, strict=True)
-           if frame.f_globals is namespace]
-    where = ""
-    if own:
-        text = (own[-1].line or "").strip()
-        where = f" (line {own[-1].lineno}" + (f": `{text[:100]}`" if text else "") + ")"
-    if isinstance(error, KeyboardInterrupt):
-        return f"was interrupted{where}"
-    try:
-        message = first_line(error)
-    except Exception:  # whatever a __str__ of the student's raises
-        message = ""
-    kind = type(error).__name__
-    return f"raised {kind}{f': {message}' if message not in ('', kind) else ''}{where}"
 
 
 def _copy(argument):

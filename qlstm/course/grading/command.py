@@ -1,6 +1,7 @@
 """``python -m qlstm course grade``: the grades of many submissions, each written as soon as it is
 known."""
 
+import contextlib
 import csv
 import sys
 from datetime import datetime
@@ -32,6 +33,14 @@ def grades(submissions: list[Path], out: Path | None = None, limits: Limits = Li
     except OSError as error:
         print(f"error: cannot write the grades: {error}", file=sys.stderr)
         return 2
+    with contextlib.closing(tables):
+        failed = _graded(paths, tables, limits)
+    print(f"grades: {folder}", file=sys.stderr)
+    return failed
+
+
+def _graded(paths, tables, limits):
+    """Whether one could not be graded."""
     printed, failed, told = csv.writer(sys.stdout, lineterminator="\n"), 0, False
 
     def add(label, *row):
@@ -53,8 +62,6 @@ def grades(submissions: list[Path], out: Path | None = None, limits: Limits = Li
             print(f"error: {label}: {message}", file=sys.stderr)
             add(label, "", 0, "not graded", message, 0)
         tables.finish(label, lesson)
-    tables.close()
-    print(f"grades: {folder}", file=sys.stderr)
     return failed
 
 

@@ -32,6 +32,8 @@ STARTING, STOPPING, CALLING = 120, 10, 60
 student's to return."""
 WATCHING = 0.3
 """Seconds between two looks at what a submission takes."""
+PROTECTIONS = ("separate", "confine")
+"""Those of :mod:`qlstm.course.inside.sandbox` that are tried."""
 DISK = 2 * 2**30
 """Bytes that a submission may leave on the disk."""
 _KEPT = ("PATH", "LANG", "LC_", "TZ", "OMP_", "MKL_", "LD_LIBRARY_PATH", "DYLD_", "VIRTUAL_ENV",
@@ -76,7 +78,7 @@ class Process:
         self._worker = ThreadPoolExecutor(1)
         self._waiting: Future | None = None
         settings = {"memory": int(limits.memory * 2**30), "folder": str(folder),
-                    "readable": _readable()}
+                    "readable": _readable(), "protections": PROTECTIONS}
         with (folder / "errors").open("w") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "qlstm.course.inside", json.dumps(settings)],

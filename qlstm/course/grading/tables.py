@@ -81,6 +81,10 @@ def student(label: str) -> tuple[str, str]:
     return own or path.parent.name or path.stem, ""
 
 
+def _html(text):
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
+
+
 class Tables:
     """The tables of one grading, in a folder that is new or empty.
 
@@ -99,6 +103,7 @@ class Tables:
         self.folder = folder
         self._points = (folder / "points.csv").open("w", newline="", encoding="utf-8")
         self._rows: dict[str, list[tuple]] = {}
+        self._lessons: dict[str, str] = {}
         self._write_point(COLUMNS)
 
     def add(self, label: str, row: tuple):
@@ -122,7 +127,7 @@ class Tables:
             label: The submission, all of whose rows are there.
             lesson: Its lesson; None where it is of none.
         """
-        self._lessons = {**getattr(self, "_lessons", {}), label: lesson.stem if lesson else ""}
+        self._lessons[label] = lesson.stem if lesson else ""
         name = re.sub(r"[^\w.@ -]+", "_", Path(label).with_suffix("").as_posix()).strip(". ")[-100:]
         taken = Counter(path.stem for path in (self.folder / "feedback").iterdir())
         copy = 1
@@ -142,9 +147,9 @@ class Tables:
         for exercise, points, outcome, message, _ in sorted(self._rows[label]):
             hint = ""
             if exercise and outcome != "right":
-                hint = f"<br>Hint: {escape(HINTS[EXERCISES[exercise].__name__][0])}"
+                hint = f"<br>Hint: {_html(HINTS[EXERCISES[exercise].__name__][0])}"
             rows.append(f"<tr><td>{escape(exercise)}</td><td>{_STATES[outcome]}</td>"
-                        f"<td>{points}</td><td>{escape(message)}{hint}</td></tr>")
+                        f"<td>{points}</td><td>{_html(message)}{hint}</td></tr>")
         return _PAGE.format(title=escape(label), rows="\n".join(rows), points=self._total(label),
                             possible=sum(bool(row[0]) for row in self._rows[label]))
 

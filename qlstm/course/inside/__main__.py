@@ -27,14 +27,15 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     separate = read_only = False
     if sys.platform == "linux":
-        separate = sandbox.separate()
+        separate = "separate" in settings["protections"] and sandbox.separate()
         sandbox.keep_children()
         if separate:
             _supervise(requests, replies)
             read_only = sandbox.own_view(settings["folder"])
         _supervise(requests, replies)
     sandbox.limit(settings["memory"])
-    confined = sandbox.confine(settings["folder"], settings["readable"])
+    confined = "confine" in settings["protections"] and sandbox.confine(
+        settings["folder"], settings["readable"])
     Runner(requests, replies).serve(
         {"separate": separate, "read_only": read_only, "confined": confined,
          "version": sandbox.landlock()})

@@ -95,6 +95,7 @@ def own_view(folder: str) -> bool:
     _libc.mount(None, b"/", None, _PRIVATE, None)
     _libc.mount(here, here, None, _BIND, None)
     done = _attributes(b"/", set_to=_READ_ONLY) and _attributes(here, clear=_READ_ONLY)
+    os.chdir(os.getcwd())  # by the new mount
     _libc.mount(b"proc", b"/proc", b"proc", _NO_SPECIAL, None)  # not in most containers
     _libc.capset(ctypes.byref((ctypes.c_uint32 * 2)(_CAPABILITIES)), (ctypes.c_uint32 * 6)())
     return done
