@@ -3,12 +3,13 @@
 import os
 import re
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
 
-from qlstm.course import command, handouts
-from qlstm.course.exercises import EXERCISES
+from qlstm.course import command, demos, handouts
+from qlstm.course.exercises import EXERCISES, judge
 from qlstm.data import storage
 from qlstm.data.storage import ROOT
 
@@ -214,3 +215,21 @@ def test_hand_outs_for_an_odd_folder(tmp_path, monkeypatch, capsys):
 def test_the_instructors_page_names_every_lesson():
     page = (ROOT / "notebooks" / "learn" / "INSTRUCTORS.md").read_text()
     assert all(f"{name}.ipynb" in page for name in LESSONS)
+
+
+def test_the_journey_says_by_how_much_the_gradient_grows_a_step():
+    generator = torch.Generator().manual_seed(0)
+    symbols = torch.randint(5, (2, 6, 3), generator=generator)
+    demos.journey(*symbols, 5, hidden_size=4)
+    title, line = plt.gca().get_title(), plt.gca().lines[0].get_ydata()
+    plt.close()
+    rate = (line[0] / line[-1]) ** (1 / 5)
+    assert title == f"binary_connect, none, d = 4: times {rate:.2f} a step back"
+
+
+@pytest.mark.parametrize(
+    ("growth", "words"),
+    [(0.25, "one way of the step"), (1, "comes back to c"), (1.5, "I/2"), (1.25, "has to be")])
+def test_growth_along_the_cell_state(growth, words):
+    """Exercise 3.5, whose second answer is wrong here."""
+    assert words in judge("3.5", dict(growth=growth, possible=True)).message
