@@ -147,6 +147,8 @@ def test_a_lookup_points_to_each_rows_product(drawn):
     assert len(below) == 3
     for line, row, product in zip(axes.lines, rows, ["−1.75", "1.75", "2.75"], strict=True):
         assert below[line.get_xdata()[-1]] == [*map(str, row), product]
+    first, last, tenth = (line.get_xdata()[-1] for line in axes.lines)
+    assert (tenth - first) / (last - first) == pytest.approx(10 / 15)  # a is the lowest bit
 
 
 def test_the_look_of_a_lesson_stays_and_leaves_the_diagrams_alone():
@@ -154,7 +156,7 @@ def test_the_look_of_a_lesson_stays_and_leaves_the_diagrams_alone():
 
     plain = pictures.lstm_cell().data
     before = dict(rcParams)
-    rcParams.update({"font.size": 30, "figure.dpi": 40, "lines.linewidth": 9})
+    rcParams.update({"font.size": 30, "figure.dpi": 40, "patch.linewidth": 9})
     try:
         assert pictures.lstm_cell().data == plain
         assert rcParams["font.size"] == 30
