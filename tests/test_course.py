@@ -2,12 +2,13 @@
 
 import re
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
 
-from qlstm.course import handouts
-from qlstm.course.exercises import EXERCISES
+from qlstm.course import demos, handouts
+from qlstm.course.exercises import EXERCISES, judge
 
 LESSONS = {path.stem: nbformat.read(path, as_version=4) for path in handouts.lessons()}
 
@@ -64,7 +65,7 @@ def test_a_control_shows_what_it_begins_with_and_nothing_shows_it_again(name):
         assert any("image/png" in data or data.get("text/plain") for data in shown), cell.source
         (function,) = set(re.findall(r"demos\.(?!explore|fixed)\w+", cell.source))
         below = code[code.index(cell) + 1 :][:1]
-        assert not any(f"{function}(" in other.source for other in below)
+        assert not any(other.source.startswith(f"{function}(") for other in below)
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -102,7 +103,7 @@ def test_references_have_a_year_and_a_link_each(name):
     assert references
     for line in references:
         links = re.findall(r"\]\(https://\S+\)", line)
-        years = re.findall(r"\b(?:19|20)\d\d\b", re.sub(r"\]\(\S+\)", "", line))
+        years = re.findall(r"\b(?:19|20)\d\d\b", re.sub(r"\]\(\S+\)|arXiv:\S+", "", line))
         assert len(years) <= len(links), line
         assert links or "`" in line, line  # the code has neither
 
@@ -141,3 +142,21 @@ def test_checks_fail_usefully_before_the_solution_and_pass_after_it(name, monkey
                 assert re.match(f"Exercise {exercise}: {told}", line)
                 assert tally.startswith(f"Lesson {exercise[0]}: ")
     torch.set_num_threads(threads)
+
+
+def test_the_journey_says_by_how_much_the_gradient_grows_a_step():
+    generator = torch.Generator().manual_seed(0)
+    symbols = torch.randint(5, (2, 6, 3), generator=generator)
+    demos.journey(*symbols, 5, hidden_size=4)
+    title, line = plt.gca().get_title(), plt.gca().lines[0].get_ydata()
+    plt.close()
+    rate = (line[0] / line[-1]) ** (1 / 5)
+    assert title == f"binary_connect, none, d = 4: times {rate:.2f} a step back"
+
+
+@pytest.mark.parametrize(
+    ("growth", "words"),
+    [(0.25, "one way of the step"), (1, "comes back to c"), (1.5, "I/2"), (1.25, "has to be")])
+def test_growth_along_the_cell_state(growth, words):
+    """Exercise 3.5, whose second answer is wrong here."""
+    assert words in judge("3.5", dict(growth=growth, possible=True)).message
