@@ -3,12 +3,11 @@
 import os
 import re
 
-import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
 
-from qlstm.course import demos, handouts
+from qlstm.course import handouts
 from qlstm.course.exercises import EXERCISES
 from qlstm.data import storage
 from qlstm.data.storage import ROOT
@@ -103,18 +102,6 @@ def test_a_hand_out_has_what_belongs_to_the_lessons(tmp_path, monkeypatch):
     assert {path.name for path in copies} == {"m.safetensors", "text.json", "r.json"}
 
 
-def test_the_figure_of_a_lookup_points_to_each_rows_product():
-    inputs, rows = (0.5, 2, -1, 0.25), ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 0, 1))
-    demos.lookup(inputs, rows)
-    axes = plt.gca()
-    cells = [text for text in axes.texts if text.get_weight() == "bold"]
-    found = {a.get_position()[0]: a.get_text() for a in cells if a.get_position()[1] < 1}
-    named = {b.get_position()[0]: b.get_text() for b in cells if b.get_position()[1] > 1}
-    plt.close()
-    assert {named[x]: float(text.replace("−", "-")) for x, text in found.items()} == {
-        "0000": -1.75, "1111": 1.75, "0101": 2.75}
-    for line, row in zip(axes.lines, rows, strict=True):
-        assert named[line.get_xdata()[-1]] == "".join(map(str, row))
 
 
 def test_hand_outs_have_no_solution_and_no_output_and_leave_other_files_alone(tmp_path):

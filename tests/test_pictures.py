@@ -19,17 +19,21 @@ DIAGRAMS = [name for name in pictures.__all__ if name != "growth"]
 
 
 @pytest.fixture
-def texts(monkeypatch):
-    """What a diagram says, by the function that draws it."""
+def drawn(monkeypatch):
+    """The sheet that a diagram is drawn on, by its function's name and arguments."""
 
-    def said(name):
-        sheets = []
+    def sheet(name, *arguments):
         for module in (network, gradients, weights):
-            monkeypatch.setattr(module, "finished", lambda axes, alt: sheets.append(axes))
-        getattr(pictures, name)()
-        return [text.get_text() for text in sheets[0].texts]
+            monkeypatch.setattr(module, "finished", lambda axes, alt: axes)
+        return getattr(pictures, name)(*arguments)
 
-    return said
+    return sheet
+
+
+@pytest.fixture
+def texts(drawn):
+    """What a diagram says."""
+    return lambda name: [text.get_text() for text in drawn(name).texts]
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
@@ -130,6 +134,19 @@ def test_the_byte_is_the_one_that_a_packed_model_has(texts):
         codes = pack_codes(np.ones(weights.ROW), bits)
         assert codes.nbytes + 4 == total
         assert any(f"= {total} bytes" in text for text in said)
+
+
+def test_a_lookup_points_to_each_rows_product(drawn):
+    inputs, rows = (0.5, 2, -1, 0.25), ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 0, 1))
+    assert "point to its product: -1.75, 1.75, 2.75." in pictures.lookup(inputs, rows).alt
+    axes = drawn("lookup", inputs, rows)
+    below = {}  # the bold texts of a column: four bits from above, the sum
+    for text in sorted(axes.texts, key=lambda text: -text.get_position()[1]):
+        if text.get_weight() == "bold":
+            below.setdefault(text.get_position()[0], []).append(text.get_text())
+    assert len(below) == 3
+    for line, row, product in zip(axes.lines, rows, ["−1.75", "1.75", "2.75"], strict=True):
+        assert below[line.get_xdata()[-1]] == [*map(str, row), product]
 
 
 def test_the_look_of_a_lesson_stays_and_leaves_the_diagrams_alone():

@@ -2,7 +2,6 @@
 without a slider too. :func:`explore` puts sliders to one."""
 
 import inspect
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from qlstm.models import LanguageModel
 from qlstm.report import verdicts
 from qlstm.study import traces
 
-__all__ = ["explore", "fixed", "journey", "judged", "levels", "lookup", "memory", "writes"]
+__all__ = ["explore", "fixed", "journey", "judged", "levels", "memory", "writes"]
 
 
 def explore(function: Callable[..., None], **controls: Any):
@@ -147,51 +146,6 @@ def writes(models: dict[str, LanguageModel], vocabulary: Sequence[str], prompt: 
         drawn = model.sample(ids, length, temperature=temperature, seed=seed)
         print(f"=== {name}")
         print(prompt + "".join(vocabulary[i] for i in drawn).replace("\r", "") + "\n")
-
-
-def lookup(inputs: Sequence[float] = (3, 1, 5, 10),
-           rows: Sequence[Sequence[int]] = ((1, 1, 0, 0), (0, 1, 1, 0), (1, 0, 1, 1))):
-    """Lesson 5: one-bit products by lookup. Four inputs have 16 signed sums, and the four bits of
-    a row say which of them is its product.
-
-    Args:
-        inputs: The four inputs a, b, c, d.
-        rows: The four bits of each row of the matrix, 1 for +1 and 0 for -1, that of a first.
-    """
-    cells = [bits[::-1] for bits in itertools.product((0, 1), repeat=4)]  # a changes the fastest
-    _, axes = plt.subplots(figsize=(13, 1.9 + 0.5 * len(rows)))
-    for k, (name, value) in enumerate(zip("abcd", inputs, strict=True)):
-        _box(axes, k, 0, f"{value:g}", "0.93")
-        axes.text(k + 0.5, 1.1, name, ha="center", style="italic")
-    axes.annotate("", (6.9, 0.5), (4.15, 0.5), arrowprops={"arrowstyle": "-|>", "color": "0.3"})
-    axes.text(5.5, 0.6, "all sums,\nonce", ha="center", va="bottom", size=10)
-    colors = {tuple(bits): f"C{k}" for k, bits in reversed([*enumerate(rows)])}
-    for k, bits in enumerate(cells):
-        product = sum(x if bit else -x for x, bit in zip(inputs, bits, strict=True))
-        _box(axes, 7 + k, 0, f"{product:g}".replace("-", "−"), colors.get(bits, "white"),
-             "white" if bits in colors else "0.15", "bold" if bits in colors else "normal")
-        axes.text(7.5 + k, 1.1, "".join(map(str, bits)), ha="center", size=9,
-                  color=colors.get(bits, "0.5"), weight="bold" if bits in colors else "normal")
-    for r, bits in enumerate(rows):
-        level, place = -1.3 - 1.1 * r, sum(2**k * bit for k, bit in enumerate(bits))
-        for k, bit in enumerate(bits):
-            _box(axes, k, level, bit, "0.35" if bit else "white", "white" if bit else "0.15")
-        axes.text(-0.2, level + 0.5, f"row {r + 1}", ha="right", va="center")
-        signs = " ".join("−+"[bit] + name for bit, name in zip(bits, "abcd", strict=True))
-        axes.text(4.3, level + 0.6, signs, va="bottom", style="italic", size=10)
-        line = {"color": f"C{r}", "linewidth": 2}
-        axes.plot([4.1, 7.5 + place], [level + 0.5] * 2, **line)
-        axes.annotate("", (7.5 + place, -0.02), (7.5 + place, level + 0.46),
-                      arrowprops={"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0} | line)
-    axes.set(xlim=(-1.6, 23.2), ylim=(-0.4 - 1.1 * len(rows), 1.8),
-             title="bit 1 is +, bit 0 is −: four bits name one of 16 sums")
-    axes.axis("off")
-    plt.show()
-
-
-def _box(axes, x, y, text, color, text_color="0.15", weight="normal"):
-    axes.add_patch(plt.Rectangle((x, y), 1, 1, facecolor=color, edgecolor="0.5"))
-    axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", color=text_color, weight=weight)
 
 
 def judged(means: pd.Series, baseline: str = "full", factor: float = verdicts.FAILS):

@@ -1,10 +1,9 @@
-"""``python -m qlstm.course.trained [FOLDER]``: make the trained models of lessons 4 and 5 and
-the run records of lesson 6.
+"""``python -m qlstm.course.trained [FOLDER]``: make the trained models of lessons 4 and 5
+and the run records of lesson 6.
 
-Trains on War and Peace (``QLSTM_MIRROR`` or a download) with one thread, a quarter of an hour, and
-writes the packed models and records into ``notebooks/learn/models`` and
-``notebooks/learn/records``; beside the models ``text.json``, the symbols that they know and the
-beginning of the test text.
+Trains on War and Peace (``QLSTM_MIRROR`` or a download) with one thread, 20 minutes, and writes the
+packed models and records into ``notebooks/learn/models`` and ``notebooks/learn/records``; beside
+the models ``text.json``, the symbols that they know and the beginning of the test text.
 """
 
 import json

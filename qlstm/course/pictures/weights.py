@@ -1,12 +1,19 @@
 """Numbers in rows and columns: what a normalizer averages over, and how weights become bytes."""
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 from IPython.display import Image
 
 from qlstm.course.pictures.drawing import (
+    BLUE,
+    GREEN,
     INK,
     ORANGE,
+    PALE,
     QUANTIZED,
+    RED,
     arrow,
     box,
     finished,
@@ -138,3 +145,58 @@ def _bytes(axes, y, bits):
         box(axes, 1.22 + width + 2 * inches, y, 4 * inches, 0.36, facecolor=INK, edgecolor=INK)
         label(axes, 1.4 + width, y, f"codes {codes} + scale α 4 = {codes + 4} bytes, "
               f"{4 * ROW / (codes + 4):.3g} times fewer", ha="left")
+
+
+def lookup(inputs: Sequence[float] = (3, 1, 5, 10),
+           rows: Sequence[Sequence[int]] = ((1, 1, 0, 0), (0, 1, 1, 0), (1, 0, 1, 1))) -> Image:
+    """One-bit products by lookup. Four inputs have 16 signed sums, and the four bits of a row say
+    which of them is its product.
+
+    Args:
+        inputs: The four inputs a, b, c, d.
+        rows: The four bits of each row of the matrix, 1 for +1 and 0 for -1, that of a first.
+    """
+    codes = [bits[::-1] for bits in itertools.product((0, 1), repeat=4)]  # a changes the fastest
+    sums = [sum(x if bit else -x for x, bit in zip(inputs, bits, strict=True)) for bits in codes]
+    colors = {tuple(bits): color for bits, color in zip(
+        rows, itertools.cycle([BLUE, RED, GREEN]), strict=False)}
+    top = 0.8 + 0.5 * len(rows)
+    with sheet(7, top + 1.2) as axes:
+        label(axes, 1.1, top + 1, "inputs", size=10.5)
+        label(axes, 4.4, top + 1, "their 16 signed sums, computed once", size=10.5)
+        for k, (name, value) in enumerate(zip("abcd", inputs, strict=True)):
+            box(axes, 0.65 + 0.3 * k, top, 0.3, 0.34, f"{value:g}", facecolor=PALE)
+            label(axes, 0.65 + 0.3 * k, top + 0.29, name, style="italic")
+            label(axes, 1.86, top + 0.74 - 0.15 * k, name, style="italic", size=9.5)
+        size = min(9, 28 / max(len(f"{value:g}") for value in sums))
+        for k, (bits, value) in enumerate(zip(codes, sums, strict=True)):
+            weight = "bold" if bits in colors else "normal"
+            found = {"edgecolor": colors[bits], "linewidth": 3, "facecolor": PALE,
+                     "zorder": 3.5} if bits in colors else {}
+            box(axes, _place(k), top, 0.31, 0.34, **found)
+            label(axes, _place(k), top, f"{value:g}".replace("-", "−"), size=size, weight=weight)
+            for j, bit in enumerate(bits):
+                label(axes, _place(k), top + 0.74 - 0.15 * j, f"{bit}", size=9.5, weight=weight)
+        for r, bits in enumerate(map(tuple, rows)):
+            end = _place(codes.index(bits)), top - 0.17
+            _row(axes, r, bits, top - 0.6 - 0.5 * r, end, colors[bits])
+        label(axes, 0.5, 0.25, "1 is +, 0 is −", ha="left", size=10.5)
+        products = ", ".join(f"{sums[codes.index(tuple(bits))]:g}" for bits in rows)
+        return finished(axes, (
+            f"Products by lookup. The four inputs {', '.join(f'{x:g}' for x in inputs)} have 16 "
+            "signed sums, which are computed once and stand in a table. The four bits of each row "
+            f"of the matrix, 1 for plus and 0 for minus, point to its product: {products}."))
+
+
+def _place(k):
+    return 2.12 + 0.31 * k
+
+
+def _row(axes, r, bits, y, end, color):
+    label(axes, 0.44, y, f"row {r + 1}", ha="right", size=10)
+    for k, bit in enumerate(bits):
+        box(axes, 0.65 + 0.3 * k, y, 0.3, 0.34, facecolor="0.3" if bit else "white")
+        label(axes, 0.65 + 0.3 * k, y, "01"[bit], color="white" if bit else INK)
+    signs = " ".join("−+"[bit] + name for bit, name in zip(bits, "abcd", strict=True))
+    arrow(axes, (1.7, y), (end[0], y), end, color=color, linewidth=2, over=True)
+    label(axes, 1.8, y + 0.13, signs, ha="left", size=9.5, style="italic")
