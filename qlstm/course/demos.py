@@ -176,7 +176,7 @@ def writes(models: dict[str, LanguageModel], vocabulary: Sequence[str], prompt: 
         print(prompt + "".join(vocabulary[i] for i in drawn).replace("\r", "") + "\n")
 
 
-def judged(means: pd.Series, baseline: str, factor: float = verdicts.FAILS):
+def judged(means: pd.Series, baseline: str = "full", factor: float = verdicts.FAILS):
     """Lesson 6: which models fail, if failing means to be worse than a baseline by some factor.
 
     Args:
@@ -184,12 +184,17 @@ def judged(means: pd.Series, baseline: str, factor: float = verdicts.FAILS):
         baseline: The name of the model that the others are compared with.
         factor: A model fails if its result is above this factor times the baseline's.
     """
-    limit = factor * means[baseline]
-    words = ["fails" if mean > limit else "does not fail" for mean in means]
-    axes = sns.barplot(x=means.to_numpy(), y=means.index, hue=words, dodge=False,
-                       palette={"fails": "C1", "does not fail": "C0"})
-    axes.axvline(limit, color="0.3", linestyle="--")
-    axes.set(xlabel="test bits per character", ylabel="",
+    ratios, limit = means / means[baseline], factor * means[baseline]
+    fails = ~(means <= limit)  # so does one that diverged
+    _, axes = plt.subplots(figsize=(8, 3.2))
+    axes.barh(means.index, means, color=fails.map({True: "C3", False: "C0"}))
+    for name in means.index:
+        words = "fails" if fails[name] else "does not fail"
+        axes.text(0.1, name, f"{ratios[name]:.2f} times: {words}", va="center", color="white",
+                  size=11)
+    axes.axvline(limit, color="0.15", linestyle="--")
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.set(xlabel="test bits per character",
              title=f"limit: {factor:.2f} times {baseline} = {limit:.2f}")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     plt.show()
