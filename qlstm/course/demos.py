@@ -2,7 +2,7 @@
 without a slider too. :func:`explore` puts sliders to one."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
