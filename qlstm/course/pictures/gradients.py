@@ -158,7 +158,8 @@ def growth(norms: Mapping[str, Sequence[float]], title: str | None = None) -> Im
         axes.set(yscale="log", ylabel=r"$\Vert\partial\xi_T/\partial h_t\Vert$", title=title,
                  xlabel="time step t  (the gradient goes from right to left)")
         axes.grid(axis="y", color="0.85")
-        figure.legend(loc="outside upper center", ncols=3, frameon=False)
+        figure.legend(loc="outside upper center", frameon=False,
+                      ncols=3 if max(map(len, norms)) < 20 else 2)
         complete = raster(figure)
         for line in axes.lines:
             line.set_data([], [])

@@ -117,8 +117,8 @@ def packed_bits() -> Image:
             label(axes, x, 4.07, f"{place}", size=10, color="0.35")
         arrow(axes, (3.86, 3.92), (3.86, 3.65))
         box(axes, 3.86, 3.45, 5.28, 0.4, total)
-        label(axes, 0.15, 2.85, f"The bytes of a row of {ROW} weights, to scale", ha="left",
-              weight="bold")
+        label(axes, 0.15, 2.85, f"A row of {ROW} weights in bytes, in proportion (black: α)",
+              ha="left", weight="bold")
         for y, name, width in ((2.4, "float32", 32), (1.85, "1 bit", 1), (1.3, "2 bits", 2)):
             label(axes, 0.15, y, name, ha="left")
             _bytes(axes, y, width)
@@ -168,10 +168,10 @@ def lookup(inputs: Sequence[float] = (3, 1, 5, 10),
             box(axes, 0.65 + 0.3 * k, top, 0.3, 0.34, f"{value:g}", facecolor=PALE)
             label(axes, 0.65 + 0.3 * k, top + 0.29, name, style="italic")
             label(axes, 1.86, top + 0.74 - 0.15 * k, name, style="italic", size=9.5)
-        size = min(9, 28 / max(len(f"{value:g}") for value in sums))
+        size = min(8.5, 26 / max(len(f"{value:g}") for value in sums))
         for k, (bits, value) in enumerate(zip(codes, sums, strict=True)):
             weight = "bold" if bits in colors else "normal"
-            found = {"edgecolor": colors[bits], "linewidth": 3, "facecolor": PALE,
+            found = {"edgecolor": colors[bits], "linewidth": 2.5, "facecolor": PALE,
                      "zorder": 3.5} if bits in colors else {}
             box(axes, _place(k), top, 0.31, 0.34, **found)
             label(axes, _place(k), top, f"{value:g}".replace("-", "−"), size=size, weight=weight)
