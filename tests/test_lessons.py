@@ -86,7 +86,7 @@ def test_the_numbers_in_the_prose_are_those_of_the_cells(name):
      ("of 12,500 updates", "12,500 updates", []), ("1,000 and 200", "1000.0", ["200"]),
      ("$10\\,000$, $10{,}001$", "10_000", ["10,001"]), ("about 5e6", "5", []),
      ("in 2019, Table 12, Figures 10 and 11, lesson 13", "", []), ("two or 2 of them", "", []),
-     ("`x = 0.5`, [a](b_17.html), $x_{17}^{18}$, $16d$, UTF-16, **6.1**", "", []),
+     ("`x = 0.5`, [a](17.html), $x_{17}^{18}$, $16d$, UTF-16, **6.1**", "", []),
      ("<details><summary>55</summary>No: 56</details> 57", "", ["57"]),
      ("<details><summary>55</summary>Right. 56</details>", "", ["55", "56"]),
      ("12\n\n## References\n- 1912.5, 300 pages", "", ["12"])])
