@@ -1,6 +1,5 @@
 """The lessons as hand-outs: their parts, the checks before and after the solution."""
 
-import os
 import re
 
 import nbformat
@@ -9,8 +8,6 @@ import torch
 
 from qlstm.course import handouts
 from qlstm.course.exercises import EXERCISES
-from qlstm.data import storage
-from qlstm.data.storage import ROOT
 
 LESSONS = {path.stem: nbformat.read(path, as_version=4) for path in handouts.lessons()}
 
