@@ -314,3 +314,18 @@ def test_the_record_of_what_was_written_may_be_damaged(folder):
     (folder / "work" / handouts.WRITTEN).write_text(json.dumps(17))
     assert [path.name for path in handouts.work(folder)[0]] == [f"{FIRST}.ipynb"]
     assert (folder / "work" / f"{FIRST}.ipynb").read_bytes() == worked
+
+
+def test_the_times_are_those_of_the_lessons_length():
+    """By the rule that the page names: 150 words a minute, half a minute for a cell of code."""
+    rows = re.findall(r"^\| (\d\w?) \| (\d+) min \|", "\n".join(
+        cell.source for cell in PAGES["START"].cells), re.M)
+    notebooks = {name.split("_")[0].lstrip("0"): notebook
+                 for name, notebook in (LESSONS | PAGES).items() if name[0] == "0"}
+    assert [number for number, _ in rows] == sorted(notebooks)
+    for number, minutes in rows:
+        cells = [cell for cell in notebooks[number].cells if not any(
+            handouts.tagged(cell, tag) for tag in ("exercise", "quiz", "stub", "solution", "check"))]
+        words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+        length = words / 150 + sum(cell.cell_type == "code" for cell in cells) / 2
+        assert 0.75 < length / int(minutes) < 1.33, (number, length)

@@ -72,7 +72,7 @@ def test_an_animation_is_complete_where_nothing_moves():
 
 
 def test_an_animation_says_where_each_network_ends():
-    words = pictures.growth(NORMS | {"nothing": [0.0]}).alt
+    words = pictures.growth(NORMS | {"nothing": [0.0]}).metadata["alt"]
     assert "grows: 1.0e+00 at step 30, then 1.0e+08 at step 1." in words
     assert "stays: 1.0e+00 at step 4, then 2.0e+00 at step 3." in words
     assert "nothing: nothing to draw." in words
@@ -124,7 +124,7 @@ def test_the_gradient_of_four_steps_has_a_name_between_any_two(texts):
 
 def test_the_byte_is_the_one_that_a_packed_model_has(texts):
     (byte,) = pack_codes(np.sign(weights.WEIGHTS), 1)
-    assert f"{byte:08b}" in pictures.packed_bits().alt
+    assert f"{byte:08b}" in pictures.packed_bits().metadata["alt"]
     said = texts("packed_bits")
     assert f"128 + 32 + 16 + 2 = {byte}" in said
     ternary = pack_codes(np.array([-1, 0, 1, -1]), 2)
@@ -138,7 +138,8 @@ def test_the_byte_is_the_one_that_a_packed_model_has(texts):
 
 def test_a_lookup_points_to_each_rows_product(drawn):
     inputs, rows = (0.5, 2, -1, 0.25), ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 0, 1))
-    assert "point to its product: -1.75, 1.75, 2.75." in pictures.lookup(inputs, rows).alt
+    assert "point to its product: -1.75, 1.75, 2.75." in pictures.lookup(
+        inputs, rows).metadata["alt"]
     axes = drawn("lookup", inputs, rows)
     below = {}  # the bold texts of a column: four bits from above, the sum
     for text in sorted(axes.texts, key=lambda text: -text.get_position()[1]):

@@ -94,6 +94,8 @@ def _notebook(source: Path, target: Path, hidden: str | None = None):
     import nbformat
 
     notebook = page.read(source)
+    notebook.cells = [cell for cell in notebook.cells
+                      if "colab" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
         tags = cell.metadata.setdefault("tags", [])
         tags += ["hide-cell"] * ("solution" in tags) + [hidden] * (hidden is not None)

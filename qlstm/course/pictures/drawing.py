@@ -149,4 +149,4 @@ def described(frames: Sequence[Picture.Image], alt: str, duration: int = 0) -> I
               "duration": duration, "loop": 1} if rest else {}
     buffer = io.BytesIO()
     first.save(buffer, "PNG", optimize=True, dpi=(DPI, DPI), **moving)
-    return Image(buffer.getvalue(), alt=alt, width=WIDTH)
+    return Image(buffer.getvalue(), width=WIDTH, metadata={"alt": alt})
