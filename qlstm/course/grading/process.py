@@ -144,22 +144,31 @@ class Process:
         """
         self.reason = self.reason or reason
         self._left.set()
-        self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOPPING)
+        if self._process.poll() is None:
+            self._kill(signal.SIGTERM if sys.platform == "linux" else None)
+            try:
+                self._process.wait(STOPPING)
+            except subprocess.TimeoutExpired:
+                self._kill()
         for process in self._seen:  # where no system ends them with the first one
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        if os.name == "posix":
-            with contextlib.suppress(OSError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
         self._process.wait()
         self._worker.shutdown(wait=False, cancel_futures=True)
         if self._waiting is None or wait([self._waiting], STOPPING).done:
             for pipe in (self._process.stdin, self._process.stdout):
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+    def _kill(self, ends=None):
+        """On Linux the first process is told to end, and ends the others."""
+        with contextlib.suppress(OSError):
+            if ends:
+                self._process.send_signal(ends)
+            elif os.name == "posix":
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
 
     def _ask(self, message, seconds, parts=()) -> tuple[dict[str, Any], bytes, bool]:
         """Send a message; the reply to it, and whether that took longer and was interrupted."""
