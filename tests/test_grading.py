@@ -63,6 +63,9 @@ def test_a_hand_out_is_graded_whatever_its_checks_say(tmp_path):
     """Lesson 1 as it is: 1.1 right, 1.2 wrong with a check that says otherwise, 1.3 raises, 1.4 not
     answered; its cells have lost their tags and names."""
     student = handouts.handout(LESSONS["01_quantizers"])
+    imports, *others = [cell for cell in student.cells if cell.cell_type == "code"]
+    student.cells = [imports, *(cell for cell in others
+                                if handouts.tagged(cell, "stub") or handouts.tagged(cell, "check"))]
     answers = {"uniform": "uniform, normal = 1 / 4, 1 - 2 / torch.pi",
                "steps": "steps = 25\nexercises.check = lambda *a, **k: print('right')",
                "def ternary": "def ternary(weight):\n    return nonsense * weight"}
@@ -482,10 +485,11 @@ def test_tables_of_a_class(tmp_path, monkeypatch):
     matrix = table((out / "matrix.csv").read_text())
     assert [(row["1.1"], row["1.2"], row["total"]) for row in matrix] == [("1", "1", "2")] * 5
     book = table((out / "gradebook.csv").read_text())
-    assert [(row["Identifier"], row["ID number"], row["Email address"], row["01_quantizers"],
-             row["02_the_lstm"]) for row in book] == [
-        ("", "dora@x.org", "dora@x.org", "", ""), ("Participant 18", "'@Bob", "'@Bob", "2", ""),
-        ("Participant 17", "Ada Lovelace", "", "2", "2"), ("", "carl", "", "2", "")]
+    assert [list(row.values()) for row in book] == [
+        ["", "", "dora@x.org", "dora@x.org", "", "", "2"],
+        ["Participant 18", "'@Bob", "", "", "2", "", ""],
+        ["Participant 17", "Ada Lovelace", "", "", "2", "2", ""],
+        ["", "", "carl", "", "2", "", ""]]
 
 
 def test_grades_overwrite_nothing(tmp_path, monkeypatch, capsys):

@@ -34,6 +34,8 @@ WATCHING = 0.3
 """Seconds between two looks at what a submission takes."""
 PROTECTIONS = ("separate", "confine")
 """Those of :mod:`qlstm.course.inside.sandbox` that are tried."""
+FEW = 8
+"""So many processes may share memory that is not counted for each of them."""
 DISK = 2 * 2**30
 """Bytes that a submission may leave on the disk."""
 _KEPT = ("PATH", "LANG", "LC_", "TZ", "OMP_", "MKL_", "LD_LIBRARY_PATH", "DYLD_", "VIRTUAL_ENV",
@@ -74,6 +76,7 @@ class Process:
         self._place = folder / "lesson"
         copy_materials(self._place)
         self._seen: set[psutil.Process] = set()
+        self._count = 0
         self._left = threading.Event()
         self._worker = ThreadPoolExecutor(1)
         self._waiting: Future | None = None
@@ -141,22 +144,31 @@ class Process:
         """
         self.reason = self.reason or reason
         self._left.set()
-        self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOPPING)
+        if self._process.poll() is None:
+            self._kill(signal.SIGTERM if sys.platform == "linux" else None)
+            try:
+                self._process.wait(STOPPING)
+            except subprocess.TimeoutExpired:
+                self._kill()
         for process in self._seen:  # where no system ends them with the first one
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        if os.name == "posix":
-            with contextlib.suppress(OSError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
         self._process.wait()
         self._worker.shutdown(wait=False, cancel_futures=True)
         if self._waiting is None or wait([self._waiting], STOPPING).done:
             for pipe in (self._process.stdin, self._process.stdout):
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+    def _kill(self, ends=None):
+        """On Linux the first process is told to end, and ends the others."""
+        with contextlib.suppress(OSError):
+            if ends:
+                self._process.send_signal(ends)
+            elif os.name == "posix":
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
 
     def _ask(self, message, seconds, parts=()) -> tuple[dict[str, Any], bytes, bool]:
         """Send a message; the reply to it, and whether that took longer and was interrupted."""
@@ -228,25 +240,26 @@ class Process:
     def _too_much(self):
         processes = psutil.Process(self._process.pid).children(recursive=True)
         self._seen.update(processes)
-        if len(processes) > PROCESSES:
+        grown, self._count = len(processes) > self._count, len(processes)
+        limit = self.limits.memory * 2**30
+        if self._count > PROCESSES:
             return f"started more than {PROCESSES} processes"
-        if _memory(processes) > self.limits.memory * 2**30:
+        if not grown and _memory(processes, "rss") > limit and (
+                self._count > FEW or _memory(processes, "pss") > limit):
             return f"took more than {self.limits.memory:g} GiB of memory"
         if _size(self.folder) > DISK:
             return f"wrote more than {DISK // 2**30} GiB"
         return ""
 
 
-def _memory(processes):
+def _memory(processes, kind):
+    """Bytes of all together: what several share is counted for each of them (``rss``), or once
+    where the system says so (``pss``), which takes seconds while they multiply."""
     total = 0
-    for kind in ("memory_info", "memory_full_info"):  # the second is exact, and slow
-        total = 0
-        for process in processes:
-            with contextlib.suppress(psutil.Error):
-                info = getattr(process, kind)()
-                total += getattr(info, "pss", info.rss)
-        if total < 2**30:
-            break
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            info = process.memory_info() if kind == "rss" else process.memory_full_info()
+            total += getattr(info, kind, info.rss)
     return total
 
 

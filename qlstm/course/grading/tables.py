@@ -171,10 +171,13 @@ class Tables:
             points = best.setdefault(student(label), {})
             if lesson:
                 points[lesson] = max(points.get(lesson, 0), self._total(label))
-        lines = [[f"Participant {participant}" if participant else "", name,
-                  name if "@" in name else "", *(points.get(lesson, "") for lesson in names)]
-                 for (name, participant), points in best.items()]
-        self._write("gradebook.csv", ["Identifier", "ID number", "Email address", *names], lines)
+        lines = []
+        for (name, participant), points in best.items():
+            who = [f"Participant {participant}", name, "", ""] if participant else [
+                "", "", name, name if "@" in name else ""]
+            lines.append([*who, *(points.get(lesson, "") for lesson in names)])
+        self._write("gradebook.csv",
+                    ["Identifier", "Full name", "ID number", "Email address", *names], lines)
 
     def _write(self, name, head, lines):
         with (self.folder / name).open("w", newline="", encoding="utf-8") as file:
