@@ -17,7 +17,10 @@ from qlstm.study import records
 LESSONS = {path.stem: nbformat.read(path, as_version=4) for path in [
     *handouts.lessons(), *handouts.LEARN.glob("02b_*.ipynb")]}
 
-NO_CELL: dict[str, dict[str, str]] = {}
+NO_CELL = {"03_why_the_gradient_explodes": {
+    "0.58": "1 / sqrt(3), the standard deviation of numbers uniform in (-1, 1)",
+    "1.15": "2 / sqrt(3), the spectral norm of a square matrix of them over sqrt(d)",
+    "14": "2 sqrt(64) / 1.15"}}
 """By lesson the numbers that no cell can show, and where each is from. What a lesson can print does
 not belong here; what its prose has no longer must go."""
 
