@@ -40,6 +40,9 @@ def explore(function: Callable[..., None], **controls: Any):
                 for name, parameter in inspect.signature(function).parameters.items()
                 if parameter.default is not parameter.empty}
     panel = interactive(function, **defaults | controls)
+    if not hasattr(panel, "_repr_mimebundle_"):  # ipywidgets 7, as on Colab, where they work
+        display(panel)
+        return
     with capture_output() as shown:
         function(**panel.kwargs)
     (static,) = [output.data for output in shown.outputs] or [{"text/plain": shown.stdout}]
