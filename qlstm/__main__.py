@@ -24,7 +24,7 @@ COMMANDS = {
     "notebook": ("workflow.notebooks", "execute a notebook with parameters"),
     "site": ("report.site", "lessons, results and API reference as pages to read offline"),
     "clean": ("workflow.clean", "remove what the profiles smoke and quick made"),
-    "course": ("course.command", "hand-outs, solutions and grades of the lessons"),
+    "course": ("course.command", "hand-outs, slides and grades of the lessons"),
 }
 """By the command: the module whose ``main`` does it, followed by the words that its arguments begin
 with; and what the command does."""
