@@ -3,8 +3,9 @@
 A lesson of ``notebooks/learn`` is complete; tags of its cells say what they are: ``exercise`` a
 question, ``stub`` the cell that a student fills in, ``solution``, ``check`` (calls
 :func:`qlstm.course.exercises.check`), ``widget`` (a control, :func:`qlstm.course.demos.explore`),
-``quiz``, ``colab`` (installs the package there), ``answer`` (shows what follows from an answer). A hand-out is the lesson without solutions, and
-with the outputs that do not depend on an answer; the solution version is the lesson without stubs.
+``quiz``, ``colab`` (installs the package there), ``answer`` (shows what follows from an answer). A
+hand-out is the lesson without solutions, and with the outputs that do not depend on an answer; the
+solution version is the lesson without stubs.
 """
 
 import copy
