@@ -97,6 +97,7 @@ def by_rows(weight, gain):
          "Student's t"),
         ("6.1", dict(half_width=lambda v: 2.7764451 * np.std(v, ddof=1) / len(v)**0.5),
          "depends on the number of values"),
+        ("6.2", dict(kb=190), "give it unrounded"),
         ("6.3", dict(against_plain="True", against_normalized=False), "it is 'true'"),
         ("6.4", dict(share=0.7), "should be a function"),
         ("6.4", dict(share=shares(lambda gap: gap > 0.02, lambda n: n * (n - 1) / 2)),

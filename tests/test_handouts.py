@@ -78,7 +78,8 @@ def test_hand_outs_keep_what_one_should_see_and_no_solution():
         assert len(of(student, "stub")) == len(of(lesson, "stub"))
         text = "\n".join(cell.source for cell in student.cells)
         assert not any(cell.source in text for cell in of(lesson, "solution"))
-        assert not any(cell.outputs for tag in ("stub", "check") for cell in of(student, tag))
+        assert not any(cell.outputs for tag in ("stub", "check", "answer")
+                       for cell in of(student, tag))
         pictures = [sum("image/png" in output.get("data", {}) for cell in version.cells
                         for output in cell.get("outputs", [])) for version in (lesson, student)]
         assert pictures[0] == pictures[1] > 0

@@ -3,8 +3,9 @@
 A lesson of ``notebooks/learn`` is complete; tags of its cells say what they are: ``exercise`` a
 question, ``stub`` the cell that a student fills in, ``solution``, ``check`` (calls
 :func:`qlstm.course.exercises.check`), ``widget`` (a control, :func:`qlstm.course.demos.explore`),
-``quiz``, ``colab`` (installs the package there). A hand-out is the lesson without solutions, and
-with the outputs that do not depend on an answer; the solution version is the lesson without stubs.
+``quiz``, ``colab`` (installs the package there), ``answer`` (shows what follows from an answer). A
+hand-out is the lesson without solutions, and with the outputs that do not depend on an answer; the
+solution version is the lesson without stubs.
 """
 
 import copy
@@ -45,10 +46,10 @@ def tagged(cell: NotebookNode, tag: str) -> bool:
 
 def handout(lesson: NotebookNode) -> NotebookNode:
     """A copy of the notebook ``lesson`` without solutions; what a student should see stays, as the
-    output of all cells but stubs and checks."""
+    output of all cells but stubs, checks and what follows from an answer."""
     result = _without(lesson, "solution")
     for cell in result.cells:
-        if tagged(cell, "stub") or tagged(cell, "check"):
+        if any(tagged(cell, tag) for tag in ("stub", "check", "answer")):
             cell.outputs = []
     return result
 

@@ -85,7 +85,8 @@ def exercise_4_3(layer_kb, separate_kb):
              404: "that is one product; a layer has eight."}
     number("separate_kb", separate_kb, 4 * (floats + 16 * d * steps) / 1024, wrong,
            within=1e-3)
-    return "The one-bit matrices have 140 KB: separate statistics outweigh them twenty times."
+    return ("With 87 symbols the one-bit matrices have 150 KB: separate statistics are more than "
+            "twenty times as large.")
 
 
 @hints(

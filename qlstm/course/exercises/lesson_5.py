@@ -14,7 +14,7 @@ from qlstm.data.storage import ROOT
     "Count the weights of the eight matrices first: W_x has 87 columns, W_h has 128.",
     "4d rows with n + d columns, one bit each, and eight bits to a byte.")
 def exercise_5_1(code_bytes):
-    """The size of the codes of the widest one-bit model.
+    """The size of the codes of the model ``binary_connect-layer-d128``.
 
     Args:
         code_bytes: Their bytes, for 128 hidden units, 87 symbols and one bit a weight.

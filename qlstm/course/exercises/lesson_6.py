@@ -61,7 +61,8 @@ def exercise_6_2(kb):
     """
     d, n = 512, 87
     codes, bias, norm = 4 * d * (n + d) / 8, 4 * 4 * d, 4 * 16 * d  # bytes
-    wrong = {codes / 1024: "those are the codes; bias and normalizer are floats beside them.",
+    wrong = {190: "that is rounded; give it unrounded.",
+             codes / 1024: "those are the codes; bias and normalizer are floats beside them.",
              (codes + bias) / 1024:
                  "layer normalization has a gain and a shift for each of eight products.",
              (codes + norm) / 1024: "the bias of 4d floats is missing.",
