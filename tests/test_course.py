@@ -156,7 +156,7 @@ def test_the_journey_says_by_how_much_the_gradient_grows_a_step():
 
 @pytest.mark.parametrize(
     ("growth", "words"),
-    [(0.25, "one way of the step"), (1, "comes back to c"), (1.5, "I/2"), (1.25, "has to be")])
+    [(0.25, "from h to h"), (1, "comes back to c"), (1.5, "I/2"), (1.25, "has to be")])
 def test_growth_along_the_cell_state(growth, words):
     """Exercise 3.5, whose second answer is wrong here."""
     assert words in judge("3.5", dict(growth=growth, possible=True)).message
