@@ -83,7 +83,7 @@ def memory(bias: float = 1.0, steps: int = 50):
         steps: The number of steps that are drawn.
     """
     gate = torch.sigmoid(torch.tensor(float(bias))).item()
-    half = math.log(0.5) / math.log(gate)
+    half = math.log(2) / nn.functional.softplus(torch.tensor(-float(bias)))  # -log of the gate
     time = torch.arange(steps + 1)
     axes = sns.lineplot(x=time, y=gate**time)
     axes.axhline(0.5, color="0.5", linestyle=":")
