@@ -154,9 +154,17 @@ def test_the_journey_says_by_how_much_the_gradient_grows_a_step():
     assert title == f"binary_connect, none, d = 4: times {rate:.2f} a step back"
 
 
+@pytest.mark.parametrize(("bias", "half"), [(0, "1.0"), (1, "2.2"), (-200, "0.0"), (200, "inf")])
+def test_the_memory_says_after_how_many_steps_a_half_is_left(bias, half):
+    demos.memory(bias)
+    title = plt.gca().get_title()
+    plt.close()
+    assert title.endswith(f": a half after {half} steps")
+
+
 @pytest.mark.parametrize(
     ("growth", "words"),
-    [(0.25, "one way of the step"), (1, "comes back to c"), (1.5, "I/2"), (1.25, "has to be")])
+    [(0.25, "from h to h"), (1, "comes back to c"), (1.5, "I/2"), (1.25, "has to be")])
 def test_growth_along_the_cell_state(growth, words):
     """Exercise 3.5, whose second answer is wrong here."""
     assert words in judge("3.5", dict(growth=growth, possible=True)).message

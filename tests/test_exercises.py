@@ -9,7 +9,7 @@ import torch
 
 from qlstm import quantizers
 from qlstm.course import exercises
-from qlstm.course.exercises import EXERCISES, answers, check, hint, judge
+from qlstm.course.exercises import EXERCISES, answers, check, hint, judge, lesson_1
 from qlstm.data.storage import ROOT
 from qlstm.errors import ConfigError
 
@@ -67,7 +67,13 @@ def by_rows(weight, gain):
         ("1.3", dict(ternary=lambda w: w * float("nan")), "not all of its values are finite"),
         ("1.3", dict(ternary=lambda w: w.new_ones(w.shape)), "all of its values are the same"),
         ("1.3", dict(ternary=3), "should be a function; it is a number, 3"),
+        ("1.3", dict(ternary=lambda w: lesson_1._ternary(w, 0.7 * w.mean())), "the mean of |w|"),
+        ("1.3", dict(ternary=lambda w: (w.abs() * (w.abs() > 0.7 * w.abs().mean())).mean()
+                     * quantizers.ter_connect(w).dense()), "number of kept weights"),
+        ("1.4", dict(size=2900), "not one a row"),
         ("2.2", dict(step=lambda gates, c: (c, c)), "`c`"),
+        ("2.3", dict(steps_to_half=6.6), "the exact time"),
+        ("2.3", dict(steps_to_half=7.5), "too large"),
         ("2.2", dict(step=lambda gates, c: c), "should return h and c"),
         ("2.4", dict(product=lambda w_x, symbol: w_x[:, 7]), "use the argument `symbol`"),
         ("2.4", dict(product=lambda w_x, symbol: w_x[:, [symbol]]), "index with one number"),
@@ -76,6 +82,7 @@ def by_rows(weight, gain):
          "is right, but multiplies"),
         ("3.1", dict(bwn="grows", ter_connect="explodes"),
          "one of 'explodes', 'stays', 'vanishes'; it is 'grows'"),
+        ("3.4", dict(signs=lambda w: quantizers.sign(w) / 8), "that you get"),
         ("4.1", dict(layer=3, batch=0), "Time is no part of it"),
         ("4.1", dict(layer=(2, 3), batch=1), "should be one axis, not 2"),
         ("4.1", dict(layer=4, batch=1), "axis as a number from 0 to 3"),

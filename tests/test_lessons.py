@@ -17,13 +17,6 @@ from qlstm.study import records
 LESSONS = {path.stem: nbformat.read(path, as_version=4) for path in [
     *handouts.lessons(), *handouts.LEARN.glob("02b_*.ipynb")]}
 
-NO_CELL = {"03_why_the_gradient_explodes": {
-    "0.58": "1 / sqrt(3), the standard deviation of numbers uniform in (-1, 1)",
-    "1.15": "2 / sqrt(3), the spectral norm of a square matrix of them over sqrt(d)",
-    "14": "2 sqrt(64) / 1.15"}}
-"""By lesson the numbers that no cell can show, and where each is from. What a lesson can print does
-not belong here; what its prose has no longer must go."""
-
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 UNCHECKED = "|".join([
     r"(?:^|\n)## References.*",
@@ -75,10 +68,7 @@ def unknown(lesson):
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_the_numbers_in_the_prose_are_those_of_the_cells(name):
-    missing = dict(unknown(LESSONS[name]))
-    excused = NO_CELL.get(name, {})
-    assert {word: around for word, around in missing.items() if word not in excused} == {}
-    assert set(excused) <= set(missing), "no longer needed in NO_CELL"
+    assert dict(unknown(LESSONS[name])) == {}
 
 
 @pytest.mark.parametrize(

@@ -130,10 +130,10 @@ def test_the_byte_is_the_one_that_a_packed_model_has(texts):
     ternary = pack_codes(np.array([-1, 0, 1, -1]), 2)
     assert f"{ternary[0]:08b}" == "00011000"
     assert any("00, 01, 10" in text for text in said)
-    for bits, total in ((1, 68), (2, 132)):
-        codes = pack_codes(np.ones(weights.ROW), bits)
+    for bits, total in ((1, 1254), (2, 2504)):
+        codes = pack_codes(np.ones(weights.SIDE**2), bits)
         assert codes.nbytes + 4 == total
-        assert any(f"= {total} bytes" in text for text in said)
+        assert any(f"= {total:,} bytes" in text for text in said)
 
 
 def test_a_lookup_points_to_each_rows_product(drawn):

@@ -2,6 +2,7 @@
 without a slider too. :func:`explore` puts sliders to one."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ def levels(weight: Tensor, factor: float = 0.7):
                      label="threshold ± t" if k > 0 else None)
         axes.axvline(k * alpha, color="C1", linewidth=3, label="level ± α" if k > 0 else None)
     axes.set(xlabel="weight w", ylabel="number of weights",
-             title=f"t = {factor:.2f} mean |w|: error {error:.3f}, {zeros:.0%} zeros")
+             title=f"t = {factor:.2f} mean |w|: error {error:.4f}, {zeros:.0%} zeros")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.legend(loc="lower center", framealpha=1)
     plt.show()
@@ -85,11 +86,12 @@ def memory(bias: float = 1.0, steps: int = 50):
         steps: The number of steps that are drawn.
     """
     gate = torch.sigmoid(torch.tensor(float(bias))).item()
+    half = math.log(2) / nn.functional.softplus(torch.tensor(-float(bias)))  # -log of the gate
     time = torch.arange(steps + 1)
     axes = sns.lineplot(x=time, y=gate**time)
     axes.axhline(0.5, color="0.5", linestyle=":")
     axes.set(ylim=(0, 1.02), xlabel="time steps", ylabel="what is left of c",
-             title=f"forget gate σ({bias:.1f}) = {gate:.2f}")
+             title=f"forget gate σ({bias:.1f}) = {gate:.2f}: a half after {half:.1f} steps")
     plt.show()
 
 

@@ -72,8 +72,10 @@ def exercise_1_3(ternary):
             "these are the codes alone (TC); multiply by the scale.": codes,
             "the scale is the mean magnitude of the weights that are kept, not of all.":
                 codes * magnitude.mean(),
-            "small weights should become 0: a threshold of 0.7 mean |w| comes first.":
-                quantizers.bwn(weight).dense(),
+            "the scale is a mean too: divide by the number of kept weights, not of all.":
+                codes * (magnitude * codes.abs()).mean(),
+            "small weights should become 0: the threshold is 0.7 mean |w|; is yours the mean of "
+            "|w|, not of w?": quantizers.bwn(weight).dense(),
             "kept weights should all have the same magnitude, the scale.": codes.abs() * weight,
             "the threshold is 0.7 times the mean magnitude, not the mean magnitude itself.":
                 _ternary(weight, magnitude.mean()),
@@ -102,6 +104,8 @@ def exercise_1_4(size):
              10_004: "that is a whole byte a code; four ternary codes fit in one.",
              1254: "that is one bit a code; three values need two.",
              40_000: "that is the matrix in full precision.",
+             2900: "TWN has one scale for the whole matrix, not one a row.",
+             20_000: "bits are not bytes, and the scale is missing.",
              20_004: "bits are not bytes: eight to one.",
              20_032: "that is in bits; eight to a byte."}
     number("size", size, 2504, wrong, within=1e-6)

@@ -79,8 +79,10 @@ def exercise_2_3(steps_to_half):
     Args:
         steps_to_half: The first step after which less than half of the cell state is left.
     """
-    wrong = {math.log(0.5) / math.log(0.9):
-                 "that is the exact time; the first whole step after it is asked.",
+    exact = math.log(0.5) / math.log(0.9)
+    if isinstance(steps_to_half, float) and 6 < steps_to_half < 7:
+        exact = steps_to_half  # as read from a table, or rounded
+    wrong = {exact: "that is the exact time; the first whole step after it is asked.",
              6: "0.9^6 = 0.53 is still more than half.", 5: "0.9^5 = 0.59 is still more than half.",
              8: "already 0.9^7 = 0.478 is less than half."}
     number("steps_to_half", steps_to_half, 7, wrong, within=1e-6)

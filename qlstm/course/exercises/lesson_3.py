@@ -9,8 +9,8 @@ from qlstm.course.exercises.answers import call, choice, hints, number, random, 
     "how much it stretches a vector?",
     "In lesson 1's table of spectral norms, which of the two is near full precision, and what "
     "does the gradient do in full precision?",
-    "A spectral norm near 1 times slopes below 1 shrinks the gradient at each step; a norm above "
-    "sqrt(d) overcomes the slopes.")
+    "A spectral norm near 1 times slopes below 1 shrinks the gradient at each step; a norm of 12 "
+    "beats the slopes here.")
 def exercise_3_1(bwn, ter_connect):
     """What the gradient does on its way back, predicted from spectral norms.
 
@@ -23,16 +23,17 @@ def exercise_3_1(bwn, ter_connect):
     choice("bwn", bwn, "vanishes",
            {"explodes": norm, "stays": "its spectral norm is about that of full precision."})
     choice("ter_connect", ter_connect, "explodes", {"vanishes": norm, "stays": norm})
-    return ("What counts is the spectral norm: BWN's scale keeps it near 1, TC's is of the order "
-            "of the root of d.")
+    return ("Near 1 the slopes win: it vanishes. TC's is of the order of the root of d, enough to "
+            "beat the slopes at d = 64. That a large norm suffices is an observation, not a "
+            "theorem.")
 
 
 @hints(
     "The bound comes from the squared singular values: they add up to the number of entries that "
     "are not 0.",
     "Lesson 1 has it for codes -1 and +1: it depends on d alone, and no training changes it.",
-    "For the ternary codes s is the share of zeros and B_1 = 1, the smallest positive level: put "
-    "both into (1 - s) B_1 sqrt(d).")
+    "For the ternary codes s is the share of zeros and b = 1, the smallest positive level: put "
+    "both into (1 - s) b sqrt(d).")
 def exercise_3_2(binary, ternary):
     r"""Lower bounds on the spectral norm of a $512 \times 512$ matrix of codes.
 
@@ -79,7 +80,7 @@ def exercise_3_3(lambda_1, lambda_2):
 
 
 @hints(
-    "`quantizers.sign` gives the signs, +1 for 0 too. What is left is one division.",
+    "`quantizers.sign` gives the signs (0 for an exact zero). What is left is one division.",
     "d is the number of rows, `len(weight)`: it has to come from the matrix, as the check uses "
     "another size than yours.",
     "Divide the signs by `len(weight)` to the power of one half.")
@@ -94,11 +95,13 @@ def exercise_3_4(signs):
         weight = random(16, 16, seed=seed)
         codes = quantizers.sign(weight)
         wrong = {"the norm of a row of signs is the root of d, not d.": codes / 16,
+                 "d is the size of the matrix that you get, `len(weight)`.": codes / 8,
                  "divide the signs by the root of d.": codes,
                  "the values should be +1 and -1 over the root of d; yours depend on |w|.":
                      quantizers.bwn(weight).dense()}
         same("signs(weight)", call("signs", signs, weight), codes / 4, wrong)
-    return "Each row has norm 1: weight normalization with all gains at 1, which cannot train."
+    return ("Each row has norm 1: this is weight normalization with all gains fixed at 1; they "
+            "cannot be trained.")
 
 
 @hints(
@@ -117,7 +120,7 @@ def exercise_3_5(growth, possible):
         possible: Whether a gradient can keep growing where $\lambda_1 = \lambda_2 = 0.2$ and no
             forget gate is above 0.5.
     """
-    wrong = {0.25: "that is lambda_1, one way of the step. What is on the cell state stays there "
+    wrong = {0.25: "that is lambda_1, the way from h to h. What is on the cell state stays there "
                    "as well.",
              1: "that is the straight way alone; some comes back to c by way of h.",
              0.5: "that is lambda_1 + lambda_2. What does the straight way add?",

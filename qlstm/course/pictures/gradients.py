@@ -19,7 +19,6 @@ from qlstm.course.pictures.drawing import (
     PALE,
     PURPLE,
     QUANTIZED,
-    RED,
     STYLE,
     arrow,
     box,
@@ -44,7 +43,7 @@ r"""From $\partial\xi/\partial h_t$ to $\partial\xi/\partial c_t$."""
 MOVES = 24
 """How many pictures the animation has."""
 _LOOKS = [{"color": color, "linestyle": line, "marker": marker, "linewidth": 2.2}
-          for color, line, marker in [(RED, "-", "o"), (BLUE, "--", "s"), (GREEN, "-.", "^"),
+          for color, line, marker in [(INK, "-", "o"), (BLUE, "--", "s"), (GREEN, "-.", "^"),
                                       (PURPLE, ":", "D"), (ORANGE, (0, (6, 1, 1, 1, 1, 1)), "v")]]
 
 

@@ -95,12 +95,12 @@ def _marked(axes, x, y, columns, rows):
 
 
 WEIGHTS = np.array([0.31, -0.12, 0.05, 0.44, -0.27, -0.08, 0.19, -0.36])
-ROW = 512
+SIDE = 100  # of the matrix of lesson 1
 
 
 def packed_bits() -> Image:
-    """How signs become bytes: eight weights, their signs, their bits, one byte; and what a row of
-    weights takes in float32, with one bit and with two bits a weight."""
+    """How signs become bytes: eight weights, their signs, their bits, one byte; and what a matrix
+    takes in float32, with one bit and with two bits a weight and one scale."""
     bits = (WEIGHTS > 0).astype(int)
     (byte,) = pack_codes(np.sign(WEIGHTS), 1)
     places = 2 ** np.arange(8)[::-1]
@@ -117,7 +117,7 @@ def packed_bits() -> Image:
             label(axes, x, 4.07, f"{place}", size=10, color="0.35")
         arrow(axes, (3.86, 3.92), (3.86, 3.65))
         box(axes, 3.86, 3.45, 5.28, 0.4, total)
-        label(axes, 0.15, 2.85, f"A row of {ROW} weights in bytes, in proportion (black: α)",
+        label(axes, 0.15, 2.85, f"A matrix of {SIDE} × {SIDE} weights, in proportion",
               ha="left", weight="bold")
         for y, name, width in ((2.4, "float32", 32), (1.85, "1 bit", 1), (1.3, "2 bits", 2)):
             label(axes, 0.15, y, name, ha="left")
@@ -125,26 +125,31 @@ def packed_bits() -> Image:
         label(axes, 1.22, 0.72, "ternary codes  −1, 0, +1  are the bits  00, 01, 10:", ha="left",
               size=10.5)
         label(axes, 1.22, 0.4, "two bits a weight, four weights a byte", ha="left", size=10.5)
+        floats, one, two = (_size(bits) for bits in (32, 1, 2))
         return finished(axes, (
             f"Eight weights, {', '.join(f'{weight:.2f}' for weight in WEIGHTS)}, become signs and "
             f"these bits, 1 for plus and 0 for minus: {byte:08b}, high bit first. As one byte that "
-            f"is {total}. A row of {ROW} weights takes {4 * ROW} bytes in float32, "
-            f"{ROW // 8} bytes of codes and 4 of the scale alpha with one bit a weight, "
-            f"{ROW // 4} and 4 with two. Ternary codes -1, 0, +1 are the bits 00, 01, 10."))
+            f"is {total}. A matrix of {SIDE} by {SIDE} weights takes {floats:,} bytes in float32, "
+            f"{one:,} bytes of codes and 4 of the one scale with one bit a weight, {two:,} and 4 "
+            "with two. Ternary codes -1, 0, +1 are the bits 00, 01, 10."))
+
+
+def _size(bits):
+    """The bytes of a matrix with so many bits a weight."""
+    return SIDE**2 * bits // 8
 
 
 def _bytes(axes, y, bits):
-    """The bar of a row of codes and of its scale."""
-    inches, codes = 5.28 / (4 * ROW), bits * ROW // 8
-    width = inches * codes
+    """The bar of a matrix of codes; its scale would be too thin to be seen."""
+    width = 5.28 * _size(bits) / _size(32)
     box(axes, 1.22 + width / 2, y, width, 0.36, **(
         {"facecolor": "0.85"} if bits == 32 else QUANTIZED))
     if bits == 32:
-        label(axes, 3.86, y, f"{ROW} × 4 = {codes} bytes")
+        label(axes, 3.86, y, f"{SIDE**2:,} × 4 = {_size(bits):,} bytes")
     else:
-        box(axes, 1.22 + width + 2 * inches, y, 4 * inches, 0.36, facecolor=INK, edgecolor=INK)
-        label(axes, 1.4 + width, y, f"codes {codes} + scale α 4 = {codes + 4} bytes, "
-              f"{4 * ROW / (codes + 4):.3g} times fewer", ha="left")
+        label(axes, 1.3 + width, y, f"codes {_size(bits):,} + one scale 4 = "
+              f"{_size(bits) + 4:,} bytes, {_size(32) / (_size(bits) + 4):.3g} times fewer",
+              ha="left")
 
 
 def lookup(inputs: Sequence[float] = (3, 1, 5, 10),
