@@ -300,12 +300,14 @@ def test_what_is_no_lesson_is_not_executed(tmp_path, monkeypatch):
     (learn / ".ipynb_checkpoints").mkdir(parents=True)
     (learn / "07_folder.ipynb").mkdir()
     (learn / "08_broken.ipynb").symlink_to("nothing")
-    for name in ("01_quantizers", "02_the_lstm", "Untitled", "01_quantizers-Copy1", "01_x (ada)",
-                 ".#02_the_lstm", ".ipynb_checkpoints/01_quantizers"):
+    for name in ("01_quantizers", "02_the_lstm", "02b_page", "START", "Untitled",
+                 "01_quantizers-Copy1", "01_x (ada)", ".#02_the_lstm",
+                 ".ipynb_checkpoints/01_quantizers"):
         (learn / f"{name}.ipynb").touch()
     monkeypatch.setattr(storage, "ROOT", tmp_path)
     plan = make_plan("smoke", [], training=False)
-    assert plan["lessons"] == ["learn/01_quantizers", "learn/02_the_lstm"]
+    assert plan["lessons"] == [
+        "learn/01_quantizers", "learn/02_the_lstm", "learn/02b_page", "learn/START"]
 
 
 def test_git_gives_every_file_the_same_line_ends(tmp_path):

@@ -176,8 +176,10 @@ def links(folder: Path) -> str:
     pages = [("notebooks/report/theory.html", "The propositions, checked on every network"),
              ("notebooks/report/reviewers.html", "What the paper's reviewers asked"),
              ("notebooks/explore/explore_runs.html", "Explore the runs")]
-    pages += [(f"notebooks/learn/{path.name}", f"Lesson {path.stem.replace('_', ' ').lstrip('0')}")
-              for path in sorted((folder / "notebooks" / "learn").glob("*.html"))]
+    for path in sorted((folder / "notebooks" / "learn").glob("*.html")):
+        title = path.stem.replace("_", " ").lstrip("0")
+        lesson = f"Lesson {title}" if title[0].isdigit() else f"Lessons: {title.lower()}"
+        pages.append((f"notebooks/learn/{path.name}", lesson))
     found = [f'<li><a href="{page}">{escape(title)}</a></li>'
              for page, title in pages if (folder / page).exists()]
     return f"<ul>{''.join(found)}</ul>" if found else ""

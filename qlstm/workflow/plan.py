@@ -12,7 +12,7 @@
     ``records``     all runs of the profile that have a record
     ``unrendered``  those of them whose notebook is to be made
     ``artefacts``   the tables and figures that are to be made of the records
-    ``lessons``     the notebooks of the lessons
+    ``lessons``     the notebooks of the lessons and of the pages beside them
     ==============  ==========================================================================
 
 A plan is not changed: each phase of :mod:`qlstm.workflow.reproduce` makes a new one, with more in
@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from qlstm import data
-from qlstm.data.storage import lessons
+from qlstm.data.storage import lessons, pages
 from qlstm.report import tables
 from qlstm.study import costs, records
 from qlstm.study.config import ExperimentConfig
@@ -69,7 +69,7 @@ def make_plan(profile: str, configs: list[ExperimentConfig], *, training: bool) 
             "runs": before | settings, "selected": list(runs),
             "todo": todo, "outdated": outdated, "failures": refused, "records": [],
             "unrendered": [], "artefacts": [],
-            "lessons": [f"learn/{path.stem}" for path in lessons()]}
+            "lessons": [f"learn/{path.stem}" for path in [*lessons(), *pages()]]}
 
 
 def _texts(configs: list[ExperimentConfig], *, training: bool) -> dict[str, str | None]:
