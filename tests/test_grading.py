@@ -5,8 +5,10 @@ import io
 import json
 import os
 import shutil
+import socket
 import struct
 import sys
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -99,6 +101,8 @@ def test_what_the_call_gives_counts_as_the_answer(run):
     found = run("own = 20", 'exercises.check("1.2", steps=own + 6)', "size = ...",
                 "%time 1\nexercises.check('1.4', size=2504)")
     assert states(found)["1.2"] == states(found)["1.4"] == "right"
+    found = run("own = 26", '%%time\nexercises.check("1.2", steps=own)')
+    assert states(found)["1.2"] == "right"
 
 
 def test_without_a_check_answers_are_taken_at_the_end(run):
@@ -106,6 +110,16 @@ def test_without_a_check_answers_are_taken_at_the_end(run):
     assert states(found)["1.2"] == "right"
     assert found["1.4"].message == (
         "There is no `size`; a cell before raised ZeroDivisionError: division by zero.")
+
+
+def test_the_cause_and_the_cell_are_those_that_the_student_sees(run):
+    """Not the error of a check that misses the answer; all cells count, those of widgets too."""
+    found = run("def ternary(weight:", CHECKS["1.3"].replace(")", ", ternary=ternary)"),
+                "widgets.x", "raise ValueError('\\x1b[31m\\ud800')", "import os\nos._exit(0)")
+    assert "SyntaxError" in found["1.3"].message
+    assert found["1.4"].message == "code cell 5 ended the process"
+    found = run("raise ValueError('\\x1b[31m\\ud800')")
+    assert found["1.4"].message.isprintable()
 
 
 def test_functions_are_called_where_they_are(run):
@@ -283,6 +297,34 @@ def test_a_submission_reaches_no_network(run):
     assert found["1.4"].state == "right"
 
 
+@LANDLOCK
+def test_a_submission_reaches_no_program_that_listens(run, tmp_path_factory):
+    """At a socket of the file system, which may be that of the user's own services."""
+    place = tmp_path_factory.mktemp("bus") / "s"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        server.listen()
+        found = run(f"import socket\nwith socket.socket(socket.AF_UNIX) as s:\n"
+                    f"    s.connect({str(place)!r})\n    steps = 26", "size = 2504")
+    assert "Error" in found["1.2"].message
+    assert found["1.4"].state == "right"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+@pytest.mark.parametrize(("source", "words"), [
+    ("import os\nfor _ in range(60):\n    os.mkdir('n' * 99)\n    os.chdir('n' * 99)",
+     "left what cannot be measured"),
+    ("files = []\nimport os\nfor n in range(2):\n    files.append(open(f'f{n}', 'wb'))\n"
+     "    os.posix_fallocate(files[n].fileno(), 0, 2**20)\n    os.unlink(f'f{n}')", "wrote more"),
+    ("import os\nfor n in range(2):\n    os.posix_fallocate(os.memfd_create('m'), 0, 600 * 2**20)",
+     "GiB of memory")])
+def test_nothing_hides_from_the_one_who_watches(run, monkeypatch, source, words):
+    """Folders too deep to be looked at, files without names on the disk and in memory."""
+    monkeypatch.setattr(process, "DISK", 2**21 - 1)
+    found = run(f"{source}\nimport time\ntime.sleep(9)", seconds=10, memory=1)
+    assert words in found["1.2"].message
+
+
 def test_a_submission_gets_no_settings_and_secrets(run, monkeypatch, tmp_path):
     startup = tmp_path / "own" / "profile_default" / "startup" / "00.py"
     startup.parent.mkdir(parents=True)
@@ -302,6 +344,14 @@ def test_nothing_is_left_on_the_disk(run, monkeypatch, tmp_path):
     run("import os\nos.mkdir('shut')\nopen('shut/x', 'w')\nos.chmod('shut', 0)",
         "for _ in range(200):\n    os.mkdir('deep')\n    os.chdir('deep')")
     assert not list(place.iterdir())
+
+
+@POSIX
+def test_what_links_lead_to_stays_as_it_is(run, tmp_path_factory):
+    victim = tmp_path_factory.mktemp("lecturer") / "victim"
+    victim.touch(mode=0o640)
+    run(f"import os\nos.mkdir('d')\nos.symlink({str(victim)!r}, 'd/s')\nos.chmod('d', 0o500)")
+    assert victim.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("value", [
@@ -336,6 +386,7 @@ def test_types_that_are_not_sent_say_their_names():
     {"tensor": ["float32", [-1], 0, 4]}, {"tensor": ["float32", [1], 0, 2**40]},
     {"tensor": ["__class__", [1], 0, 4]}, {"array": ["O", [1], 0, 4]},
     {"tensor": ["float32", [2**62, 2**62], 0, 4]}, {"array": ["float64", ["a"], 0, 4]},
+    {"list": [{"tensor": ["uint8", [8], 0, 8]}] * 2}, {"list": [1] * (wire.LONGEST + 1)},
     {"function": "0"}, {"list": 3}, {"float": "a"}, {"float": [1]}, {"unknown": 1}, {"list": {}}])
 def test_hostile_values_are_no_values(value):
     try:
@@ -506,12 +557,53 @@ def test_grades_overwrite_nothing(tmp_path, monkeypatch, capsys):
 
 
 def test_students_are_named_by_what_is_left():
-    for label, name in [
+    """Of a submission found in the folder ``in``, and of one that was given itself."""
+    for path, name in [
             ("01_quantizers-ada.ipynb", "ada"), ("Copy of 01_quantizers_ada (1).ipynb", "ada"),
-            ("a/ada/01_quantizers.ipynb", "ada"), ("ada.ipynb", "ada"),
-            ("01_quantizers-Copy1.ipynb", "01_quantizers-Copy1")]:
-        assert tables.student(label) == (name, "")
-    assert tables.student("Ada L_1_assignsubmission_file_01_quantizers.ipynb") == ("Ada L", "1")
+            ("ada/01_quantizers.ipynb", "ada"), ("ada/week2/Copy of 01_quantizers.ipynb", "ada"),
+            ("ada.ipynb", "ada"), ("01_quantizers-Copy1.ipynb", "01_quantizers-Copy1")]:
+        assert tables.student(Path("in") / path, Path("in")) == (name, "")
+    moodle = Path("Ada L_1_assignsubmission_file_/01_quantizers.ipynb")
+    for given in (moodle, moodle.parent, Path(".")):
+        assert tables.student(moodle, given) == ("Ada L", "1")
+    given = Path("ada/01_quantizers.ipynb")
+    assert tables.student(given, given) == ("ada", "")
+
+
+def test_each_submission_is_called_otherwise(tmp_path, monkeypatch):
+    """Names that differ in what is escaped, a file given twice, pages that have no exercises."""
+    monkeypatch.setattr("qlstm.course.grading.command.grade", fake("right"))
+    folder = tmp_path / "in"
+    for name in ("01_quantizers-eve\n.ipynb", "01_quantizers-eve\\n.ipynb", "START.ipynb",
+                 "02b_backpropagation_through_time.ipynb"):
+        notebook(folder / name, "")
+    out = tmp_path / "out"
+    twice = str(folder / "01_quantizers-eve\n.ipynb")
+    assert command.main(["grade", str(folder), twice, "--out", str(out)]) == 0
+    matrix = table((out / "matrix.csv").read_text())
+    assert [row["total"] for row in matrix] == ["2", "2"]
+    assert len({row["submission"] for row in matrix}) == 2
+    paths = [tmp_path / name / "x.ipynb" for name in "ab"]
+    assert tables.labels(paths) == ["a/x.ipynb", "b/x.ipynb"]  # of nobody's folders more
+
+
+def test_a_folder_without_notebooks_and_odd_limits_are_told(tmp_path, capsys):
+    assert command.main(["grade", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "a folder without notebooks" in capsys.readouterr().err
+    for option in ("--time=0", "--time=nan", "--memory=0.1", "--memory=inf", "--time=x"):
+        with pytest.raises(SystemExit):
+            command.main(["grade", str(tmp_path), option])
+
+
+def test_pages_hint_only_where_a_hint_helps(tmp_path):
+    found = tables.Tables(tmp_path / "out")
+    found.add("x", ("1.1", 0, "wrong", "no.", 1))
+    found.add("x", ("1.2", 0, "not reached", "code cell 3 ended the process", 1))
+    found.finish("x", None, ("x", ""))
+    found.close()
+    page = (tmp_path / "out" / "feedback" / "x.html").read_text()
+    assert page.count("Hint: ") == 1
+    assert page.count("hand in again") == 1
 
 
 def test_it_says_why_no_process_begins(run, monkeypatch):

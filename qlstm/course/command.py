@@ -1,6 +1,7 @@
 """``python -m qlstm course``: hand-outs, slides, grades, and the outputs of the lessons."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -38,9 +39,9 @@ def main(arguments: list[str]) -> int:
                        help="a notebook, or a folder of notebooks")
     grade.add_argument("--out", type=Path, metavar="FOLDER",
                        help="a new one, for tables and pages (reports/grades/DATE)")
-    grade.add_argument("--memory", type=float, default=4, metavar="GIB",
+    grade.add_argument("--memory", type=_at_least_one, default=4, metavar="GIB",
                        help="that a submission may take (4)")
-    grade.add_argument("--time", type=float, default=300, metavar="SECONDS",
+    grade.add_argument("--time", type=_at_least_one, default=300, metavar="SECONDS",
                        help="that a cell may take (300)")
     commands.add_parser("store", help="run lessons and store their outputs in them").add_argument(
         "notebooks", type=Path, nargs="+")
@@ -55,6 +56,12 @@ def main(arguments: list[str]) -> int:
 
         return max(map(store, options.notebooks))
     return _write(options.command, options.folder)
+
+
+def _at_least_one(text: str) -> float:
+    if not 1 <= (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
+    return value
 
 
 def _write(command: str, folder: Path) -> int:

@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 from qlstm.course.exercises import EXERCISES, Outcome, judge
 from qlstm.course.grading.notebooks import GradingError, read
 from qlstm.course.grading.process import Ended, Limits, Process
+from qlstm.errors import LineError
 
 __all__ = ["Grade", "GradingError", "Limits", "grade"]
 
@@ -49,7 +51,7 @@ def grade(
     """
     begin, notebook = monotonic(), read(submission)
     places, left = notebook.checked(), list(notebook.exercises)
-    ended, error = "", None
+    ended, error, number = "", None, 0
     with _folder() as folder:
         try:
             with Process(folder, limits) as process:
@@ -57,7 +59,8 @@ def grade(
                     report(process.protections)
                 for index, cell in enumerate([*notebook.cells, None]):
                     if cell:
-                        error = process.run(cell.source) or error
+                        number = cell.number
+                        error = _cause(process.run(cell.source), cell) or error
                     due = [name for name in left if places.get(name) == (index if cell else None)]
                     for name in due:
                         source = cell.source if cell else ""
@@ -67,7 +70,7 @@ def grade(
                     if process.reason:
                         raise Ended(process.reason)
         except Ended as told:
-            ended = f"code cell {index + 1} {told}"
+            ended = f"code cell {number} {told}"
     for name in left:
         yield Grade(name, Outcome("not reached", ended), monotonic() - begin)
 
@@ -79,15 +82,21 @@ def _folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        with contextlib.suppress(Exception):
-            shutil.rmtree(folder, onerror=_open_up)
+        _remove(folder)
 
 
-def _open_up(function, path, _):
-    with contextlib.suppress(OSError):
-        os.chmod(os.path.dirname(path), 0o700)
-        os.chmod(path, 0o700)
-        function(path)
+def _remove(folder):
+    """Remove a folder of any depth and permissions; what links in it lead to stays as it is."""
+    if os.name == "posix":  # neither follows links, neither recurses
+        for command in (["chmod", "-R", "u+rwX", "--"], ["rm", "-rf", "--"]):
+            subprocess.run([*command, str(folder)], stderr=subprocess.DEVNULL, check=False)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cause(error, cell):
+    """An error that says why an answer is missing: not the check's own, that it is missing."""
+    return None if error and cell.checks and error.startswith("NameError") else error
 
 
 def _judged(process, name, source, error):
@@ -95,5 +104,5 @@ def _judged(process, name, source, error):
     answers = process.answers(name, names, source)
     if missing := [f"`{key}`" for key in names if key not in answers]:
         return Outcome("not answered", f"There is no {' and no '.join(missing)}"
-                       + (f"; a cell before raised {error}." if error else "."))
+                       + (f"; a cell before raised {LineError(error)}." if error else "."))
     return judge(name, answers)

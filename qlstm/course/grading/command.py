@@ -10,7 +10,8 @@ from typing import Any
 
 from qlstm.course.grading import Limits, grade
 from qlstm.course.grading.notebooks import read
-from qlstm.course.grading.tables import COLUMNS, Tables, cell, labels
+from qlstm.course.grading.tables import COLUMNS, Tables, cell, labels, student
+from qlstm.data.storage import pages
 from qlstm.errors import LineError, first_line
 from qlstm.study.records import reports
 
@@ -26,7 +27,7 @@ def grades(submissions: list[Path], out: Path | None = None, limits: Limits = Li
     Returns:
         The exit status: 1 if one could not be graded, 2 if the folder cannot be written.
     """
-    paths = [path for given in submissions for path in _notebooks(given)]
+    paths = {path: given for given in submissions for path in _notebooks(given)}
     folder = out or reports() / "grades" / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     try:
         tables = Tables(folder)
@@ -49,7 +50,7 @@ def _graded(paths, tables, limits):
         sys.stdout.flush()
 
     printed.writerow(COLUMNS)
-    for label, path in zip(labels(paths), paths, strict=True):
+    for (path, given), label in zip(paths.items(), labels([*paths]), strict=True):
         lesson = None
         try:
             lesson = read(path).lesson
@@ -61,15 +62,18 @@ def _graded(paths, tables, limits):
             message, failed = str(LineError(first_line(error))), 1
             print(f"error: {label}: {message}", file=sys.stderr)
             add(label, "", 0, "not graded", message, 0)
-        tables.finish(label, lesson)
+        tables.finish(label, lesson, student(path, given))
     return failed
 
 
 def _notebooks(given: Path) -> list[Path]:
-    """The notebooks of a folder, if it is one with some; else what was given itself."""
-    found = [path for path in sorted(given.rglob("*.ipynb")) if path.is_file()
-             and not any(part.startswith(".") for part in path.relative_to(given).parts)
-             ] if given.is_dir() else []
+    """The notebooks of a folder, without the pages that have no exercises; else what was given."""
+    if not given.is_dir():
+        return [given]
+    without = {page.name for page in pages()}
+    found = [path for path in sorted(given.rglob("*.ipynb"))
+             if path.is_file() and path.name not in without
+             and not any(part.startswith(".") for part in path.relative_to(given).parts)]
     return found or [given]
 
 

@@ -11,7 +11,7 @@ from qlstm.course.exercises import EXERCISES
 from qlstm.data.storage import lessons
 from qlstm.errors import LineError, first_line
 
-LARGEST = 2**26
+LARGEST = 2**24
 """Bytes of a notebook."""
 _CHECK = re.compile(r"""^[^#\n]*\bcheck\(\s*(?:name\s*=\s*)?["']+(\d+\.\d+)["']""", re.M)
 _WIDGET = re.compile(r"^[^#\n]*\b(?:widgets\.\w|demos\.explore\b)", re.M)
@@ -28,6 +28,8 @@ class Cell:
     source: str
     widget: bool
     """Whether it has the tag ``widget``, or makes one."""
+    number: int
+    """Its place among the notebook's cells of code, from 1."""
 
     @property
     def checks(self) -> list[str]:
@@ -90,7 +92,8 @@ def read(path: Path) -> Notebook:
 def _cells(path: Path) -> list[Cell]:
     """The cells of code, of which no more is read than what is run; widgets are not."""
     if path.exists() and not path.is_file():
-        raise GradingError("a folder, pipe or device, not a notebook")
+        raise GradingError("a folder without notebooks" if path.is_dir() else
+                           "a pipe or device, not a notebook")
     if (size := path.stat().st_size) > LARGEST:
         raise GradingError(f"{size // 2**20} MiB are too large for a notebook")
     try:
@@ -99,7 +102,8 @@ def _cells(path: Path) -> list[Cell]:
             cells = [cell for sheet in content["worksheets"] for cell in sheet["cells"]]
         else:
             cells = content["cells"]
-        found = [_cell(cell) for cell in cells if cell["cell_type"] == "code"]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        found = [_cell(cell, number) for number, cell in enumerate(code, start=1)]
     except OSError:
         raise
     except (ValueError, RecursionError) as error:
@@ -109,8 +113,8 @@ def _cells(path: Path) -> list[Cell]:
     return [cell for cell in found if cell.checks or not cell.widget]
 
 
-def _cell(cell: dict[str, Any]) -> Cell:
+def _cell(cell: dict[str, Any], number: int) -> Cell:
     metadata = cell.get("metadata") or {}
     source = "".join(cell["input"] if "input" in cell else cell["source"])
     tagged = "widget" in (metadata.get("tags") or ())
-    return Cell(source, tagged or bool(_WIDGET.search(source)))
+    return Cell(source, tagged or bool(_WIDGET.search(source)), number)

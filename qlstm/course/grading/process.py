@@ -232,9 +232,14 @@ class Process:
         end.daemon = True
         end.start()
         while not self._left.wait(WATCHING):
-            with contextlib.suppress(psutil.Error):
-                if reason := self._too_much():
-                    self.end(reason)
+            try:
+                reason = self._too_much()
+            except psutil.Error:
+                continue
+            except Exception as error:  # what cannot be measured is not let on
+                reason = f"left what cannot be measured ({type(error).__name__})"
+            if reason:
+                self.end(reason)
         end.cancel()
 
     def _too_much(self):
@@ -244,10 +249,12 @@ class Process:
         limit = self.limits.memory * 2**30
         if self._count > PROCESSES:
             return f"started more than {PROCESSES} processes"
-        if not grown and _memory(processes, "rss") > limit and (
-                self._count > FEW or _memory(processes, "pss") > limit):
+        on_disk, in_memory = _unnamed(processes)
+        largest = max((_memory([process], "rss") for process in processes), default=0)
+        if in_memory + largest > limit or (not grown and _memory(processes, "rss") > limit and (
+                self._count > FEW or _memory(processes, "pss") > limit)):
             return f"took more than {self.limits.memory:g} GiB of memory"
-        if _size(self.folder) > DISK:
+        if _size(self.folder) + on_disk > DISK:
             return f"wrote more than {DISK // 2**30} GiB"
         return ""
 
@@ -258,19 +265,44 @@ def _memory(processes, kind):
     total = 0
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            info = process.memory_info() if kind == "rss" else process.memory_full_info()
+            info = process.memory_info()
+            if kind == "pss":
+                with contextlib.suppress(psutil.AccessDenied):  # a process can forbid it
+                    info = process.memory_full_info()
             total += getattr(info, kind, info.rss)
     return total
 
 
 def _size(folder):
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                status = os.lstat(os.path.join(place, name))
-                total += getattr(status, "st_blocks", status.st_size / 512) * 512
+    """The bytes below a folder, 4 KiB at least for each name; an ``OSError`` where a folder cannot
+    be looked into."""
+    total, places = 0, [str(folder)]
+    while places:
+        with (contextlib.suppress(FileNotFoundError, NotADirectoryError),
+              os.scandir(places.pop()) as entries):
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    total += max(4096, getattr(status, "st_blocks", status.st_size / 512) * 512)
+                    if entry.is_dir(follow_symlinks=False):
+                        places.append(entry.path)
     return total
+
+
+def _unnamed(processes):
+    """The bytes of open files without a name: of those on the disk, and of those in memory."""
+    found = {}
+    for process in processes:
+        with contextlib.suppress(OSError):  # it has ended, or the system has no /proc
+            for name in os.listdir(f"/proc/{process.pid}/fd"):
+                with contextlib.suppress(OSError):
+                    path = f"/proc/{process.pid}/fd/{name}"
+                    status = os.stat(path)
+                    if status.st_nlink == 0:
+                        in_memory = os.readlink(path).startswith("/memfd:")
+                        found[status.st_dev, status.st_ino] = in_memory, status.st_blocks * 512
+    return [sum(size for in_memory, size in found.values() if in_memory is memory)
+            for memory in (False, True)]
 
 
 def _text(value: Any) -> str | None:

@@ -53,32 +53,48 @@ def cell(value: Any) -> Any:
 
 
 def labels(paths: list[Path]) -> list[str]:
-    """What submissions are called in tables: by their file names where these differ, else by their
-    paths; what is not printable is escaped.
+    """What submissions are called in tables, each otherwise: by their file names where these
+    differ, else by their paths below the folder that has them all; what is not printable is
+    escaped.
 
     Args:
         paths: The submissions.
     """
-    same_names = len({path.name for path in paths}) < len(paths)
-    return [str(LineError(os.fsencode(path if same_names else path.name)
-                          .decode(errors="backslashreplace"))) for path in paths]
+    places = [Path(os.path.abspath(path)) for path in paths]
+    top = os.path.commonpath([place.parent for place in places]) if places else ""
+    same_names = len({place.name for place in places}) < len(places)
+    found: list[str] = []
+    for place in places:
+        label = name = _printable(os.path.relpath(place, top) if same_names else place.name)
+        copy = 1
+        while label in found:  # names that differ in what is escaped, a file given twice
+            copy += 1
+            label = f"{name} ({copy})"
+        found.append(label)
+    return found
 
 
-def student(label: str) -> tuple[str, str]:
+def student(path: Path, given: Path) -> tuple[str, str]:
     """Who has handed in a submission: a name and the number that Moodle gives a participant.
 
     Args:
-        label: What it is called. Moodle's folders and file names have both; of others the name is
-            what is left without the lesson's, or the folder's.
+        path: The submission. Moodle's folders and file names have both; of others the name is what
+            is left without the lesson's, else that of the folder.
+        given: The folder in which it was found, or the submission itself.
     """
-    if found := _MOODLE.search(label.replace(os.sep, "/")):
-        return found[1], found[2]
-    path = Path(label)
+    if found := _MOODLE.search(os.path.abspath(path).replace(os.sep, "/")):
+        return _printable(found[1]), found[2]
     stem = path.stem
     for lesson in lessons():
         stem = stem.replace(lesson.stem, "")
     own = _COPY.sub("", stem.strip()).strip(" -_.()")
-    return own or path.parent.name or path.stem, ""
+    folders = path.relative_to(given).parts[:-1] if path != given else (
+        Path(os.path.abspath(path)).parent.name,)
+    return _printable(own or (folders[0] if folders else path.stem)), ""
+
+
+def _printable(name):
+    return str(LineError(os.fsencode(name).decode(errors="backslashreplace")))
 
 
 def _html(text):
@@ -104,6 +120,7 @@ class Tables:
         self._points = (folder / "points.csv").open("w", newline="", encoding="utf-8")
         self._rows: dict[str, list[tuple]] = {}
         self._lessons: dict[str, str] = {}
+        self._students: dict[str, tuple[str, str]] = {}
         self._write_point(COLUMNS)
 
     def add(self, label: str, row: tuple):
@@ -120,14 +137,15 @@ class Tables:
         csv.writer(self._points, lineterminator="\n").writerow(map(cell, row))
         self._points.flush()
 
-    def finish(self, label: str, lesson: Path | None):
+    def finish(self, label: str, lesson: Path | None, who: tuple[str, str]):
         """Write the page of a submission, and the tables of all so far.
 
         Args:
             label: The submission, all of whose rows are there.
             lesson: Its lesson; None where it is of none.
+            who: Whose it is, as :func:`student` says.
         """
-        self._lessons[label] = lesson.stem if lesson else ""
+        self._lessons[label], self._students[label] = lesson.stem if lesson else "", who
         name = re.sub(r"[^\w.@ -]+", "_", Path(label).with_suffix("").as_posix()).strip(". ")[-100:]
         taken = Counter(path.stem for path in (self.folder / "feedback").iterdir())
         copy = 1
@@ -146,8 +164,10 @@ class Tables:
         rows = []
         for exercise, points, outcome, message, _ in sorted(self._rows[label]):
             hint = ""
-            if exercise and outcome != "right":
+            if outcome in ("wrong", "crashed", "not answered"):
                 hint = f"<br>Hint: {_html(HINTS[EXERCISES[exercise].__name__][0])}"
+            elif outcome == "not reached":
+                hint = "<br>Mend that cell, run all cells, and hand in again."
             rows.append(f"<tr><td>{escape(exercise)}</td><td>{_STATES[outcome]}</td>"
                         f"<td>{points}</td><td>{_html(message)}{hint}</td></tr>")
         return _PAGE.format(title=escape(label), rows="\n".join(rows), points=self._total(label),
@@ -168,7 +188,7 @@ class Tables:
         names = sorted(set(filter(None, self._lessons.values())))
         best: dict[tuple[str, str], dict[str, int]] = {}
         for label, lesson in self._lessons.items():
-            points = best.setdefault(student(label), {})
+            points = best.setdefault(self._students[label], {})
             if lesson:
                 points[lesson] = max(points.get(lesson, 0), self._total(label))
         lines = []

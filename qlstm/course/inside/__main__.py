@@ -31,7 +31,7 @@ def main():
         sandbox.keep_children()
         if separate:
             _supervise(requests, replies)
-            read_only = sandbox.own_view(settings["folder"])
+            read_only = sandbox.own_view(settings["folder"], settings["readable"])
         _supervise(requests, replies)
     sandbox.limit(settings["memory"])
     confined = "confine" in settings["protections"] and sandbox.confine(

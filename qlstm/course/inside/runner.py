@@ -79,7 +79,8 @@ class Runner:
         variables."""
         given = {}
         with contextlib.suppress(SyntaxError, ValueError):
-            for call in ast.walk(ast.parse(self.shell.transform_cell(source))):
+            plain = re.sub(r"\A\s*%%.*\n", "", source)  # as %%time
+            for call in ast.walk(ast.parse(self.shell.transform_cell(plain))):
                 if isinstance(call, ast.Call) and exercise in map(_constant, call.args):
                     given |= {part.arg: ast.unparse(part.value) for part in call.keywords}
         found = {}

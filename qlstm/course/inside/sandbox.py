@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if _LINUX else None
 _DEATH_SIGNAL, _SUBREAPER, _NO_NEW_PRIVILEGES = 1, 36, 38
 _MOUNTS, _IPC, _USERS, _PIDS, _NETWORK = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 _CAPABILITIES = 0x20080522
-_PRIVATE, _BIND, _NO_SPECIAL = 0x44000, 0x1000, 0xE
+_PRIVATE, _BIND, _TREE, _NO_SPECIAL = 0x44000, 0x1000, 0x5000, 0xE
 _SET_ATTRIBUTES, _RECURSIVE, _READ_ONLY = 442, 0x8000, 1
 
 # <linux/landlock.h>; the same numbers on all architectures
@@ -32,6 +32,8 @@ _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _READ, _ALL, _ON_FILES = 0b1101, 2**13 - 1, 0b111 | 1 << 14 | 1 << 15
 _SYSTEM = ("/bin", "/etc", "/lib", "/lib32", "/lib64", "/nix", "/opt", "/proc", "/run/systemd",
            "/sbin", "/sys", "/usr")
+_HIDDEN = ("/home", "/media", "/mnt", "/root", "/run", "/srv", "/tmp", "/var")
+"""Where programs listen at sockets, from which neither Landlock nor a read-only file keeps."""
 _DEVICES = ("/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero")
 
 
@@ -81,23 +83,45 @@ def separate() -> bool:
     return True
 
 
-def own_view(folder: str) -> bool:
-    """Let all files but those of one folder be read-only, and ``/proc`` show the processes of this
-    one's namespace; for the processes that :func:`separate` has separated, this one the first.
+def own_view(folder: str, readable: list[str]) -> bool:
+    """Let all files but those of one folder be read-only, the places of the users' files and of
+    sockets be empty but for what is needed, and ``/proc`` show the processes of this one's
+    namespace; for the processes that :func:`separate` has separated, this one the first.
 
     Args:
         folder: The folder.
+        readable: Folders and files that are needed.
 
     Returns:
         Whether the system does that.
     """
     here = folder.encode()
     _libc.mount(None, b"/", None, _PRIVATE, None)
+    done = _hide({folder, *readable})
     _libc.mount(here, here, None, _BIND, None)
-    done = _attributes(b"/", set_to=_READ_ONLY) and _attributes(here, clear=_READ_ONLY)
+    done = done and _attributes(b"/", set_to=_READ_ONLY) and _attributes(here, clear=_READ_ONLY)
     os.chdir(os.getcwd())  # by the new mount
     _libc.mount(b"proc", b"/proc", b"proc", _NO_SPECIAL, None)  # not in most containers
     _libc.capset(ctypes.byref((ctypes.c_uint32 * 2)(_CAPABILITIES)), (ctypes.c_uint32 * 6)())
+    return done
+
+
+def _hide(kept):
+    """Put empty folders over :data:`_HIDDEN`, and what is ``kept`` of them back in its place."""
+    opened = {path: os.open(path, os.O_PATH) for path in sorted(kept) if os.path.exists(path)}
+    done = True
+    for place in sorted({os.path.realpath(place) for place in _HIDDEN if os.path.isdir(place)}):
+        done &= _libc.mount(b"none", place.encode(), b"tmpfs", _NO_SPECIAL, b"mode=755") == 0
+    for path, descriptor in opened.items():  # what others lie in comes first
+        source = f"/proc/self/fd/{descriptor}"
+        if not os.path.exists(path):
+            if os.path.isdir(source):
+                os.makedirs(path)
+            else:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                Path(path).touch()
+            done &= _libc.mount(source.encode(), path.encode(), None, _TREE, None) == 0
+        os.close(descriptor)
     return done
 
 

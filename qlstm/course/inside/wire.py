@@ -144,7 +144,7 @@ def decode(value: Any, body: bytes, function: Callable[[int], Callable] | None =
         ValueError: Nothing can be made of it.
     """
     try:
-        return _decode(value, body, function)
+        return _decode(value, _Once(body), function)
     except (TypeError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
         raise ValueError("no value") from error
 
@@ -157,6 +157,8 @@ def _decode(value, body, function):
         return ...
     if kind == "float":
         return float(content)
+    if kind in ("list", "tuple") and len(content) > LONGEST:
+        raise ValueError("too long")
     if kind in ("list", "tuple"):
         items = [_decode(item, body, function) for item in content]
         return tuple(items) if kind == "tuple" else items
@@ -168,12 +170,23 @@ def _decode(value, body, function):
     return {"tensor": _tensor, "array": _array}[kind](*_numbers(body, *content))
 
 
+class _Once:
+    """Bytes, each of which is taken once and in order, as :class:`Encoder` writes them."""
+
+    def __init__(self, body):
+        self.body, self.taken = body, 0
+
+    def take(self, begin, end):
+        self.taken, content = end, bytearray(self.body[begin:end])
+        return content
+
+
 def _numbers(body, kind, shape, begin, end):
-    sizes = [kind in _NUMPY + _TORCH, len(shape) <= 8, 0 <= begin <= end <= len(body),
+    sizes = [kind in _NUMPY + _TORCH, len(shape) <= 8, body.taken <= begin <= end <= len(body.body),
              *(type(size) is int and 0 <= size <= LARGEST for size in shape)]
     if not all(sizes):
         raise ValueError("no tensor")
-    return kind, shape, bytearray(body[begin:end])
+    return kind, shape, body.take(begin, end)
 
 
 def _tensor(kind, shape, content):
