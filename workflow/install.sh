@@ -62,7 +62,8 @@ import tomllib
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
 extras = project["optional-dependencies"]
-lines = sum((extras[name] for name in ("learn", "reproduce", "site", "test")), project["dependencies"])
+names = ("learn", "reproduce", "site", "slides", "test")
+lines = sum((extras[name] for name in names), project["dependencies"])
 print("\n".join(line for line in lines if not line.startswith("qlstm[")))
 END
     $pip -c $constraints -r .venv/requirements.txt >$log 2>&1 ||
