@@ -384,7 +384,7 @@ def test_a_notebook_that_fails_is_named_with_its_cause_and_the_others_are_made(
     said = capsys.readouterr()
     assert "failed: learn/01_quantizers: 01.ipynb, cell 2: ValueError: no\n" in said.out
     assert "failed: learn/02_the_lstm: its process was killed (signal 9)" in said.out
-    assert "lessons, tables and figures: 6 to make\n" in said.out
+    assert "lessons, tables and figures: 9 to make\n" in said.out
     assert said.err == f"error: the report is incomplete, see {tmp_path / 'smoke' / 'logs'}\n"
     assert (tmp_path / "smoke" / "index.html").exists()
     monkeypatch.setattr(pool, "side_by_side", plain)
