@@ -113,9 +113,11 @@ def travel(gain: float = 1.5, spread: float = 0.1, units: int = 64, steps: int =
     norms = product_norms(tanh_jacobians(weight, spread * numbers[units:]))
     norm = torch.linalg.matrix_norm(weight, 2)
     axes = sns.lineplot(x=time, y=norms, label="‖∂h$_T$/∂h$_t$‖")
-    axes.plot(time, norm ** (steps - time), color="0.4", linestyle="--", label="bound ‖W‖$^{T-t}$")
+    axes.plot(time, norm ** (steps - time), color="0.4", linestyle="--",
+              label="bound ‖W‖$^{T-t}$")
+    name = f"{units} unit{'s' * (units > 1)}"
     axes.set(yscale="log", ylim=(1e-18, 1e18), xlabel="time step t", ylabel="norm",
-             title=f"{units} unit{'s' * (units > 1)}, ‖W‖ = {norm:.2f}: {norms[0]:.0e} at t = 0")
+             title=f"{name}, ‖W‖ = {norm:.2f}: {norms[0]:.0e} at t = 0")
     axes.legend(loc="upper right", framealpha=1)
     plt.show()
 
@@ -149,8 +151,8 @@ def journey(inputs: Tensor, targets: Tensor, symbols: int, quantizer: str = "bin
     axes = sns.lineplot(lines, x="step", y="norm", estimator="median", errorbar=("pi", 100))
     title = f"{quantizer}, {normalizer}, d = {hidden_size}"
     title += "" if gain is None else f", gains {gain:.2f}"
-    axes.set(yscale="log", ylim=(1e-14, 1e14), xlabel="time step t", ylabel="‖∂ξ$_T$/∂h$_t$‖",
-             title=f"{title}: times {rate:.2f} a step back")
+    axes.set(yscale="log", ylim=(1e-14, 1e14), xlabel="time step t",
+             ylabel="‖∂ξ$_T$/∂h$_t$‖", title=f"{title}: times {rate:.2f} a step back")
     plt.show()
 
 

@@ -4,8 +4,16 @@ import math
 
 from torch import Tensor, sigmoid, tanh
 
-from qlstm.course.exercises import answers
-from qlstm.course.exercises.answers import NotYet, call, hints, kind, number, random, same
+from qlstm.course.exercises.answers import (
+    NotAnswered,
+    NotYet,
+    call,
+    hints,
+    kind,
+    number,
+    random,
+    same,
+)
 from qlstm.recurrence.cell import lstm_step
 
 
@@ -48,7 +56,7 @@ def exercise_2_2(step):
     i, f, a, o = gates.unbind(1)
     result = call("step", step, gates, c)
     if isinstance(result, tuple) and ... in result:
-        raise answers.NotAnswered("`step` still returns `...`.")
+        raise NotAnswered("`step` still returns `...`.")
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise NotYet(f"`step` should return h and c, `return h, c`; it returns {kind(result)}.")
     h_new, c_new = lstm_step(gates, c, lambda x, t: x, 0)
@@ -60,8 +68,8 @@ def exercise_2_2(step):
         "the candidate needs its tanh.": sigmoid(i) * a + sigmoid(f) * c,
         "the last two gates are a, then o.": sigmoid(i) * tanh(o) + sigmoid(f) * c,
         "the old cell state is missing: that is what the forget gate is for.":
-            sigmoid(i) * tanh(a)}
-    wrong["this is the new hidden state: return it first, `return h, c`."] = h_new
+            sigmoid(i) * tanh(a),
+        "this is the new hidden state: return it first, `return h, c`.": h_new}
     same("c", result[1], c_new, wrong)
     wrong = {"the cell state passes a tanh before the output gate.": sigmoid(o) * c_new,
              "use the new cell state, not the old one.": sigmoid(o) * tanh(c),
