@@ -333,18 +333,21 @@ def alternating(weight: Tensor, bits: int = 2) -> Quantized:
     >>> alternating(torch.tensor([[3.0, 1.0, -1.0, -3.0]])).dense()          # 2 b_1 + 1 b_2: exact
     tensor([[ 3.,  1., -1., -3.]])
     """
-    residual, planes, scales = weight, [], []
+    residual, planes = weight, []
     for _ in range(bits):
         planes.append(_signs(residual >= 0, weight.dtype))  # no zeros: two levels a plane
-        scales.append(residual.abs().mean(-1, keepdim=True))
-        residual = residual - scales[-1] * planes[-1]
-    codes = torch.stack(planes, -1)  # (..., d, n, k)
-    signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=bits))).to(weight)  # (2^k, k)
+        residual = residual - residual.abs().mean(-1, keepdim=True) * planes[-1]
+    codes = torch.stack(planes)  # (k, ..., d, n)
+    combinations = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=bits))).to(weight)
     for _ in range(2):
         # alpha = (B' B)^+ B' w, a row at a time; the pseudo-inverse since two planes may coincide
-        gram = codes.mT @ codes
-        alpha = pseudo_inverse(gram) @ (codes.mT @ weight[..., None])  # (..., d, k, 1)
-        # b = the nearest of the 2^k levels of its row
-        levels = (signs @ alpha).mT  # (..., d, 1, 2^k)
-        codes = signs[(weight[..., None] - levels).abs().argmin(-1)]
-    return Quantized(codes.movedim(-1, 0), alpha.movedim(-2, 0))
+        gram = torch.einsum("k...n,l...n->...kl", codes, codes)
+        sums = torch.einsum("k...n,...n->...k", codes, weight)
+        scales = (pseudo_inverse(gram) @ sums[..., None]).movedim(-2, 0)  # (k, ..., d, 1)
+        # b = the nearest of the 2^k levels of its row; lerp, as where and argmin are slow on a CPU
+        nearest = torch.full_like(weight, math.inf)
+        for signs in combinations.unflatten(-1, (bits, *[1] * weight.dim())):  # (k, 1, ..., 1)
+            distance = (weight - (signs * scales).sum(0)).abs()
+            codes = torch.lerp(codes, signs, (distance < nearest).to(weight.dtype))
+            nearest = torch.minimum(nearest, distance)
+    return Quantized(codes, scales)
