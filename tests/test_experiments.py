@@ -270,7 +270,7 @@ def test_every_run_once_and_under_a_name_of_its_own(profile):
     assert asked == set(runs)
     assert [len(grid(profile, seeds=seeds)) for seeds in (2, 3)] == [2 * len(runs), 3 * len(runs)]
     left_out = [name for name in ARTEFACTS if not grid(profile, only=[name])]
-    assert left_out == (["table_5", "figure_10", "figure_11", "statistics"]
+    assert left_out == (["table_5", "figure_10", "figure_11", "statistics", "diagnoses"]
                         if profile == "quick" else [])
     if left_out:
         said = no_runs(profile, ["table_2", *left_out])
@@ -299,19 +299,21 @@ def test_the_most_wanted_come_in_order_and_those_that_the_authors_published_firs
         return {(config.quantizer, config.normalizer) for config in configs}
 
     wanted, parts = iter(most_wanted()), []
-    for size in (14, 4, 12, 13, 25, 25, 38, 18, 18):
+    for size in (14, 4, 1, 12, 13, 25, 25, 38, 18, 18):
         parts.append([next(wanted) for _ in range(size)])
     assert list(wanted) == []
     assert [{(c.dataset, c.hidden_size, c.num_layers, c.seed) for c in part} for part in parts] == [
-        {("penn_word", 300, 1, 0)}, {("penn_word", 300, 1, 0)}, {("war_and_peace", 512, 1, 0)},
+        *[{("penn_word", 300, 1, 0)}] * 3, {("war_and_peace", 512, 1, 0)},
         {("penn_word", 650, 1, 0)}, {("penn_word", 650, 1, 0)}, {("penn_word", 650, 2, 0)},
         {("mnist", 100, 1, 0)}, {("penn_word", 300, 1, 1)}, {("penn_word", 300, 1, 2)}]
-    for part, hidden in ((parts[0], 300), (parts[3], 650)):
+    for part, hidden in ((parts[0], 300), (parts[4], 650)):
         row = printed[printed["hidden"] == hidden]
         assert rows(part) == set(zip(row["quantizer"], row["normalizer"], strict=True))
     assert rows(parts[1]) == {("full_precision", normalizer) for normalizer in (
         "weight", "layer", "batch_shared", "batch_separate")}
     assert [config.run_id for config in parts[2]] == [
+        "penn_word-full_precision-none-seed0-biases=2"]
+    assert [config.run_id for config in parts[3]] == [
         f"war_and_peace-{quantizer}-{normalizer}-seed0"
         for quantizer in ("full_precision", "binary_connect", "ter_connect")
         for normalizer in ("none", "weight", "layer", "batch_shared")]

@@ -304,10 +304,17 @@ def test_the_papers_number_and_the_verdict_stand_where_the_scale_is_the_papers()
     runs = [made_up(paper("penn_word"), 86.0), made_up(paper("penn_word", "binary_connect"), 135.0)]
     (section,) = tables.of_results(tables.results(runs, "table_3"))
     assert list(section.cells) == [
-        "quantization", "normalization", "paper's PPL", "our PPL", "verdict", "KB"]
+        "quantization", "normalization", "paper's PPL", "our PPL", "verdict", "seeds", "KB"]
     assert section.cells.iloc[1].tolist() == [
-        "BinaryConnect (BC)", "none", "8247", "fails (135)", "fails too, one seed", "93"]
+        "BinaryConnect (BC)", "none", "8247", "fails (135)", "fails too, one seed", "1 d", "93"]
     assert section.scale == ""
+
+
+def test_a_row_says_how_many_seeds_were_trained_on_which_device():
+    runs = [made_up(paper("penn_word", seed=seed), 86.0) for seed in range(3)]
+    runs[1]["environment"] = runs[1]["environment"] | {"device": "GPU"}
+    (row, *_) = tables.results(runs, "table_3").to_dict("records")
+    assert (row["seeds"], row["devices"]) == (3, "2 d, 1 GPU")
 
 
 def test_a_stand_in_is_never_titled_as_the_papers_data():

@@ -56,6 +56,7 @@ class Run:
 
     Attributes:
         updates: how long it was trained, as :func:`qlstm.study.costs.updates` counts them.
+        device: the processor or GPU that it was trained on.
     """
 
     dataset: str
@@ -73,6 +74,7 @@ class Run:
     seconds: float
     epochs: int
     updates: float
+    device: str
     run_id: str
     config: ExperimentConfig
 
@@ -91,7 +93,8 @@ def frame(records: list[dict]) -> pd.DataFrame:
             size_kb=np.nan if record["size_kb"] is None else record["size_kb"],
             packed_kb=(record["packed_bytes"] or np.nan) / 1024,
             seconds=record["seconds"], epochs=epochs,
-            updates=epochs * updates(config, record["data"]["sizes"]), run_id=record["run_id"],
+            updates=epochs * updates(config, record["data"]["sizes"]),
+            device=record["environment"]["device"], run_id=record["run_id"],
             config=config))
     return as_frame(Run, rows)
 

@@ -26,18 +26,23 @@ from qlstm.study.tasks import METRICS
 
 SHOWN = {"full_precision": ("full precision", "o"),
          "binary_connect": ("BinaryConnect (1 bit)", "s"),
-         "ter_connect": ("TerConnect (2 bits)", "^")}
+         "sbn": ("SBN (1 bit)", "D"),
+         "ter_connect": ("TerConnect (2 bits)", "^"),
+         "stn": ("STN (2 bits)", "v"),
+         "alternating": ("alternating (2 bits)", "P")}
 """The quantizers of the figure: their names in the legend, and their marks."""
-COLOURS = dict(zip(SHOWN, sns.color_palette("colorblind")[:3], strict=True))
+COLOURS = dict(zip(
+    ["full_precision", "binary_connect", "ter_connect", "sbn", "stn", "alternating"],
+    sns.color_palette("colorblind"), strict=False))
 FAILED = "#f8d7da"
 """The colour behind a row that failed to train."""
 BARE = ("binary_connect", "none")
 AXES = {"bpc": "test bits per character", "ppl": "test perplexity", "accuracy": "test accuracy (%)"}
 SAID = {"bpc": "{} bits per character", "ppl": "perplexity {}", "accuracy": "{} % right"}
 WHAT = {"char_lm": "characters", "word_lm": "words", "sequential_image": "images"}
-BEYOND = 2.5
-"""Times the worst of the rows that trained: where the axis of bits per character ends. What is
-worse is an arrow there."""
+BEYOND = {"bpc": 2.5, "ppl": 1.6}
+"""Times the worst of the rows that trained: where the axis ends. What is worse is an arrow
+there."""
 APART = 2.0
 """Times our number: beyond that the paper's is written beside its own mark."""
 STYLE = {"font.size": 12, "axes.titlesize": 12.5, "axes.labelsize": 12, "axes.edgecolor": "0.6"}
@@ -88,9 +93,12 @@ class Setting:
 
 
 def settings(records: list[dict]) -> list[Setting]:
-    """The settings that figure and sentence are made from: the best one of each task, see
-    :func:`qlstm.report.frames.best_settings`."""
-    return [_setting(name, runs) for name, runs in best_settings(records, list(SHOWN))]
+    """The settings that figure and sentence are made from: the best one of each task (see
+    :func:`qlstm.report.frames.best_settings`); where there is one at the paper's scale, no other
+    stands beside it."""
+    found = best_settings(records, list(SHOWN))
+    at_scale = [(name, runs) for name, runs in found if runs["paper_scale"].iloc[0]]
+    return [_setting(name, runs) for name, runs in at_scale or found]
 
 
 def _setting(name: str, runs: pd.DataFrame) -> Setting:
@@ -136,14 +144,15 @@ def main_result(records: list[dict], columns: int = 3) -> Figure:
     shown = settings(records)
     if not shown:
         raise LookupError("no run of full precision, BinaryConnect or TerConnect yet")
-    columns = min(columns, len(shown))
+    wide, columns = columns > len(shown) == 1, min(columns, len(shown))
     lines = -(-len(shown) // columns)
     heights = [max(len(setting.rows) for setting in shown[i * columns:(i + 1) * columns])
                for i in range(lines)]
     with sns.axes_style("white"), plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             lines, columns, squeeze=False, height_ratios=[height + 3 for height in heights],
-            figsize=(4.7 * columns + 0.4, 0.31 * sum(heights) + 1.4 * lines + 0.9),
+            figsize=(8.8 if wide else 4.7 * columns + 0.4,
+                     0.31 * sum(heights) + 1.4 * lines + 0.9),
             layout="constrained")
         for axis, setting in zip(axes.flat, shown, strict=False):
             _panel(axis, setting)
@@ -152,7 +161,8 @@ def main_result(records: list[dict], columns: int = 3) -> Figure:
         for axis in axes.flat[len(shown):]:
             axis.set_axis_off()
         figure.legend(handles=_legend(shown), loc="outside lower center", frameon=False,
-                      ncols=[2, 3, 5][min(columns, 3) - 1], handletextpad=0.4, columnspacing=1.4)
+                      ncols=4 if wide else [2, 3, 5][min(columns, 3) - 1], handletextpad=0.4,
+                      columnspacing=1.4)
         plt.close(figure)
     return figure
 
@@ -210,7 +220,7 @@ def _span(setting: Setting) -> tuple[float, float]:
              if value is not None and math.isfinite(value)]
     least, most = (end((value for value, _ in known), default=1.0) for end in (min, max))
     trained = max((value for value, fails in known if not fails), default=least)
-    most = min(most, 1e5 if setting.metric == "ppl" else BEYOND * trained)
+    most = min(most, BEYOND[setting.metric] * trained)
     return least, max(most, 1.3 * least)
 
 
@@ -218,11 +228,13 @@ def _decades(least: float, most: float) -> list[float]:
     """Round numbers from ``least`` to ``most``, at least three where there are as many."""
     if most > 30 * least:
         return [10.0**e for e in range(6) if least * 0.95 <= 10.0**e <= most * 1.05]
-    for steps in ([1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7], [k / 10 for k in range(10, 100)]):
-        ticks = [step * 10.0**e for e in range(6) for step in steps
-                 if least * 0.95 <= step * 10.0**e <= most * 1.05]
+    even = [tick for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(least, most)
+            if tick > 0]
+    for ticks in (*([step * 10.0**e for e in range(6) for step in steps]
+                    for steps in ([1, 3], [1, 2, 5])), even):
+        ticks = [tick for tick in ticks if least * 0.95 <= tick <= most * 1.05]
         if len(ticks) >= 3:
-            return ticks[::-(-len(ticks) // 5)]
+            return ticks
     return ticks
 
 

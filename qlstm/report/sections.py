@@ -85,6 +85,7 @@ def _columns(rows: pd.DataFrame, fails: list[bool], everything: bool) -> pd.Data
             _ours(row, lost) for (_, row), lost in zip(rows.iterrows(), fails, strict=True)]
     if printed and run and not everything:
         cells["verdict"] = list(rows["verdict"])
+        cells["seeds"] = list(rows["devices"])
     if everything and printed:
         cells["paper's KB"] = [whole(size, math.nan) for size in rows["paper_kb"]]
     sizes = rows["size_kb"] if not everything else rows["computed_kb"].fillna(rows["size_kb"])

@@ -41,6 +41,7 @@ class Summary:
         least, most: the ends of the range over these seeds.
         seeds: how many there are, the diverged ones included.
         diverged: how many of them diverged.
+        devices: how many were trained on which processor or GPU.
         size_kb, packed_kb, paper_scale, dataset, metric, config: as in the first of the runs.
     """
 
@@ -53,6 +54,7 @@ class Summary:
     most: float
     seeds: int
     diverged: int
+    devices: str
     size_kb: float
     packed_kb: float
     paper_scale: bool
@@ -70,6 +72,7 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
         rows.append(Summary(
             *key, mean=values.mean(), half_width=half_width(values), least=values.min(),
             most=values.max(), seeds=len(group), diverged=int(group["diverged"].sum()),
+            devices=", ".join(f"{n} {name}" for name, n in group["device"].value_counts().items()),
             size_kb=first["size_kb"], packed_kb=first["packed_kb"],
             paper_scale=first["paper_scale"], dataset=first["dataset"],
             metric=first["metric"], config=first["config"]))

@@ -15,7 +15,7 @@ import pandas as pd
 
 from qlstm.normalizers import NORMALIZERS
 from qlstm.quantizers import QUANTIZERS
-from qlstm.report import verdicts
+from qlstm.report import diagnoses, verdicts
 from qlstm.report.frames import (
     as_frame,
     by_epoch,
@@ -85,6 +85,7 @@ class Result:
         half_width: of its 95 % t-interval.
         least, most: the ends of the range over the seeds that did not diverge.
         seeds, diverged: how many runs there are, and how many of them diverged.
+        devices: how many of them were trained on which processor or GPU.
         size_kb, packed_kb: size of our network, by the formula and on disk.
         verdict: by the rule of :mod:`qlstm.report.verdicts`.
     """
@@ -105,6 +106,7 @@ class Result:
     most: float = math.nan
     seeds: float = math.nan
     diverged: float = math.nan
+    devices: str = ""
     size_kb: float = math.nan
     packed_kb: float = math.nan
     verdict: str = verdicts.NOT_RUN
@@ -173,7 +175,7 @@ def _result(name: str, at_scale: bool, key: Row, metric: str, run) -> Result:
                  normalizer, metric)
     if run is not None:
         row.ours, row.half_width, row.seeds = run.mean, run.half_width, run.seeds
-        row.least, row.most = run.least, run.most
+        row.least, row.most, row.devices = run.least, run.most, run.devices
         row.diverged, row.size_kb, row.packed_kb = run.diverged, run.size_kb, run.packed_kb
     return row
 
@@ -286,6 +288,8 @@ def shown(records: list[dict], artefact: str) -> Shown:
         table = results(records, artefact)
         sections, remarks, folded = of_results(table), notes(table), of_results(table, True)
     made_from = list(dict.fromkeys(s.title.partition(", d = ")[0] for s in sections))
+    if artefact != "table_1":
+        sections += of_frame(diagnoses.readable(diagnoses.diagnoses(records, table)))
     if made_from:
         title += f" ({'; '.join(made_from)})"
     return Shown(title, question, table, sections, remarks, folded)

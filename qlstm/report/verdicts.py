@@ -41,6 +41,8 @@ FAILS_POINTS = 10.0
 """Points of accuracy below the baseline's."""
 TOLERANCE = {"bpc": 0.03, "ppl": 0.02, "accuracy": 0.5}
 """BPC: absolute; perplexity: relative; accuracy: points."""
+MISSED = {"outside the margin, one seed", "worse", "better", "too uncertain"}
+"""The verdicts of rule 3 that ask for a diagnosis (:mod:`qlstm.report.diagnoses`)."""
 NO_NUMBER, NOT_RUN, REDUCED, NO_BASELINE = "no number", "not run", "reduced", "no baseline"
 
 

@@ -114,7 +114,8 @@ def estimate(configs: Iterable[ExperimentConfig], name: str,
         kind = _kind(config)
         seconds = (own.get(kind) or times.get((name, kind))
                    or config.num_layers * times.get((name, kind._replace(num_layers=1)), 0.0))
-        epochs = min(config.epochs, SPENT_AFTER) if config.min_learning_rate else config.epochs
+        ends = config.min_learning_rate and config.decay == "all"
+        epochs = min(config.epochs, SPENT_AFTER) if ends else config.epochs
         hours += epochs * updates(config) * seconds / 3600
         unknown += not seconds
     return Estimate(hours, unknown)

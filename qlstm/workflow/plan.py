@@ -31,7 +31,7 @@ from qlstm.study.grid import ARTEFACTS, FROM_ALL
 from qlstm.study.records import reports
 from qlstm.study.tasks import TASKS
 
-REPORTED_IN = {"statistics": "reviewers", "gru": "reviewers"}
+REPORTED_IN = {"statistics": "reviewers", "gru": "reviewers", "diagnoses": "table_3"}
 """Experiments that have no report of their own, and the report that shows them."""
 
 
