@@ -36,10 +36,11 @@ def test_hours_from_the_file_of_step_times():
         200 * costs.updates(plain) * 0.0053 / 3600)
     deep = paper("penn_word", "bwn", "weight", hidden_size=650, num_layers=2)
     assert costs.estimate([deep], H100).hours == pytest.approx(
-        50 * costs.updates(deep) * 2 * 0.024 / 3600)
-    whole = dataclasses.replace(deep, min_learning_rate=0.0)
-    assert costs.estimate([whole], H100).hours == pytest.approx(
-        120 * costs.updates(deep) * 2 * 0.024 / 3600)
+        costs.SPENT_AFTER * costs.updates(deep) * 2 * 0.024 / 3600)
+    for changes in (dict(min_learning_rate=0.0), dict(decay="latent")):
+        whole = dataclasses.replace(deep, **changes)
+        assert costs.estimate([whole], H100).hours == pytest.approx(
+            120 * costs.updates(deep) * 2 * 0.024 / 3600)
     assert costs.estimate([paper("penn_char", cell="gru")], H100) == (0, 1)
     assert costs.estimate([layer], "abacus") == (0, 1)
 

@@ -455,6 +455,8 @@ def test_the_counts_are_a_sentence():
 def test_growth_is_judged_by_its_worst_moment_and_by_the_networks_size():
     run = of(BC, growing={"epoch 1": 1.2})
     assert verdict_of("binary_explodes", [run]) == HOLDS
+    evidence = judged("binary_explodes", at("quick", [run]), "quick")["evidence"]
+    assert "BC ×7e+07 (after training ×1) over 99 steps" in evidence
     short = {"epochs": 3}  # the paper's network, hardly trained, is enough for its gradients
     assert (
         verdict_of(

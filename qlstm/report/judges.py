@@ -124,7 +124,7 @@ def close(view: View, quantizer: str, baseline_normalized: bool) -> Answers:
 
 def explodes(view: View, quantizer: str, expected: bool, cell: str = "lstm",
              normalizers: tuple[str, ...] = ("none",), **wanted) -> Answers:
-    """The gradient explodes, or does not.
+    """The gradient explodes, or does not, at any recorded moment of training.
 
     Args:
         view: the records.
@@ -137,6 +137,8 @@ def explodes(view: View, quantizer: str, expected: bool, cell: str = "lstm",
     """
     bare = {name: growth["none"]
             for name, _, growth in view.growth(quantizer, ["none"], cell=cell, **wanted)}
+    trained = {name: growth for name, _, growth in view.growth(
+        quantizer, list(normalizers), "best", cell=cell, **wanted)}
     for name, config, growth in view.growth(quantizer, list(normalizers), cell=cell, **wanted):
         because = too_small(config)
         if "none" not in normalizers and not because:
@@ -145,9 +147,13 @@ def explodes(view: View, quantizer: str, expected: bool, cell: str = "lstm",
             elif not bare[name] > EXPLODES:
                 because = f"without normalization it does not explode ({times(bare[name])})"
         holds = bool(((growth > EXPLODES) == expected).all())
-        told = ", ".join(f"{model_name(quantizer, n)} {times(g)}" for n, g in growth.items())
+        told = [f"{model_name(quantizer, n)} {times(g)}" for n, g in growth.items()]
+        for k, (n, g) in enumerate(growth.items()):
+            after = trained.get(name, {}).get(n, g)
+            if g > EXPLODES and not after > EXPLODES:
+                told[k] += f" (after training {times(after)})"
         yield Answer(name, of_papers_size(config), None if because else holds,
-                     f"{told} over {config.steps - 1} steps", because)
+                     f"{', '.join(told)} over {config.steps - 1} steps", because)
 
 
 def slower(view: View) -> Answers:

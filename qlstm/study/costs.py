@@ -24,9 +24,9 @@ from qlstm.study.config import ExperimentConfig
 
 EVALUATED_TEXTS, EVALUATED_IMAGES = 64, 250
 """Streams of text, or images, that an evaluation in training has side by side."""
-SPENT_AFTER = 50
-"""Epochs after which the rate of words is below its least: 35 to 67 in seven rows of
-Table 3, 45 on average (:func:`qlstm.study.optimization.rate_is_spent`)."""
+SPENT_AFTER = 42
+"""Epochs after which the rate of words is below its least: 34 to 67 in thirteen rows of
+Table 3, 42 on average (:func:`qlstm.study.optimization.rate_is_spent`)."""
 NEXT = 5
 """Of the most wanted runs, so many are named."""
 FORWARD_ALONE = 1 / 3
