@@ -57,6 +57,13 @@ def test_seeds_are_pooled_and_a_text_without_experiments_has_the_division_alone(
     assert diagnoses.readable(found)["from the paper's"].iloc[0] == "-0.11"
 
 
+def test_an_experiment_that_diverged_is_not_one_that_was_not_run():
+    found = table_of([run(paper("penn_word"), 86.0), run(varied(biases=2), diverged=True)])
+    shown = diagnoses.readable(found)
+    assert shown["our PPL"].tolist()[2:] == ["diverged", "·", "·"]
+    assert shown["from the paper's"].tolist()[2:] == ["·", "·", "·"]
+
+
 def test_the_table_shows_them_and_the_release_divides_by_one_symbol_more():
     runs = [run(paper("penn_word"), 86.0)]
     shown = tables.shown(runs, "table_3")

@@ -208,6 +208,7 @@ def test_the_main_sentence_of_several_tasks():
     # nothing reduced stands beside the paper's scale
     assert figures.main_sentence([*of_words(none=90.0), *images]) == figures.main_sentence(
         of_words(none=90.0))
+    assert "images" in figures.main_sentence([*of_words(weight=90.0), *images])
     words = of_quick("python_help_words", plain=86.0, none=90.0, layer=89.0)
     images = of_quick("digits", plain=90.0, none=20.0, weight=88.0, batch_separate=89.0)
     told = figures.main_sentence([*words, *images])

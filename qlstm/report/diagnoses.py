@@ -69,7 +69,7 @@ def diagnoses(records: list[dict], table: pd.DataFrame) -> pd.DataFrame:
             continue
         own = runs[(runs["label"] == row.label) & (runs["quantizer"] == row.quantizer)
                    & (runs["normalizer"] == row.normalizer)]
-        tests = {"": own["test"]}
+        tests = {"": own["test"].astype(float)}
         if row.metric != "accuracy":
             tests[DIVIDED] = pd.Series([divided(run.metric, run.test, symbols[run.run_id])
                                         for run in own.itertuples()])
@@ -131,8 +131,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         "normalization": table["normalizer"].replace(NORMALIZER_WORDS),
         "what differs": table["varied"].replace("", "nothing"),
         f"our {titles[0] if titles else ''}": [
-            NOT_RUN if math.isnan(row.ours) else number(row.metric, row.ours)
-            for row in table.itertuples()],
+            number(row.metric, row.ours) if row.seeds else NOT_RUN for row in table.itertuples()],
         "from the paper's": [
             NOT_RUN if math.isnan(margin) else f"{margin:+.1%}" if metric == "ppl" else
             f"{margin:+.2f}" for margin, metric in zip(margins, table["metric"], strict=True)],

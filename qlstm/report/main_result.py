@@ -94,10 +94,11 @@ class Setting:
 
 def settings(records: list[dict]) -> list[Setting]:
     """The settings that figure and sentence are made from: the best one of each task (see
-    :func:`qlstm.report.frames.best_settings`); where there is one at the paper's scale, no other
-    stands beside it."""
+    :func:`qlstm.report.frames.best_settings`); where one at the paper's scale has the two rows
+    that are compared first, no smaller one stands beside it."""
     found = best_settings(records, list(SHOWN))
-    at_scale = [(name, runs) for name, runs in found if runs["paper_scale"].iloc[0]]
+    at_scale = [(name, runs) for name, runs in found if runs["paper_scale"].iloc[0]
+                and {BASE, BARE} <= set(zip(runs["quantizer"], runs["normalizer"], strict=True))]
     return [_setting(name, runs) for name, runs in at_scale or found]
 
 
