@@ -1,9 +1,9 @@
 """A second writing of the training recipes of two public code releases, in float64, beside qlstm.
 
-The first release is that of the study's paper (sequential MNIST); the second is that of SBN and STN
-(sequential MNIST and characters). Both recipes are written below in plain equations and share no
-code with qlstm. Its own model and this one start from the same values, see the same minibatches and
-the same random numbers, and must stay equal.
+The first release is that of the study's paper (sequential MNIST and words); the second is that of
+SBN and STN (sequential MNIST and characters). Both recipes are written below in plain equations and
+share no code with qlstm. Its own model and this one start from the same values, see the same
+minibatches and the same random numbers, and must stay equal.
 """
 
 import dataclasses
@@ -111,6 +111,7 @@ class Port:
     def __init__(self, recipe, values):
         self.recipe = recipe
         self.values = {name: value.clone().requires_grad_() for name, value in values.items()}
+        self.units = values["b"].numel() // 4
         self.running = {}
         self.reset_adam()
 
@@ -120,7 +121,7 @@ class Port:
     def weight(self, which):
         """W_x or W_h as the forward pass uses it."""
         recipe, latent = self.recipe, self.values["w_" + which]
-        units = self.values["h_0"].numel()
+        units = self.units
         matrix = latent
         if which in recipe.quantized:
             size = amplitude(latent.shape[1], units)
@@ -145,8 +146,8 @@ class Port:
         if self.recipe.normalizer in ("none", "weight"):
             return product
         if self.recipe.normalizer == "layer":
-            samples, units = product.shape[0], self.values["h_0"].numel()
-            blocks = product.reshape(samples, -1, units)
+            samples = product.shape[0]
+            blocks = product.reshape(samples, -1, self.units)
             mean = blocks.mean(dim=2, keepdim=True)
             variance = ((blocks - mean) ** 2).mean(dim=2, keepdim=True)
             scaled = ((blocks - mean) / torch.sqrt(variance + 1e-5)).reshape(samples, -1)
@@ -193,6 +194,7 @@ class Port:
             inner = self.normalize("c", c, step) if "gain_c" in self.values else c
             h = torch.sigmoid(o) * torch.tanh(inner)
             hidden.append(h)
+        self.last = h.detach(), c.detach()
         return hidden
 
     def decode(self, h):
@@ -214,11 +216,11 @@ class Port:
             norm = math.sqrt(sum(float((g**2).sum()) for g in gradients.values()))
             factor = min(1.0, self.recipe.clip / (norm + 1e-6))
             gradients = {name: factor * g for name, g in gradients.items()}
-        self.adam(gradients, rate)
+        self.descend(gradients, rate)
         return loss.item()
 
     @torch.no_grad()
-    def adam(self, gradients, rate):
+    def descend(self, gradients, rate):
         self.updates += 1
         for name, g in gradients.items():
             zero = torch.zeros_like(g)
@@ -229,6 +231,28 @@ class Port:
             m = m / (1 - 0.9**self.updates)
             v = v / (1 - 0.999**self.updates)
             self.values[name] -= rate * m / (v.sqrt() + 1e-8)
+
+
+class Words(Port):
+    """The paper's release on words: an embedding, dropout, a state that is carried on, SGD.
+
+    ``values`` has "embedding" (symbols × n) in place of "h_0" and "c_0".
+    """
+
+    def initial_state(self, samples):
+        return self.last or [torch.zeros(samples, self.units, dtype=torch.float64)] * 2
+
+    def loss(self, inputs, targets):
+        hidden = self.hidden_states(F.dropout(self.values["embedding"][inputs], 0.5))
+        output = F.dropout(torch.stack(hidden), 0.5)
+        return cross_entropy(self.decode(output).flatten(0, 1), targets.flatten())
+
+    @torch.no_grad()
+    def descend(self, gradients, rate):
+        for name, g in gradients.items():
+            # with a = 1 / sqrt(d) the latent matrices of BinaryConnect and TerConnect have 2 / a
+            latent = name in ("w_x", "w_h") and self.recipe.quantizer.endswith("_connect")
+            self.values[name] -= rate * (2 * math.sqrt(self.units) if latent else 1) * g
 
 
 def cross_entropy(logits, targets):
@@ -253,7 +277,8 @@ def quartering_rate(epoch, epochs):
 def values_of(model):
     """The parameters of qlstm's model by the names of :class:`Port`."""
     names = {"rnn.weight_ih_l0": "w_x", "rnn.weight_hh_l0": "w_h", "rnn.bias_l0": "b",
-             "decoder.weight": "decoder_weight", "decoder.bias": "decoder_bias"}
+             "decoder.weight": "decoder_weight", "decoder.bias": "decoder_bias",
+             "embedding.weight": "embedding"}
     for side, which in (("ih", "x"), ("hh", "h"), ("c", "c")):
         for kind in ("gain", "shift"):
             names[f"rnn.norm_{side}_l0.{kind}"] = f"{kind}_{which}"
@@ -267,15 +292,17 @@ def values_of(model):
     return values
 
 
-def assert_same_training(config, recipe, rate, minibatch):
+def assert_same_training(config, recipe, rate, minibatch, valid_losses=()):
     """Epochs of two updates each, of qlstm's model and of the port: equal losses, equal ends.
 
-    ``rate``: the port's, of an epoch and the number of epochs; ``minibatch`` draws a minibatch.
+    ``rate``: the port's, of an epoch and the number of epochs; ``minibatch`` draws a minibatch;
+    ``valid_losses``: of words, by epoch.
     """
-    model = training.build_model(config).double()
+    words = config.task == "word_lm"
+    model = training.build_model(config, 11 if words else None).double()
     model.rnn.backend = "naive"
     optimizer = training.make_optimizer(config, model)
-    port = Port(recipe, values_of(model))
+    port = (Words if words else Port)(recipe, values_of(model))
     seeds = itertools.count()
 
     def step(inputs, targets, state):
@@ -283,7 +310,7 @@ def assert_same_training(config, recipe, rate, minibatch):
         seed = next(seeds)
         torch.manual_seed(seed)
         numbers = inputs
-        if not inputs.is_floating_point():
+        if not inputs.is_floating_point() and not words:
             numbers = F.one_hot(inputs, model.rnn.input_size).double()
         expected = port.update(numbers, targets, rate(epoch, config.epochs))
         torch.manual_seed(seed)
@@ -296,7 +323,9 @@ def assert_same_training(config, recipe, rate, minibatch):
     for epoch in range(1, config.epochs + 1):
         if recipe.quantizer in STOCHASTIC:
             port.reset_adam()
-        set_learning_rate(config, optimizer, training.learning_rate(config, epoch, []))
+        port.last = None
+        before = list(valid_losses[:epoch - 1])
+        set_learning_rate(config, optimizer, training.learning_rate(config, epoch, before))
         training.train_epoch(model, optimizer, step, [minibatch() for _ in range(2)])
     assert next(seeds) == 2 * config.epochs
     values = values_of(model)
@@ -330,7 +359,8 @@ def pixels(steps, samples, generator):
 
 
 def configure(task, quantizer, normalizer, **settings):
-    dataset = "digits" if task == "sequential_image" else "python_help"
+    dataset = {"sequential_image": "digits", "word_lm": "python_help_words"}.get(
+        task, "python_help")
     settings = {"hidden_size": 8, "batch_size": 6, "epochs": 3} | settings
     names = {"task": task, "dataset": dataset, "quantizer": quantizer, "normalizer": normalizer}
     return ExperimentConfig(profile="paper", **names, **settings)
@@ -349,6 +379,21 @@ def test_sequential_mnist_of_the_papers_release(quantizer, normalizer):
     config = configure("sequential_image", quantizer, normalizer)
     recipe = paper_release(quantizer, normalizer)
     assert_same_training(config, recipe, halving_rate, draws(STEPS))
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "normalizer"),
+    [*(("binary_connect", normalizer) for normalizer in NORMALIZERS), ("full_precision", "none"),
+     ("full_precision", "layer"), ("ter_connect", "none"), ("ter_connect", "weight"),
+     ("twn", "batch_shared"), ("bwn", "batch_separate")],
+)
+def test_words_of_the_papers_release(quantizer, normalizer):
+    config = configure("word_lm", quantizer, normalizer, steps=7, epochs=4)
+    recipe = Recipe(quantizer, normalizer, quantized=("x", "h"), noisy=(), clip=0.25)
+    # after an epoch that is not the best so far the rate of all is divided by 4
+    rates, valid_losses = [20, 20, 5, 1.25], [6.0, 6.5, 6.2]
+    assert_same_training(config, recipe, lambda epoch, epochs: rates[epoch - 1],
+                         draws(config.steps, symbols=11), valid_losses)
 
 
 @pytest.mark.parametrize("quantizer", STOCHASTIC)
@@ -406,6 +451,24 @@ def test_initial_values_of_the_papers_release(normalizer):
             assert 0 <= gain.min() < 0.1 < 0.9 < gain.max() <= 1
         else:
             assert_close(gain, torch.full((4 * d,), 0.1), "formula_float32")
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_initial_words_of_the_papers_release(normalizer):
+    d = 64
+    config = configure("word_lm", "binary_connect", normalizer, hidden_size=d)
+    values = values_of(training.build_model(config, 500))
+    limits = dict.fromkeys(("w_x", "w_h", "b"), d**-0.5)
+    limits |= {"embedding": 0.1, "decoder_weight": 0.1}
+    for name, limit in limits.items():
+        assert 0.95 * limit < values[name].abs().max() <= limit, name
+        assert values[name].abs().mean() == pytest.approx(limit / 2, rel=0.1), name
+    assert not values["decoder_bias"].any()
+    for name, gain in values.items():
+        if name.startswith("gain"):
+            ends = dict(layer=(1, 1), weight=(0.4, 0.8)).get(normalizer, (0, 1))
+            assert ends[0] <= gain.min() <= gain.max() <= ends[1], name
+            assert normalizer == "layer" or gain.std() > 0.01, name
 
 
 @pytest.mark.parametrize("task", ["sequential_image", "char_lm"])
