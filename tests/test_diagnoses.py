@@ -36,7 +36,7 @@ def test_a_row_that_misses_the_paper_is_shown_as_it_is_and_with_one_thing_varied
     assert found["ours"].tolist()[:3] == [86.0, pytest.approx(86.0**0.999), 89.0]
     assert math.isnan(found["ours"][3])
     assert found["seeds"].tolist() == [1, 1, 2, 0, 0]
-    assert diagnoses.readable(found)["from the paper's"].tolist()[::2] == ["-6.0%", "-2.7%", "·"]
+    assert diagnoses.readable(found)["from the paper's"].tolist()[::2] == ["-6.0 %", "-2.7 %", "·"]
 
 
 def test_what_is_within_the_margin_fails_or_is_reduced_asks_for_no_diagnosis():

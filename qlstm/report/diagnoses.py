@@ -133,7 +133,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         f"our {titles[0] if titles else ''}": [
             number(row.metric, row.ours) if row.seeds else NOT_RUN for row in table.itertuples()],
         "from the paper's": [
-            NOT_RUN if math.isnan(margin) else f"{margin:+.1%}" if metric == "ppl" else
+            NOT_RUN if math.isnan(margin) else f"{100 * margin:+.1f} %" if metric == "ppl" else
             f"{margin:+.2f}" for margin, metric in zip(margins, table["metric"], strict=True)],
         "seeds": table["seeds"].astype(str),
     }).set_index((table["label"] + BELOW).rename("setting"))
