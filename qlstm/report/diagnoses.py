@@ -12,7 +12,6 @@ import pandas as pd
 from qlstm.report import verdicts
 from qlstm.report.frames import as_frame, frame
 from qlstm.report.names import NORMALIZER_WORDS, NOT_RUN, QUANTIZER_TITLES, number
-from qlstm.report.statistics import half_width
 from qlstm.study.config import ExperimentConfig
 from qlstm.study.grid import DIAGNOSES
 from qlstm.study.run_data import EVALUATION_STREAMS
@@ -32,7 +31,6 @@ class Diagnosis:
         label: the setting's name.
         varied: what differs from the paper's settings; "": nothing.
         ours: mean test metric over seeds; NaN: not run.
-        half_width: of its 95 % t-interval.
         seeds: how many there are.
         paper: the printed number.
     """
@@ -43,7 +41,6 @@ class Diagnosis:
     metric: str
     varied: str
     ours: float
-    half_width: float
     seeds: int
     paper: float
 
@@ -75,7 +72,7 @@ def diagnoses(records: list[dict], table: pd.DataFrame) -> pd.DataFrame:
                                         for run in own.itertuples()])
         tests |= _experiments(runs, own["config"].iloc[0])
         rows += [Diagnosis(row.label, row.quantizer, row.normalizer, row.metric, varied,
-                           values.mean(), half_width(values), len(values), row.paper)
+                           values.mean(), len(values), row.paper)
                  for varied, values in tests.items()]
     return as_frame(Diagnosis, rows)
 
@@ -91,10 +88,6 @@ def _experiments(runs: pd.DataFrame, usual: ExperimentConfig) -> dict[str, pd.Se
             varied = ", ".join(VARIED[name] for name in panel.settings)
             tests[varied] = runs["test"][np.array(same, dtype=bool)].astype(float)
     return tests
-
-
-BELOW = ": rows that miss the paper, one thing varied"
-"""What stands after a setting's name above its diagnoses."""
 
 
 def divided(metric: str, value: float, symbols: int) -> float:
@@ -136,4 +129,5 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             NOT_RUN if math.isnan(margin) else f"{100 * margin:+.1f} %" if metric == "ppl" else
             f"{margin:+.2f}" for margin, metric in zip(margins, table["metric"], strict=True)],
         "seeds": table["seeds"].astype(str),
-    }).set_index((table["label"] + BELOW).rename("setting"))
+    }).set_index((table["label"] + ": rows that miss the paper, one thing varied").rename(
+        "setting"))

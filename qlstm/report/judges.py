@@ -147,13 +147,17 @@ def explodes(view: View, quantizer: str, expected: bool, cell: str = "lstm",
             elif not bare[name] > EXPLODES:
                 because = f"without normalization it does not explode ({times(bare[name])})"
         holds = bool(((growth > EXPLODES) == expected).all())
-        told = [f"{model_name(quantizer, n)} {times(g)}" for n, g in growth.items()]
-        for k, (n, g) in enumerate(growth.items()):
-            after = trained.get(name, {}).get(n, g)
-            if g > EXPLODES and not after > EXPLODES:
-                told[k] += f" (after training {times(after)})"
+        after = trained.get(name, {})
+        told = ", ".join(f"{model_name(quantizer, n)} {times(g)}{_no_longer(g, after.get(n, g))}"
+                         for n, g in growth.items())
         yield Answer(name, of_papers_size(config), None if because else holds,
-                     f"{', '.join(told)} over {config.steps - 1} steps", because)
+                     f"{told} over {config.steps - 1} steps", because)
+
+
+def _no_longer(growth: float, after: float) -> str:
+    """What is left ``after`` training of a ``growth`` that was an explosion; "" else."""
+    ended = growth > EXPLODES and not after > EXPLODES
+    return f" (after training {times(after)})" if ended else ""
 
 
 def slower(view: View) -> Answers:

@@ -128,7 +128,7 @@ def _printed(config) -> dict[tuple[str, str], float]:
 
 
 def main_result(records: list[dict], columns: int = 3) -> Figure:
-    """Test metric by normalization for full precision, BinaryConnect and TerConnect.
+    """Test metric by normalization, for the quantizers of :data:`SHOWN`.
 
     A panel is a task, on the best setting there is of it. Numbers stand beside the marks, the
     paper's as hollow marks where the scale is the paper's. Rows that failed to train
@@ -140,11 +140,11 @@ def main_result(records: list[dict], columns: int = 3) -> Figure:
         columns: how many panels stand side by side; 1 suits a narrow screen.
 
     Raises:
-        LookupError: there is no run of any of the three.
+        LookupError: there is no run of any of them.
     """
     shown = settings(records)
     if not shown:
-        raise LookupError("no run of full precision, BinaryConnect or TerConnect yet")
+        raise LookupError("no run of full precision or of a quantizer of the figure yet")
     wide, columns = columns > len(shown) == 1, min(columns, len(shown))
     lines = -(-len(shown) // columns)
     heights = [max(len(setting.rows) for setting in shown[i * columns:(i + 1) * columns])
