@@ -66,6 +66,12 @@ def test_own_records_count_in_place_of_the_file():
             == 1
         )
     assert costs.estimate([other], "abacus, 1 threads", [record | {"diverged": True}]).unknown == 1
+    slow = dataclasses.replace(config, quantizer="alternating")
+    found = [record, record | {"seconds": 3 * 7200.0, "config": slow.as_dict()}]
+    estimates = [costs.estimate([dataclasses.replace(one, epochs=200)], "abacus, 1 threads", found)
+                 for one in (slow, config, other)]
+    hours = [estimate.hours for estimate in estimates]
+    assert hours == pytest.approx([600, 200, 400])  # twn: what quantizers take on average
 
 
 def test_a_benchmark_of_the_machine_counts_by_its_fastest_backend(tmp_path, monkeypatch):

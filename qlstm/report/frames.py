@@ -50,6 +50,14 @@ def published() -> pd.DataFrame:
         return pd.read_csv(file)
 
 
+def published_rows(config: ExperimentConfig) -> dict[tuple[str, str], tuple]:
+    """The rows of :func:`published` of a ``config``'s data set and size, by quantizer and
+    normalizer."""
+    rows = published().query("dataset == @config.dataset and hidden == @config.hidden_size "
+                             "and layers == @config.num_layers")
+    return {(row.quantizer, row.normalizer): row for row in rows.itertuples()}
+
+
 @dataclass
 class Run:
     """A run: its settings, its test metric, its size and what it took.

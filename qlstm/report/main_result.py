@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from qlstm.report import verdicts
 from qlstm.report.evidence import BASE, learned
-from qlstm.report.frames import best_settings, published
+from qlstm.report.frames import best_settings, published_rows
 from qlstm.report.names import NORMALIZER_WORDS, in_parts, number
 from qlstm.report.statistics import over_seeds
 from qlstm.study.tasks import METRICS
@@ -106,25 +106,18 @@ def _setting(name: str, runs: pd.DataFrame) -> Setting:
     config, metric = runs["config"].iloc[0], runs["metric"].iloc[0]
     means = {(run.quantizer, run.normalizer): run for run in over_seeds(runs).itertuples()}
     base = means[BASE].mean if BASE in means else None
-    paper = _printed(config) if runs["paper_scale"].iloc[0] else {}
+    paper = published_rows(config) if runs["paper_scale"].iloc[0] else {}
     rows = {}
     for key in [(q, n) for n in NORMALIZER_WORDS for q in SHOWN if (q, n) in means]:
         run = means[key]
         seeds = runs[(runs["quantizer"] == key[0]) & (runs["normalizer"] == key[1])]["test"]
         fails = verdicts.fails(metric, None if run.diverged else run.mean, base)
         rows[key] = Row(*key, [float(seed) for seed in seeds.astype(float)], run.mean, run.size_kb,
-                        fails, paper.get(key))
+                        fails, paper[key].value if key in paper else None)
     size, (setting, scale) = f"d = {config.hidden_size}", in_parts(name)
     title = setting if size in setting else f"{setting}, {size}"
     scale = ", ".join(part for part in scale.split(", ") if part != size)
     return Setting(config.task, title, scale and f"reduced: {scale}", metric, rows)
-
-
-def _printed(config) -> dict[tuple[str, str], float]:
-    found = published()
-    found = found[(found["dataset"] == config.dataset) & (found["layers"] == config.num_layers)
-                  & (found["hidden"] == config.hidden_size)]
-    return {(row.quantizer, row.normalizer): row.value for row in found.itertuples()}
 
 
 def main_result(records: list[dict], columns: int = 3) -> Figure:

@@ -23,6 +23,7 @@ from qlstm.report.frames import (
     gradients,
     makeable,
     published,
+    published_rows,
     select,
 )
 from qlstm.report.names import NOT_AT_HAND, NOT_RUN, label
@@ -138,7 +139,7 @@ Row = tuple[str, str]
 def _at_scale(name: str, paper: ExperimentConfig, order: list[Row], ours: pd.DataFrame
               ) -> list[Result]:
     """The rows of a setting of the paper: those of its table in ``order``, then the user's own."""
-    runs, printed = _by_row(ours), _by_row(_printed_rows(paper))
+    runs, printed = _by_row(ours), published_rows(paper)
     base = ("full_precision", "none")
     baselines = {"paper_baseline": printed[base].value if base in printed else None,
                  "our_baseline": runs[base].mean if base in runs else None}
@@ -182,13 +183,6 @@ def _result(name: str, at_scale: bool, key: Row, metric: str, run) -> Result:
 
 def _by_row(table: pd.DataFrame) -> dict[Row, tuple]:
     return {(row.quantizer, row.normalizer): row for row in table.itertuples()}
-
-
-def _printed_rows(paper: ExperimentConfig) -> pd.DataFrame:
-    """The published rows of a setting of the paper."""
-    found = published()
-    return found[(found["dataset"] == paper.dataset) & (found["layers"] == paper.num_layers)
-                 & (found["hidden"] == paper.hidden_size)]
 
 
 def _with_row(paper: ExperimentConfig, key: Row) -> ExperimentConfig:
