@@ -21,14 +21,15 @@ from qlstm.data import files
 from qlstm.recurrence import BACKENDS
 from qlstm.study import records
 from qlstm.study.config import ExperimentConfig
+from qlstm.study.run_data import EVALUATION_IMAGES, EVALUATION_STREAMS
 
-EVALUATED_TEXTS, EVALUATED_IMAGES = 64, 250
-"""Streams of text, or images, that an evaluation in training has side by side."""
 SPENT_AFTER = 42
 """Epochs after which the rate of words is below its least: 34 to 67 in thirteen rows of
 Table 3, 42 on average (:func:`qlstm.study.optimization.rate_is_spent`)."""
 NEXT = 5
 """Of the most wanted runs, so many are named."""
+ANY = "any quantizer"
+"""Stands for a quantizer in the time of a step that does not tell them apart."""
 FORWARD_ALONE = 1 / 3
 """An evaluation's step beside a training step, which also goes backward."""
 
@@ -54,7 +55,7 @@ class Kind(NamedTuple):
     num_layers: int
     steps: int
     batch_size: int
-    quantized: bool
+    quantizer: str
     normalizer: str
 
 
@@ -65,9 +66,9 @@ def step_times() -> dict[tuple[str, Kind], float]:
     with (package_files("qlstm.study") / "step_times.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             sizes = [int(row[name]) for name in ("hidden", "layers", "steps", "batch")]
-            values = (True, False) if row["quantized"] == "any" else (row["quantized"] == "yes",)
-            for quantized in values:
-                kind = Kind("lstm", row["task"], *sizes, quantized, row["normalizer"])
+            names = {"any": (ANY, "full_precision"), "yes": (ANY,), "no": ("full_precision",)}
+            for quantizer in names[row["quantized"]]:
+                kind = Kind("lstm", row["task"], *sizes, quantizer, row["normalizer"])
                 times[row["machine"], kind] = float(row["ms"]) / 1000
     return times | _benchmarks()
 
@@ -82,11 +83,15 @@ def _benchmarks() -> dict[tuple[str, Kind], float]:
         # a later row replaces an earlier one
         for row in sorted(
                 steps, key=lambda row: (row["quantizer"] == "full_precision", -row["ms"])):
-            for quantized in {False, row["quantizer"] != "full_precision"}:
-                kind = Kind("lstm", row["task"], row["d"], 1, row["T"], row["N"], quantized,
+            for quantizer in {"full_precision", row["quantizer"], _any(row["quantizer"])}:
+                kind = Kind("lstm", row["task"], row["d"], 1, row["T"], row["N"], quantizer,
                             row["normalizer"])
                 times[machine(record), kind] = row["ms"] / 1000
     return times
+
+
+def _any(quantizer: str) -> str:
+    return quantizer if quantizer == "full_precision" else ANY
 
 
 def machine(record: dict[str, Any]) -> str:
@@ -99,8 +104,8 @@ def estimate(configs: Iterable[ExperimentConfig], name: str,
              found: Iterable[dict[str, Any]] = ()) -> Estimate:
     """Estimate what runs would take on a machine.
 
-    A network of several layers without a time of its own takes that of one layer as often as it has
-    layers.
+    A quantizer without a time of its own takes that of another, a network of several layers that of
+    one layer as often as it has layers.
 
     Args:
         configs: the configurations of the runs.
@@ -108,12 +113,19 @@ def estimate(configs: Iterable[ExperimentConfig], name: str,
         found: records of runs, whose own seconds count more than a measured step; those of other
             machines say nothing.
     """
-    times, own = step_times(), _measured(found, name)
+    own = _measured(found, name)
+    times = own | {kind: seconds for (where, kind), seconds in step_times().items()
+                   if where == name}
+    times |= {kind: seconds for kind, seconds in own.items() if kind.quantizer != ANY}
+
+    def step(kind):
+        like = kind._replace(quantizer=_any(kind.quantizer))
+        return times.get(kind) or times.get(like, 0.0)
+
     hours, unknown = 0.0, 0
     for config in configs:
         kind = _kind(config)
-        seconds = (own.get(kind) or times.get((name, kind))
-                   or config.num_layers * times.get((name, kind._replace(num_layers=1)), 0.0))
+        seconds = step(kind) or kind.num_layers * step(kind._replace(num_layers=1))
         ends = config.min_learning_rate and config.decay == "all"
         epochs = min(config.epochs, SPENT_AFTER) if ends else config.epochs
         hours += epochs * updates(config) * seconds / 3600
@@ -132,11 +144,11 @@ def updates(config: ExperimentConfig, sizes: dict[str, int] | None = None) -> fl
     sizes = sizes or _sizes(config)
     if config.task == "sequential_image":
         train = math.ceil(sizes["train"] / config.batch_size)
-        valid = math.ceil(sizes["valid"] / EVALUATED_IMAGES)
+        valid = math.ceil(sizes["valid"] / EVALUATION_IMAGES)
     else:
         train, valid = (
             math.ceil((sizes[part] // streams - 1) / config.steps)
-            for part, streams in (("train", config.batch_size), ("valid", EVALUATED_TEXTS)))
+            for part, streams in (("train", config.batch_size), ("valid", EVALUATION_STREAMS)))
     return max(train, 1) + FORWARD_ALONE * max(valid, 0)
 
 
@@ -154,7 +166,7 @@ def _sizes(config: ExperimentConfig) -> dict[str, int]:
 
 def _kind(config: ExperimentConfig) -> Kind:
     return Kind(config.cell, config.task, config.hidden_size, config.num_layers, config.steps,
-                config.batch_size, config.quantizer != "full_precision", config.normalizer)
+                config.batch_size, config.quantizer, config.normalizer)
 
 
 def _measured(found: Iterable[dict[str, Any]], name: str) -> dict[Kind, float]:
@@ -167,7 +179,9 @@ def _measured(found: Iterable[dict[str, Any]], name: str) -> dict[Kind, float]:
             continue
         config = ExperimentConfig.as_recorded(record["config"])
         update = record["seconds"] / epochs / updates(config, record["data"]["sizes"])
-        seconds.setdefault(_kind(config), []).append(update)
+        kind = _kind(config)
+        for known in {kind, kind._replace(quantizer=_any(kind.quantizer))}:
+            seconds.setdefault(known, []).append(update)
     return {kind: sum(values) / len(values) for kind, values in seconds.items()}
 
 
