@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy
-from made_up import made_up, quick
+from made_up import ENVIRONMENT, made_up, quick
 
 from qlstm.report import reviewers, tables
 from qlstm.study.grid import STATISTICS_EXPERIMENT
@@ -12,11 +12,25 @@ from qlstm.study.grid import STATISTICS_EXPERIMENT
 def test_run_time_is_an_epochs_and_a_ratio():
     runs = [made_up(quick("binary_connect", n, epochs=2, seed=seed), seconds=s)
             for n, seed, s in (("none", 0, 4.0), ("none", 1, 8.0), ("layer", 0, 12.0))]
-    times = tables.run_time([*runs, made_up(quick("bwn", epochs=2), seconds=99.0)])
+    left_out = [made_up(quick("bwn", epochs=2), seconds=99.0),
+                made_up(quick("binary_connect", epochs=2, seed=2), seconds=99.0, diverged=True)]
+    times = tables.run_time([*runs, *left_out])
     assert times["seconds an epoch"].tolist() == [3.0, 6.0]
     assert times["times none"].tolist() == [1.0, 2.0]
-    assert [key[1:] for key in times.index] == [
+    assert [key[2:] for key in times.index] == [
         ("BinaryConnect (BC)", "none"), ("BinaryConnect (BC)", "layer")]
+
+
+def test_run_time_of_two_devices_is_not_mixed():
+    runs = [made_up(quick("binary_connect", n, epochs=2, seed=seed), seconds=s)
+            | {"environment": ENVIRONMENT | {"device": device}}
+            for device, n, seed, s in (("abacus", "none", 0, 40.0), ("abacus", "layer", 0, 60.0),
+                                       ("slide rule", "layer", 1, 6.0))]
+    times = tables.run_time(runs)
+    assert [(key[1], key[3]) for key in times.index] == [
+        ("abacus", "none"), ("abacus", "layer"), ("slide rule", "layer")]
+    assert times["seconds an epoch"].tolist() == [20.0, 30.0, 3.0]
+    assert times["times none"].tolist() == pytest.approx([1.0, 1.5, np.nan], nan_ok=True)
 
 
 def test_the_statistics_experiment_is_one_row_for_each_gain_and_noise():

@@ -71,25 +71,25 @@ def beside_lstm(records: list[dict]) -> pd.DataFrame:
 
 
 def run_time(records: list[dict]) -> pd.DataFrame:
-    """Seconds of training an epoch, by setting and normalizer, and as a ratio to the same without
-    normalization.
+    """Seconds of training an epoch, by setting, device and normalizer, and as a ratio to the same
+    without normalization.
 
-    Of full precision and BinaryConnect, means over seeds. Runs of one profile train side by side on
-    a machine that does other things too, so that only the ratios say something; ``make bench``
-    times the layer alone.
+    Of full precision and BinaryConnect, means over the seeds that did not diverge. Runs of one
+    profile train side by side on a machine that does other things too, so that only the ratios say
+    something; ``make bench`` times the layer alone.
     """
     runs = frame(records)
-    runs = runs[runs["quantizer"].isin(["full_precision", "binary_connect"])]
+    runs = runs[runs["quantizer"].isin(["full_precision", "binary_connect"]) & ~runs["diverged"]]
     runs = runs.assign(each=runs["seconds"] / runs["epochs"])
-    keys = ["label", "quantizer", "normalizer"]
+    keys = ["label", "device", "quantizer", "normalizer"]
     means = runs.groupby(keys, sort=False)["each"].mean()
     plain = means.xs("none", level="normalizer") if "none" in set(runs["normalizer"]) else {}
     table = pd.DataFrame({"seconds an epoch": means, "times none": [
-        seconds / plain.get((name, quantizer), float("nan"))
-        for (name, quantizer, _), seconds in means.items()]})
+        seconds / plain.get((name, device, quantizer), float("nan"))
+        for (name, device, quantizer, _), seconds in means.items()]})
     table = table.rename(index=QUANTIZER_TITLES, level="quantizer").rename(
         index=NORMALIZER_WORDS, level="normalizer")
-    return table.rename_axis(["setting", "quantization", "normalization"])
+    return table.rename_axis(["setting", "device", "quantization", "normalization"])
 
 
 def pairs(tests: pd.DataFrame) -> pd.DataFrame:

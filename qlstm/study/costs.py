@@ -24,7 +24,7 @@ from qlstm.study.config import ExperimentConfig
 from qlstm.study.run_data import EVALUATION_IMAGES, EVALUATION_STREAMS
 
 SPENT_AFTER = 42
-"""Epochs after which the rate of words is below its least: 34 to 67 in thirteen rows of
+"""Epochs after which the rate of words is below its least: 34 to 67 in fifteen runs of
 Table 3, 42 on average (:func:`qlstm.study.optimization.rate_is_spent`)."""
 NEXT = 5
 """Of the most wanted runs, so many are named."""
