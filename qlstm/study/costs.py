@@ -113,6 +113,7 @@ def estimate(configs: Iterable[ExperimentConfig], name: str,
         found: records of runs, whose own seconds count more than a measured step; those of other
             machines say nothing.
     """
+    # a later one replaces: records of any quantizer, then measured steps, then records of the same
     own = _measured(found, name)
     times = own | {kind: seconds for (where, kind), seconds in step_times().items()
                    if where == name}
